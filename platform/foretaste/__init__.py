@@ -1,0 +1,3 @@
+"""In-session adapted recommendations on Ray."""
+
+__version__ = "0.1.0"

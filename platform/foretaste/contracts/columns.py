@@ -1,0 +1,166 @@
+"""Every table that the stages exchange, spelled once.
+
+Times are UTC with microseconds, ids are strings, a list is never null inside.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+AT = pa.timestamp("us", tz="UTC")
+
+
+def _field(name: str, kind: pa.DataType, *, null: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=null)
+
+
+EVENTS = pa.schema(
+    [
+        _field("event_id", pa.string(), null=False),  # idempotency key: determines the whole row
+        _field("member_id", pa.string()),  # null for a guest, who then must have a session_id
+        _field("session_id", pa.string()),  # null where the log has no native sessions
+        _field("at", AT, null=False),
+        _field("action", pa.string(), null=False),  # one of events.Action
+        _field("title_id", pa.string()),  # null for search, message_open
+        _field("surface", pa.string()),
+        _field("position", pa.int32()),  # 0-based place on the surface
+        _field("dwell_seconds", pa.float64()),
+        _field("played_fraction", pa.float64()),  # 0..1
+        _field("query", pa.string()),
+        _field("device", pa.string()),
+        _field("country", pa.string()),
+        _field("decision_id", pa.string()),  # the decision whose slate caused the event
+        _field("properties", pa.string()),  # a JSON object, e.g. {"rating": 4.0}
+    ]
+)
+"""Raw events, one row each, as a log or a client sends them."""
+
+TITLES = pa.schema(
+    [
+        _field("title_id", pa.string(), null=False),
+        _field("kind", pa.string(), null=False),  # movie, show, episode, game, article, product, ...
+        _field("name", pa.string()),
+        _field("genres", pa.list_(pa.string()), null=False),
+        _field("released_at", AT),
+        _field("available_from", AT),
+        _field("available_until", AT),
+        _field("series_id", pa.string()),  # of an episode: the title_id of its show
+        _field("season", pa.int32()),
+        _field("episode", pa.int32()),
+        _field("text", pa.string()),
+        _field("artworks", pa.list_(pa.string()), null=False),
+    ]
+)
+"""The catalogue, one row a title. Titles with a series_id are recommended as their series."""
+
+INTERACTIONS = pa.schema(
+    [
+        _field("actor_id", pa.string(), null=False),  # events.actor_id: a member, or a guest's session
+        _field("session_id", pa.string(), null=False),
+        _field("session_index", pa.int32(), null=False),  # 0-based, per actor, in order of time
+        _field("position", pa.int32(), null=False),  # 0-based, per actor, in order of (at, file order)
+        _field("at", AT, null=False),  # of the first event of the run
+        _field("title_id", pa.string(), null=False),  # rolled up to the series
+        _field("action", pa.string(), null=False),  # the strongest action of the run
+        _field("dwell_seconds", pa.float64(), null=False),  # summed over the run, 0 when unknown
+        _field("played_fraction", pa.float64()),  # largest of the run
+        _field("num_events", pa.int32(), null=False),
+        _field("split_time", pa.string(), null=False),  # global time split: train, validation, test
+        _field("split_last", pa.string(), null=False),  # leave-one-out split: train, validation, test
+    ]
+)
+"""Prepared interactions: a run of consecutive engagement events with one title in one session is one row."""
+
+IMPRESSIONS = pa.schema(
+    [
+        _field("actor_id", pa.string(), null=False),
+        _field("session_id", pa.string(), null=False),
+        _field("at", AT, null=False),
+        _field("title_id", pa.string(), null=False),
+        _field("surface", pa.string()),
+        _field("position", pa.int32()),
+        _field("decision_id", pa.string()),
+    ]
+)
+"""What was shown, prepared: one row a title shown."""
+
+DECISION_ITEM = pa.struct(
+    [
+        _field("title_id", pa.string(), null=False),
+        _field("score", pa.float64(), null=False),
+        _field("position", pa.int32(), null=False),
+        _field("propensity", pa.float64(), null=False),  # of this title here, given those above it
+        _field("source", pa.string(), null=False),
+        _field("explored", pa.bool_(), null=False),
+    ]
+)
+STAGE_TIMING = pa.struct([_field("stage", pa.string(), null=False), _field("ms", pa.float64(), null=False)])
+FEATURE = pa.struct([_field("name", pa.string(), null=False), _field("value", pa.string(), null=False)])
+
+DECISIONS = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("member_id", pa.string()),
+        _field("session_id", pa.string(), null=False),
+        _field("surface", pa.string(), null=False),
+        _field("at", AT, null=False),  # the as-of time of every feature
+        _field("request", pa.string(), null=False),  # the request as JSON
+        _field("candidates", pa.list_(pa.string()), null=False),  # the pool, in the ranker's order
+        _field("candidate_scores", pa.list_(pa.float64()), null=False),
+        _field("items", pa.list_(DECISION_ITEM), null=False),  # what was answered, in order
+        _field("slate_propensity", pa.float64(), null=False),  # product of the items' propensities
+        _field("policy", pa.string(), null=False),
+        _field("policy_version", pa.string(), null=False),
+        _field("policy_params", pa.string(), null=False),  # JSON: all that the policy needs beside the seed
+        _field("explored", pa.bool_(), null=False),
+        _field("seed", pa.int64(), null=False),
+        _field("intent_model", pa.string()),  # fingerprint
+        _field("ranker_model", pa.string()),  # fingerprint
+        _field("features", pa.list_(FEATURE), null=False),  # slow views read, with their *_asof_ms versions
+        _field("sequence_mark", pa.int64(), null=False),  # session log high-water mark that was read
+        _field("newest_event_at", AT),
+        _field("num_events_visible", pa.int32(), null=False),
+        _field("timings", pa.list_(STAGE_TIMING), null=False),
+        _field("fallback", pa.string()),  # null when the full path answered, else decisions.Fallback
+        _field("experiment_arm", pa.string()),
+    ]
+)
+"""Every answer, with enough beside it to make it again."""
+
+OUTCOMES = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("title_id", pa.string()),  # null when the outcome is of the whole slate or the member
+        _field("feedback", pa.string(), null=False),  # play, complete, thumb_up, return_7d, unsubscribe, ...
+        _field("value", pa.float64(), null=False),
+        _field("at", AT, null=False),
+        _field("predicted", pa.bool_(), null=False),
+        _field("model_version", pa.string()),  # of the predictor, when predicted
+    ]
+)
+"""Feedback of decisions, observed or predicted."""
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, what: str) -> pa.Table:
+    """Cast `table` to `schema`, or say which columns stand in the way.
+
+    Columns that may be null may be missing; others must be there. Columns beyond the schema are dropped.
+    Raises ValueError naming `what`, the column, the type wanted and the type found.
+    """
+    missing = [f.name for f in schema if not f.nullable and f.name not in table.column_names]
+    if missing:
+        raise ValueError(f"{what}: missing columns {missing}; has {table.column_names}")
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+            continue
+        column = table[field.name]
+        try:
+            column = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"{what}: column {field.name} is {column.type}, wanted {field.type}: {error}") from error
+        if not field.nullable and column.null_count:
+            raise ValueError(f"{what}: column {field.name} has {column.null_count} nulls, wanted none")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)

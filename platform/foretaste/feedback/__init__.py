@@ -1,0 +1,1 @@
+"""The session log, the decision log, and what became of decisions."""

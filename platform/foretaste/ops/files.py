@@ -1,0 +1,102 @@
+"""Files that are whole or absent: everything is written under a temporary name and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PARTIAL = ".partial-"
+"""Names that begin so are unfinished; readers skip them (as Parquet readers skip names with a dot)."""
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success make it durable and rename it, on failure remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on success it takes the place of `path`, on failure it goes.
+
+    Where `path` exists, it is set aside by one rename, so that between the two renames a reader finds
+    nothing rather than a mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            old = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-old-{path.name}"
+            path.replace(old)
+            partial.replace(path)
+            shutil.rmtree(old)
+        else:
+            partial.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table as one whole Parquet file (zstd)."""
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_parquet(path: Path, *, columns: list[str] | None = None) -> pa.Table:
+    """Read one file, or all `*.parquet` files under a folder in order of their path; unfinished ones are skipped.
+
+    Raises FileNotFoundError when there is none.
+    """
+    files = parquet_files(path)
+    return pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in files])
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """List the finished Parquet files at or under `path`, sorted. Raises FileNotFoundError when there is none."""
+    if path.is_file():
+        return [path]
+    files = sorted(f for f in path.rglob("*.parquet") if PARTIAL not in str(f.relative_to(path)))
+    if not files:
+        raise FileNotFoundError(f"no Parquet files at {path}")
+    return files
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a value as one whole, indented JSON file."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text())

@@ -1,0 +1,1 @@
+"""Choices with their propensities. Numpy only."""

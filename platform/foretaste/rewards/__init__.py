@@ -1,0 +1,1 @@
+"""Reward programs over observed and predicted feedback."""

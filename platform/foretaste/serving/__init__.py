@@ -1,0 +1,1 @@
+"""The request path: plain classes, with Ray Serve put on at the edge."""

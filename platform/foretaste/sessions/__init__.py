@@ -1,0 +1,1 @@
+"""From raw events to sessions: read, validate, sessionize, label, split."""

@@ -1,0 +1,1 @@
+"""Descriptions of the products that decide: candidates, context, reward, policy. Pure code."""

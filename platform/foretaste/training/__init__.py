@@ -1,0 +1,1 @@
+"""One Ray Train loop, and what is specific to each model."""

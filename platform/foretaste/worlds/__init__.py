@@ -1,0 +1,1 @@
+"""A seeded synthetic streaming service whose truth is known."""
