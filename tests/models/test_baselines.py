@@ -1,0 +1,187 @@
+"""The counting recommenders: the shared contract, hand-worked scores, and slow twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.histories import Histories, concatenate
+from foretaste.models.baselines import Markov, Popularity, RecentPopularity, SessionKNN, SessionKNNConfig
+from foretaste.models.baselines.markov import last_known
+from foretaste.models.baselines.popularity import DAY_US
+from foretaste.models.contract import Recommender
+from foretaste.testing.contract_recommender import (
+    START_US,
+    assert_recommender_contract,
+    one_history,
+    small_catalogue,
+    small_log,
+)
+
+EVERY_BASELINE: list[Callable[[Histories, Catalogue], Recommender]] = [
+    Popularity.fit,
+    RecentPopularity.fit,
+    Markov.fit,
+    SessionKNN.fit,
+]
+LATE = np.array([START_US + 400 * DAY_US], dtype=np.int64)
+
+
+def ask(model: Recommender, titles: list[int], asof: int = int(LATE[0])) -> NDArray[np.float32]:
+    """Scores of one history."""
+    scores_BN = model.scores(one_history(titles), np.array([asof], dtype=np.int64))
+    row_N: NDArray[np.float32] = scores_BN[0]
+    return row_N
+
+
+@pytest.mark.parametrize("make", EVERY_BASELINE)
+def test_every_baseline_keeps_the_contract_of_recommenders(
+    make: Callable[[Histories, Catalogue], Recommender],
+) -> None:
+    assert_recommender_contract(make)
+
+
+@pytest.mark.parametrize("make", EVERY_BASELINE)
+def test_a_baseline_fitted_on_nothing_scores_all_titles_alike(
+    make: Callable[[Histories, Catalogue], Recommender],
+) -> None:
+    model = make(one_history([]), small_catalogue())
+    scores_N = ask(model, [1, 2])
+    assert np.isfinite(scores_N).all()
+    assert len(set(scores_N.tolist())) == 1
+
+
+@pytest.mark.parametrize("make", EVERY_BASELINE)
+def test_unknown_titles_in_the_log_are_not_counted(make: Callable[[Histories, Catalogue], Recommender]) -> None:
+    with_unknown = make(concatenate([one_history([1, 2, 1, 2, 3]), one_history([0, 0, 0])]), small_catalogue())
+    without = make(one_history([1, 2, 1, 2, 3]), small_catalogue())
+    np.testing.assert_array_equal(ask(with_unknown, [1]), ask(without, [1]))
+
+
+def test_popularity_is_the_share_of_choices() -> None:
+    model = Popularity.fit(concatenate([one_history([1, 1, 2]), one_history([3])]), small_catalogue(3))
+    np.testing.assert_allclose(ask(model, []), [0.5, 0.25, 0.25])
+
+
+def test_only_the_actions_asked_for_count_as_choices() -> None:
+    log = one_history([1, 1, 2])
+    assert Popularity.fit(log, small_catalogue(3), actions=["play"]).share_N[0] == pytest.approx(2 / 3)
+    assert len(set(Popularity.fit(log, small_catalogue(3), actions=["rate"]).share_N.tolist())) == 1
+    with pytest.raises(KeyError):
+        Popularity.fit(log, small_catalogue(3), actions=["purchase"])
+
+
+def test_recent_popularity_counts_the_seven_days_before_and_nothing_at_or_after() -> None:
+    log = concatenate([one_history([n], start=START_US + day * DAY_US) for n, day in [(1, 0), (2, 3), (3, 7), (4, 9)]])
+    model = RecentPopularity.fit(log, small_catalogue(4))
+    counts_N = np.floor(ask(model, [], asof=START_US + 7 * DAY_US))
+    np.testing.assert_array_equal(counts_N, [1, 1, 0, 0])  # day 0 is exactly 7 days before; day 7 is the instant itself
+    np.testing.assert_array_equal(np.floor(ask(model, [], asof=START_US + 7 * DAY_US + 1)), [0, 1, 1, 0])
+
+
+def test_recent_popularity_does_not_change_with_what_happens_at_or_after_the_instant() -> None:
+    log, titles = small_log(), small_catalogue()
+    rng = np.random.default_rng(1)
+    for asof in rng.choice(log.at_T, size=20):
+        future_T = log.at_T >= asof
+        other = rng.integers(1, len(titles) + 1, size=len(log.title_T)).astype(np.int32)
+        title_T = np.where(future_T, other, log.title_T)
+        changed = Histories(log.offsets_B1, title_T, log.action_T, log.at_T, log.session_T, log.dwell_T, log.fraction_T)
+        one, two = (RecentPopularity.fit(part, titles) for part in (log, changed))
+        np.testing.assert_array_equal(ask(one, [], int(asof)), ask(two, [], int(asof)))
+
+
+def test_recent_popularity_agrees_with_counting_one_by_one() -> None:
+    log, titles = small_log(), small_catalogue()
+    model = RecentPopularity.fit(log, titles, days=1.5)
+    asof_B = np.random.default_rng(2).choice(log.at_T, size=40)
+    empty = concatenate([one_history([])] * len(asof_B))
+    scores_BN = model.scores(empty, asof_B)
+    for b, asof in enumerate(asof_B):
+        recent, all_time = [0] * len(titles), [0] * len(titles)
+        for title, at in zip(log.title_T.tolist(), log.at_T.tolist(), strict=True):
+            all_time[title - 1] += at < asof
+            recent[title - 1] += asof - 1.5 * DAY_US <= at < asof
+        want = [r + a / (max(all_time) + 1) for r, a in zip(recent, all_time, strict=True)]
+        np.testing.assert_allclose(scores_BN[b], want, rtol=1e-6)
+
+
+def test_markov_is_the_smoothed_frequency_after_the_last_known_title() -> None:
+    log = concatenate([one_history([1, 2]), one_history([1, 2]), one_history([1, 3])])
+    model = Markov.fit(log, small_catalogue(3), smoothing=3.0)
+    share = np.array([3, 2, 1]) / 6
+    np.testing.assert_allclose(ask(model, [3, 1, 0]), (np.array([0, 2, 1]) + 3 * share) / 6, rtol=1e-6)
+    np.testing.assert_allclose(ask(model, [2]), share, rtol=1e-6)  # nothing follows 2: popularity
+    np.testing.assert_allclose(ask(model, []), share, rtol=1e-6)
+
+
+def test_markov_does_not_count_a_step_from_one_actor_to_the_next() -> None:
+    model = Markov.fit(concatenate([one_history([1, 2]), one_history([3, 1])]), small_catalogue(3))
+    assert model.counts_N1N.toarray()[2, 2] == 0
+    assert model.counts_N1N.sum() == 2
+
+
+def test_the_last_known_title_is_looked_up_within_the_history_only() -> None:
+    parts = [one_history([5, 6]), one_history([]), one_history([0]), one_history([7, 0]), one_history([])]
+    assert last_known(concatenate(parts)).tolist() == [6, 0, 0, 7, 0]
+
+
+def slow_session_knn(log: Histories, titles: list[int], num_titles: int, config: SessionKNNConfig) -> list[float]:
+    """Session-kNN as one would write it on paper."""
+    sessions: list[tuple[int, set[int]]] = []
+    for b in range(len(log)):
+        span = range(int(log.offsets_B1[b]), int(log.offsets_B1[b + 1]))
+        for number in sorted({int(log.session_T[t]) for t in span}):
+            rows = [t for t in span if log.session_T[t] == number]
+            sessions.append((int(log.at_T[rows[-1]]), {int(log.title_T[t]) for t in rows}))
+    sessions.sort(key=lambda session: -session[0])
+    query = titles[-config.query_length :]
+    weight = {title: (place + 1) / len(query) for place, title in enumerate(query)}
+    similar: dict[int, float] = {}
+    for title, w in weight.items():
+        for number in [n for n, (_, members) in enumerate(sessions) if title in members][: config.sample]:
+            similar[number] = similar.get(number, 0.0) + w / len(sessions[number][1]) ** config.length_power
+    newest = sorted(similar)[: config.sample]
+    nearest = sorted(newest, key=lambda n: (-round(similar[n], 5), n))[: config.neighbours]
+    total = sum(similar[n] for n in nearest)
+    votes = [0.0] * num_titles
+    for n in nearest:
+        for title in sessions[n][1]:
+            votes[title - 1] += similar[n] / total
+    counts = np.bincount(log.title_T, minlength=num_titles + 1)[1:]
+    return [v + config.popularity_weight * c / counts.max() for v, c in zip(votes, counts, strict=True)]
+
+
+@pytest.mark.parametrize("config", [SessionKNNConfig(), SessionKNNConfig(query_length=2, sample=9, length_power=0.0)])
+def test_session_knn_agrees_with_its_slow_twin(config: SessionKNNConfig) -> None:
+    log, titles = small_log(), small_catalogue()
+    model = SessionKNN.fit(log, titles, config=config)
+    for query in ([1], [2, 3, 4], [5, 1, 5, 9, 12]):
+        want = slow_session_knn(log, query, len(titles), config)
+        np.testing.assert_allclose(ask(model, query), want, rtol=1e-4, atol=1e-5)
+
+
+def test_session_knn_prefers_what_stood_beside_the_newest_title() -> None:
+    log = concatenate([one_history([1, 2]), one_history([3, 4])])
+    model = SessionKNN.fit(log, small_catalogue(5))
+    scores_N = ask(model, [1, 3])
+    assert scores_N[3] > scores_N[1] > scores_N[4]
+
+
+def test_session_knn_falls_back_to_popularity_where_nothing_matches() -> None:
+    log = concatenate([one_history([1, 1, 2]), one_history([1])])
+    model = SessionKNN.fit(log, small_catalogue(4))
+    assert np.argsort(-ask(model, [4]), kind="stable").tolist()[:2] == [0, 1]
+
+
+def test_session_knn_samples_the_most_recent_sessions() -> None:
+    old = [one_history([1, 2], start=START_US) for _ in range(3)]
+    new = one_history([1, 3], start=START_US + DAY_US)
+    model = SessionKNN.fit(concatenate([*old, new]), small_catalogue(3), config=SessionKNNConfig(sample=1))
+    scores_N = ask(model, [1])
+    assert scores_N[2] > 0.9
+    assert scores_N[1] < 0.01
