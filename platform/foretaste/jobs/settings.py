@@ -1,0 +1,82 @@
+"""All settings of all verbs as one frozen value, read from YAML with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from foretaste.contracts.config import Frozen
+from foretaste.evaluation.config import EvaluationConfig
+from foretaste.jobs.cluster import ClusterConfig
+from foretaste.jobs.workspace import Workspace
+from foretaste.models.intent import IntentModelConfig
+from foretaste.models.ranker import RankerConfig
+from foretaste.serving.config import ServingConfig
+from foretaste.sessions.prepare import PrepareConfig
+from foretaste.signals.snapshots import SnapshotConfig
+from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.worlds.config import WorldConfig
+
+
+class Settings(Frozen):
+    """What can be set, one section a stage. `foretaste VERB --set section.key=value` overrides one of them."""
+
+    workspace: Path = Field(Path(".foretaste"), description="folder of all tables, relative to where the verb runs")
+    features_repo: Path = Field(Path("features"), description="folder of the Feast definitions")
+    cluster: ClusterConfig = ClusterConfig()
+    world: WorldConfig = WorldConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
+    intent: IntentModelConfig = IntentModelConfig()
+    ranker: RankerConfig = RankerConfig()
+    training: TrainingConfig = Field(TrainingConfig(), description="of the intent model")
+    ranker_training: TrainingConfig = Field(TrainingConfig(), description="of the ranker")
+    tracking: TrackingConfig = TrackingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @property
+    def tables(self) -> Workspace:
+        """The workspace's folders, absolute, so that Ray's workers find them."""
+        return Workspace(self.workspace.absolute())
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+    """Read settings from a YAML file (defaults where it is silent) and apply `KEY=VALUE` overrides.
+
+    Raises ValueError naming the key for an unknown key, a wrong type or a value out of bounds.
+    """
+    values = _read(path) if path is not None else {}
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (was {e['input']!r})" for e in error.errors()]
+        raise ValueError(f"settings{f' of {path}' if path else ''}: " + "; ".join(lines)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"settings of {path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"settings of {path}: wanted a mapping of sections, found {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {override}: wanted KEY=VALUE, e.g. training.epochs=3")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"--set {override}: {section} is not a section")
+    values[last] = yaml.safe_load(text)

@@ -1,0 +1,60 @@
+"""Where a run keeps its tables: one folder, one place a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one workspace; every job reads and writes only here."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Events and titles as imported or generated."""
+        return self.root / "raw"
+
+    @property
+    def prepared(self) -> Path:
+        """Interactions and impressions by member bucket."""
+        return self.root / "prepared"
+
+    @property
+    def features(self) -> Path:
+        """Snapshots, registry and online store of the slow views."""
+        return self.root / "features"
+
+    @property
+    def registry(self) -> Path:
+        """Model bundles."""
+        return self.root / "registry"
+
+    @property
+    def runs(self) -> Path:
+        """Checkpoints of training runs."""
+        return self.root / "runs"
+
+    @property
+    def evaluation(self) -> Path:
+        """Reports."""
+        return self.root / "evaluation"
+
+    @property
+    def serving(self) -> Path:
+        """Session log and decision log."""
+        return self.root / "serving"
+
+    @property
+    def downloads(self) -> Path:
+        """Public data fetched at the user's request."""
+        return self.root / "downloads"
+
+
+def needed(path: Path, *, made_by: str) -> Path:
+    """Return `path`, or say which verb makes it. Raises FileNotFoundError when it is not there."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: run `foretaste {made_by}` first")
+    return path

@@ -1,0 +1,50 @@
+"""How much memory a program and everything it started use together."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+
+def tree_bytes(process: psutil.Process) -> int:
+    """Proportional set size of a process and its descendants: shared pages are counted once, in bytes."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += one.memory_full_info().pss
+    return total
+
+
+@dataclass(slots=True)
+class Peak:
+    """The largest sum seen."""
+
+    bytes: int = 0
+
+    @property
+    def gib(self) -> float:
+        """In GiB."""
+        return self.bytes / 2**30
+
+
+@contextlib.contextmanager
+def peak_memory(*, every_seconds: float = 1.0) -> Iterator[Peak]:
+    """Watch this process and its descendants while the block runs."""
+    peak, done, me = Peak(), threading.Event(), psutil.Process()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak.bytes = max(peak.bytes, tree_bytes(me))
+            done.wait(every_seconds)
+
+    thread = threading.Thread(target=watch, name="peak-memory", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
