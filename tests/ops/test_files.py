@@ -1,0 +1,60 @@
+"""Nothing half-written is ever read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from foretaste.ops.files import (
+    parquet_files,
+    read_json,
+    read_parquet,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_parquet,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    target = tmp_path / "table.json"
+    write_json({"version": 1}, target)
+    with pytest.raises(RuntimeError, match="half"), whole_file(target) as partial:
+        partial.write_text("{")
+        raise RuntimeError("half")
+    assert read_json(target) == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_a_failed_folder_leaves_the_old_folder_and_no_trace(tmp_path: Path) -> None:
+    target = tmp_path / "tables"
+    with whole_folder(target) as folder:
+        write_json({"version": 1}, folder / "a.json")
+    with pytest.raises(RuntimeError, match="half"), whole_folder(target) as folder:
+        write_json({"version": 2}, folder / "a.json")
+        raise RuntimeError("half")
+    assert read_json(target / "a.json") == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["tables"]
+
+
+def test_a_finished_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "tables"
+    for name in ("old", "new"):
+        with whole_folder(target) as folder:
+            write_json({}, folder / f"{name}.json")
+    assert [p.name for p in target.iterdir()] == ["new.json"]
+
+
+def test_readers_skip_unfinished_parquet_files(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2]})
+    write_parquet(table, tmp_path / "part.parquet")
+    (tmp_path / ".partial-x-part.parquet").write_bytes(b"PAR1 torn")
+    assert parquet_files(tmp_path) == [tmp_path / "part.parquet"]
+    assert read_parquet(tmp_path).equals(table)
+
+
+def test_a_folder_without_parquet_files_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        read_parquet(tmp_path)
