@@ -71,9 +71,7 @@ def test_a_wrong_call_exits_2_and_names_what_is_wrong(
     assert all(word in message for word in words), message
 
 
-def test_a_stage_without_its_input_says_which_verb_makes_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_without_its_input_says_which_verb_makes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = {"prepare": "foretaste import", "features": "foretaste prepare", "train": "foretaste prepare"}
     for verb, maker in wanted.items():
         assert main([verb, "--workspace", str(tmp_path)]) == 2
