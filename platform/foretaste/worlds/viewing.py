@@ -1,0 +1,104 @@
+"""What happens once a title plays, whether the session satisfied, and when the member comes back.
+
+Shapes: X plays, R episodes in a row, S sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.worlds.config import DAY_US, HOUR_US, WorldConfig
+from foretaste.worlds.intents import Intents
+from foretaste.worlds.titles import Titles
+
+MAX_EPISODES = 3
+_NEXT_EPISODE = 0.45
+COMPLETE_FROM = 0.9
+"""Played at least so far, a title counts as watched to the end."""
+
+_MIDDLING = 0.62
+"""Satisfaction at which members wait as long as is their mean."""
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """Up to R items played one after the other; `played_XR` says which were."""
+
+    played_XR: NDArray[np.bool_]
+    fraction_XR: NDArray[np.float64]
+    episode_XR: NDArray[np.int64]  # number of the episode among those of its show, 0-based; 0 for a movie
+
+    @property
+    def complete_XR(self) -> NDArray[np.bool_]:
+        """Which were watched to the end."""
+        return self.played_XR & (self.fraction_XR >= COMPLETE_FROM)
+
+
+def view(
+    titles: Titles,
+    title_X: NDArray[np.int64],
+    match_X: NDArray[np.float64],
+    next_X: NDArray[np.int64],
+    released_X: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> Viewing:
+    """Play a movie, or episodes from number `next_X` on of the `released_X` that there are.
+
+    How far one plays grows with match (0..1) and with the title's quality; only an episode watched to the end is
+    followed by the next one.
+    """
+    num = len(title_X)
+    shape = (num, MAX_EPISODES)
+    mean_X = 0.2 + 0.5 * match_X + 0.35 * titles.quality_N[title_X]
+    fraction_XR = np.clip(mean_X[:, None] + rng.normal(0.0, 0.28, shape), 0.03, 1.0)
+    episode_XR = next_X[:, None] + np.arange(MAX_EPISODES)
+    goes_on_XR = (rng.random(shape) < _NEXT_EPISODE) & (episode_XR + 1 < released_X[:, None])
+    goes_on_XR &= (fraction_XR >= COMPLETE_FROM) & titles.show_N[title_X, None]
+    played_XR = np.ones(shape, dtype=np.bool_)
+    played_XR[:, 1:] = np.logical_and.accumulate(goes_on_XR[:, :-1], axis=1)
+    return Viewing(played_XR, fraction_XR, np.where(titles.show_N[title_X, None], episode_XR, 0))
+
+
+def match(
+    config: WorldConfig,
+    titles: Titles,
+    affinity_X: NDArray[np.float64],
+    intents: Intents,
+    session_X: NDArray[np.int64],
+    title_X: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """How well titles fit what their session is for, 0..1; without intents how well they fit the taste."""
+    if not config.intents:
+        return np.minimum(1.5 * affinity_X, 1.0)
+    genre_X = titles.genre_NG[title_X, intents.genre_S[session_X]]
+    kind_X = intents.kind_S[session_X]
+    kind_fits_X = (kind_X < 0) | (kind_X == titles.show_N[title_X])
+    return np.asarray(0.75 * genre_X + 0.25 * kind_fits_X)
+
+
+def satisfaction(
+    mean_match_S: NDArray[np.float64], mean_fraction_S: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Satisfaction, 0..1, from how well the choices fitted and how far they were watched."""
+    noise_S = rng.normal(0.0, 0.4, len(mean_match_S))
+    return np.asarray(1.0 / (1.0 + np.exp(-(-2.6 + 2.2 * mean_match_S + 2.4 * mean_fraction_S + noise_S))))
+
+
+def next_visit(
+    config: WorldConfig,
+    gap_days_S: NDArray[np.float64],
+    evening_S: NDArray[np.float64],
+    satisfaction_S: NDArray[np.float64],
+    ended_S: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """When members come back, microseconds: a wait that shrinks with satisfaction, at about their usual hour."""
+    factor_S = np.exp(config.return_effect * (_MIDDLING - satisfaction_S))
+    earliest_S = ended_S + HOUR_US
+    wished_S = earliest_S + (rng.exponential(gap_days_S * factor_S) * DAY_US).astype(np.int64)
+    hour_S = (evening_S + rng.normal(0.0, 1.5, len(ended_S))) % 24.0
+    start_S = wished_S // DAY_US * DAY_US + (hour_S * HOUR_US).astype(np.int64)
+    return np.where(start_S < earliest_S, start_S + DAY_US, start_S)
