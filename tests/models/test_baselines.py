@@ -151,12 +151,13 @@ def slow_session_knn(log: Histories, titles: list[int], num_titles: int, config:
     votes = [0.0] * num_titles
     for n in nearest:
         for title in sessions[n][1]:
-            votes[title - 1] += similar[n] / total
+            rarity = np.log(len(sessions) / sum(title in members for _, members in sessions))
+            votes[title - 1] += similar[n] / total * rarity**config.rarity_power
     counts = np.bincount(log.title_T, minlength=num_titles + 1)[1:]
     return [v + config.popularity_weight * c / counts.max() for v, c in zip(votes, counts, strict=True)]
 
 
-@pytest.mark.parametrize("config", [SessionKNNConfig(), SessionKNNConfig(query_length=2, sample=9, length_power=0.0)])
+@pytest.mark.parametrize("config", [SessionKNNConfig(), SessionKNNConfig(query_length=2, sample=9, rarity_power=0.0)])
 def test_session_knn_agrees_with_its_slow_twin(config: SessionKNNConfig) -> None:
     log, titles = small_log(), small_catalogue()
     model = SessionKNN.fit(log, titles, config=config)

@@ -25,17 +25,17 @@ from foretaste.models.baselines.choices import chosen, shares
 class SessionKNNConfig(Frozen):
     """How neighbours are found and weighed."""
 
-    query_length: int = Field(default=50, ge=1, description="newest interactions of the history that are compared")
-    sample: int = Field(default=1000, ge=1, description="most recent sessions kept per title, and per question")
-    neighbours: int = Field(default=200, ge=1, description="most similar sessions of the sample that vote")
+    query_length: int = Field(default=10, ge=1, description="newest interactions of the history that are compared")
+    sample: int = Field(default=5000, ge=1, description="most recent sessions kept per title, and per question")
+    neighbours: int = Field(default=100, ge=1, description="most similar sessions of the sample that vote")
     length_power: float = Field(
         default=0.5, ge=0, description="similarity is divided by (titles of the session) ** this"
     )
     rarity_power: float = Field(
-        default=0.0, ge=0, description="votes are multiplied by log(S / sessions with the title) ** this"
+        default=0.5, ge=0, description="votes are multiplied by log(S / sessions with the title) ** this"
     )
     popularity_weight: float = Field(
-        default=1e-3, ge=0, description="weight of popularity beside the votes, which sum to about 1"
+        default=1e-4, ge=0, description="weight of popularity beside the votes, which sum to about 1"
     )
 
 
@@ -74,7 +74,7 @@ class SessionKNN:
         shape = (num_sessions, num_titles)
         titles_SN = sparse.csr_array((np.ones(len(key), dtype=np.float32), (rows, columns)), shape=shape)
         sessions_N = np.bincount(columns, minlength=num_titles)
-        rarity_N = np.log(max(num_sessions, 1) / np.maximum(sessions_N, 1)) ** config.rarity_power
+        rarity_N = np.log(max(len(np.unique(rows)), 1) / np.maximum(sessions_N, 1)) ** config.rarity_power
         return cls(titles_SN, rarity_N.astype(np.float32), shares(histories.title_T[chosen_T], num_titles), config)
 
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:

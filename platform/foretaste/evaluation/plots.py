@@ -1,0 +1,131 @@
+"""The drawings of a report, as SVG text; no display and no global state of matplotlib is used.
+
+matplotlib is imported here at the top, so import this module only where something is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+
+from foretaste.evaluation.intervals import Figure
+from foretaste.evaluation.report import Report, Slice
+
+COLOURS = ("#1f5fa8", "#d9822b", "#3a8f5c", "#9b4d96", "#8a6d3b", "#c0392b", "#4a7a8c", "#5f5f5f")
+INK, GRID = "#333333", "#e3e3e3"
+CHOSEN = "what was chosen"
+
+
+def bars(report: Report, metrics: Sequence[str]) -> str:
+    """Draw one panel a metric, one bar a model with its interval, best at the top."""
+    drawing, panels = _canvas(len(metrics), height=0.42 * len(report.models) + 1.0)
+    for panel, metric in zip(panels, metrics, strict=True):
+        for place, model in enumerate(report.models):
+            one = report.figures[model][metric]
+            panel.barh(place, one.value, color=_colour(report, model), height=0.62)
+            panel.errorbar(one.value, place, xerr=_error(one), color=INK, capsize=3, linewidth=1.1)
+        panel.set_yticks(range(len(report.models)), report.models if panel is panels[0] else [])
+        panel.invert_yaxis()
+        panel.set_title(metric.upper().replace("COVERAGE", "Coverage"), fontsize=10, loc="left")
+        _plain(panel, grid="x")
+    return _svg(drawing)
+
+
+def by_k(report: Report, metrics: Sequence[str] = ("hr", "ndcg")) -> str:
+    """Draw each metric over k, one line a model."""
+    ks = [int(k) for k in report.protocol["k"]]
+    drawing, panels = _canvas(len(metrics), height=3.1)
+    for panel, metric in zip(panels, metrics, strict=True):
+        for model in report.models:
+            points = [report.figures[model][f"{metric}@{k}"] for k in ks]
+            _line(panel, ks, points, label=model, colour=_colour(report, model))
+        panel.set_xticks(ks)
+        panel.set_xlabel("k")
+        panel.set_title(f"{metric.upper()}@k", fontsize=10, loc="left")
+        panel.set_ylim(bottom=0)
+        _plain(panel, grid="y")
+    panels[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(drawing)
+
+
+def by_slice(report: Report, slices: Sequence[Slice], *, what: str) -> str:
+    """Draw the main metric over slices of the cases, one line a model, with the number of cases below."""
+    drawing, (panel,) = _canvas(1, height=3.1)
+    places = list(range(len(slices)))
+    for number, model in enumerate(report.models):
+        shift = (number - (len(report.models) - 1) / 2) * 0.06
+        points = [part.figures[model] for part in slices]
+        _line(panel, [p + shift for p in places], points, label=model, colour=_colour(report, model))
+    panel.set_xticks(places, [f"{part.label}\n{part.cases:,} cases" for part in slices])
+    panel.set_xlabel(what)
+    panel.set_title(report.main.upper(), fontsize=10, loc="left")
+    panel.set_ylim(bottom=0)
+    _plain(panel, grid="y")
+    panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(drawing)
+
+
+def exposure(report: Report) -> str:
+    """Draw the share of recommended places over titles in order of popularity, beside that of what was chosen."""
+    drawing, (panel,) = _canvas(1, height=3.4)
+    for name, line in report.exposure.items():
+        steps = [100 * step / (len(line) - 1) for step in range(len(line))]
+        chosen = name == CHOSEN
+        panel.plot(
+            steps, [100 * share for share in line], label=name,
+            color=INK if chosen else _colour(report, name), linestyle="--" if chosen else "-", linewidth=1.6,
+        )  # fmt: skip
+    panel.set_xlabel("titles, most popular first (% of the catalogue)")
+    panel.set_ylabel("% of recommended places")
+    panel.set_xlim(0, 100)
+    panel.set_ylim(0, 102)
+    _plain(panel, grid="both")
+    panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(drawing)
+
+
+def _canvas(num_panels: int, *, height: float) -> tuple[Drawing, list[Axes]]:
+    drawing = Drawing(figsize=(9.2, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing, list(drawing.subplots(1, num_panels, squeeze=False)[0])
+
+
+def _line(panel: Axes, places: Sequence[float], points: Sequence[Figure], *, label: str, colour: str) -> None:
+    errors = [_error(point) for point in points]
+    both = [[e[side][0] if e else 0.0 for e in errors] for side in (0, 1)]
+    values = [point.value for point in points]
+    panel.errorbar(
+        places, values, yerr=both, label=label, color=colour, marker="o", markersize=3.5, linewidth=1.5,
+        elinewidth=0.9, capsize=2,
+    )  # fmt: skip
+
+
+def _error(one: Figure) -> list[list[float]] | None:
+    if one.low is None or one.high is None:
+        return None
+    return [[max(one.value - one.low, 0.0)], [max(one.high - one.value, 0.0)]]
+
+
+def _colour(report: Report, model: str) -> str:
+    return COLOURS[sorted(report.figures).index(model) % len(COLOURS)]
+
+
+def _plain(panel: Axes, *, grid: Literal["x", "y", "both"]) -> None:
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=8, colors=INK)
+    panel.grid(axis=grid, color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+
+
+def _svg(drawing: Drawing) -> str:
+    """Write the drawing as SVG that is the same for the same report."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "foretaste", "svg.fonttype": "path"}):
+        drawing.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
