@@ -1,0 +1,234 @@
+"""Every answer on disk before it is sent: a write-ahead file of JSON lines a process, rolled to Parquet.
+
+    decisions/
+      20260102T030405-41-5f2c9a10-000001.jsonl      being written; held by the process that writes it
+      20260102T030405-41-5f2c9a10-000000.parquet    rolled: the same decisions, as DECISIONS
+
+A line is handed to the operating system before `append` returns, so it survives the death of the process, not of the
+machine. A file that nobody holds is a dead process's; the next log that opens the folder rolls it. A decision stands
+in the Parquet file or in the write-ahead file of one name, and while both are there the Parquet file counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from foretaste.contracts.columns import AT, DECISIONS, conform
+from foretaste.contracts.config import Frozen
+from foretaste.feedback.write_ahead import LINES, WriteAhead, whole_lines
+from foretaste.ops.files import PARTIAL, write_parquet
+
+TABLE = ".parquet"
+
+_COLUMNS = frozenset(DECISIONS.names)
+_NUMBERED_TIMES = pa.schema(
+    [pa.field(f.name, pa.int64(), nullable=f.nullable) if f.type == AT else f for f in DECISIONS]
+)
+_log = logging.getLogger(__name__)
+
+
+class DecisionLogConfig(Frozen):
+    """When decisions are rolled to Parquet, and how many are kept at hand."""
+
+    roll_decisions: int = Field(2_000, ge=1, description="decisions in a write-ahead file before it is rolled")
+    roll_seconds: float = Field(300.0, gt=0, description="seconds after its first decision before a file is rolled")
+    recent_decisions: int = Field(2_000, ge=0, description="newest decisions kept in memory for reading back")
+
+
+class DecisionLog:
+    """An append-only log of DECISIONS rows; each log has files of its own, any number share a folder."""
+
+    def __init__(self, folder: Path, config: DecisionLogConfig | None = None, *, clock: Callable[[], datetime]) -> None:
+        """Open the log at `folder` and roll what dead processes left there; `clock` gives aware times."""
+        self.config = config or DecisionLogConfig()
+        self.num_dropped = 0  # torn or unreadable lines, left out while rolling
+        self.num_failed = 0  # files that could not be rolled; they stay and are tried again at the next start
+        self._folder = folder
+        self._clock = clock
+        self._name = f"{clock():%Y%m%dT%H%M%S}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._number = 0
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._current: WriteAhead | None = None
+        self._first_at: datetime | None = None
+        self._closed = False
+        self._full: queue.SimpleQueue[WriteAhead | None] = queue.SimpleQueue()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.adopt()
+        self._roller = threading.Thread(target=self._roll_queued, name="decision-log-roller", daemon=True)
+        self._roller.start()
+
+    def append(self, decision: Mapping[str, Any]) -> None:
+        """Write one decision; every column of DECISIONS has to be there, times in microseconds since 1970.
+
+        Raises ValueError naming the columns that are missing or too many, or where the log is closed; OSError where
+        the disk is full, with nothing of the decision left in the file.
+        """
+        if decision.keys() != _COLUMNS:
+            missing, more = sorted(_COLUMNS - decision.keys()), sorted(decision.keys() - _COLUMNS)
+            raise ValueError(f"decision: missing columns {missing}, unknown columns {more}")
+        line = orjson.dumps(decision)
+        with self._lock:
+            if self._closed:
+                raise ValueError(f"decision log {self._folder}: is closed")
+            self._roll_if_due()
+            if self._current is None:
+                self._current, self._first_at = self._open(), self._clock()
+            self._current.write(line)
+            self._recent[decision["decision_id"]] = line
+            while len(self._recent) > self.config.recent_decisions:
+                self._recent.popitem(last=False)
+
+    def get(self, decision_id: str) -> dict[str, Any] | None:
+        """Find a decision of any process, as it was appended; None where there is none."""
+        with self._lock:
+            line = self._recent.get(decision_id)
+        if line is not None:
+            row: dict[str, Any] = orjson.loads(line)
+            return row
+        for name in reversed(self._names()):
+            found = self._load(name, decision_id=decision_id)
+            if found.num_rows:
+                first: dict[str, Any] = found.cast(_NUMBERED_TIMES).to_pylist()[0]
+                return first
+        return None
+
+    def read(self) -> pa.Table:
+        """Give all decisions of all processes, rolled or not, as DECISIONS."""
+        return pa.concat_tables([DECISIONS.empty_table(), *(self._load(name) for name in self._names())])
+
+    def roll(self) -> None:
+        """Roll what is written so far, in this thread; nothing to do where nothing is."""
+        with self._lock:
+            full, self._current = self._current, None
+        if full is not None:
+            self._roll(full)
+
+    def roll_if_due(self) -> None:
+        """Have the file rolled in the background where it is old enough: for a log that nobody appends to."""
+        with self._lock:
+            self._roll_if_due()
+
+    def adopt(self) -> int:
+        """Roll the write-ahead files that no living process holds; returns how many."""
+        taken = [WriteAhead.take(path) for path in sorted(self._folder.glob(f"*{LINES}"))]
+        dead = [file for file in taken if file is not None]
+        for file in dead:
+            self._roll(file)
+        return len(dead)
+
+    def close(self) -> None:
+        """Roll everything and refuse more. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            last, self._current = self._current, None
+        self._full.put(last)
+        self._full.put(None)
+        self._roller.join()
+
+    def _open(self) -> WriteAhead:
+        while True:
+            path = self._folder / f"{self._name}-{self._number:06d}{LINES}"
+            self._number += 1
+            file = WriteAhead.create(path)
+            if file is not None:
+                return file
+
+    def _roll_if_due(self) -> None:
+        if self._current is None or self._first_at is None:
+            return
+        old = (self._clock() - self._first_at).total_seconds() >= self.config.roll_seconds
+        if old or self._current.num_lines >= self.config.roll_decisions:
+            self._full.put(self._current)
+            self._current = None
+
+    def _roll_queued(self) -> None:
+        while (full := self._full.get()) is not None:
+            self._roll(full)
+
+    def _roll(self, file: WriteAhead) -> None:
+        """Write the Parquet file of a write-ahead file, then remove that; what fails is left as it was."""
+        try:
+            table, num_dropped = _table(file.path)
+            if table.num_rows:
+                write_parquet(table, file.path.with_suffix(TABLE))
+            file.remove()
+        except OSError:
+            self.num_failed += 1
+            _log.exception("decision log: %s could not be rolled and stays", file.path.name)
+            file.release()
+            return
+        if num_dropped:
+            self.num_dropped += num_dropped
+            _log.warning("decision log: dropped %d unreadable lines of %s", num_dropped, file.path.name)
+
+    def _names(self) -> list[str]:
+        files = [f for f in self._folder.iterdir() if f.suffix in (LINES, TABLE) and not f.name.startswith(PARTIAL)]
+        return sorted({file.stem for file in files})
+
+    def _load(self, name: str, *, decision_id: str | None = None) -> pa.Table:
+        """Decisions of one file, rolled or not; it may be rolled while this looks, hence the second try."""
+        path = self._folder / name
+        wanted = None if decision_id is None else [("decision_id", "==", decision_id)]
+        for attempt in (path.with_suffix(TABLE), path.with_suffix(LINES), path.with_suffix(TABLE)):
+            try:
+                if attempt.suffix == TABLE:
+                    table = pq.read_table(attempt, filters=wanted, partitioning=None)
+                    return conform(table, DECISIONS, what=attempt.name)
+                return _table(attempt, decision_id=decision_id)[0]
+            except FileNotFoundError:
+                continue
+        return DECISIONS.empty_table()
+
+
+def _table(path: Path, *, decision_id: str | None = None) -> tuple[pa.Table, int]:
+    """Decisions of a write-ahead file, by default all, and how many of its lines could not be read."""
+    lines, num_bad = whole_lines(path)
+    if decision_id is not None:
+        needle = decision_id.encode()
+        lines = [line for line in lines if needle in line]
+    rows = []
+    for line in lines:
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        if isinstance(row, dict) and "decision_id" in row:
+            rows.append(row)
+        else:
+            num_bad += 1
+    if decision_id is not None:
+        rows = [row for row in rows if row["decision_id"] == decision_id]
+    try:
+        return _conformed(rows), num_bad
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, AttributeError):
+        good = [row for row in rows if _fits(row)]
+        return _conformed(good), num_bad + len(rows) - len(good)
+
+
+def _conformed(rows: list[Any]) -> pa.Table:
+    return conform(pa.Table.from_pylist(rows, schema=DECISIONS), DECISIONS, what="decisions")
+
+
+def _fits(row: Any) -> bool:
+    try:
+        _conformed([row])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, AttributeError):
+        return False
+    return True
