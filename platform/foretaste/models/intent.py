@@ -1,0 +1,131 @@
+"""The trained intent model as a recommender.
+
+Shapes: B histories, N titles (column j is catalogue code j + 1), I heads that are on, C classes of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import Intent
+from foretaste.models.hierarchy import IntentModel, IntentModelConfig, possible_classes
+from foretaste.models.sequences import sequences
+
+__all__ = [
+    "IntentModel",
+    "IntentModelConfig",
+    "IntentPrediction",
+    "IntentRecommender",
+    "build_intent",
+    "bundle_config",
+    "possible_classes",
+]
+
+BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class IntentPrediction:
+    """What B members are about to do."""
+
+    scores_BN: NDArray[np.float32]  # log-probability that the next title is this one
+    intents: dict[str, NDArray[np.float32]]  # [B, C]: probabilities of each head; a softmax also for genre
+    classes: dict[str, tuple[str, ...]]
+    attention_BI: NDArray[np.float32]  # weight of each head in the next title, in the order of `heads`
+    heads: tuple[str, ...]
+
+
+class IntentRecommender:
+    """Predicts intents and the next title of any histories, also empty ones; always in evaluation mode."""
+
+    name = "intent"
+
+    def __init__(self, model: IntentModel) -> None:
+        self.model = model.eval()
+        with torch.inference_mode():
+            self._title_N1D = self.model.titles()
+            self._title_DN = self._title_N1D[1:].T.contiguous()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that are on."""
+        return tuple(head.value for head in self.model.classes)
+
+    def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Log-probabilities of the next title as of `asof_B` (microseconds); float32[B, N]."""
+        return self.predict(histories, asof_B).scores_BN
+
+    @torch.inference_mode()
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict B members as of `asof_B` (microseconds); histories of like length are batched together."""
+        num_titles, num_heads = self._title_DN.shape[1], len(self.model.classes)
+        scores_BN = np.empty((len(histories), num_titles), dtype=np.float32)
+        attention_BI = np.empty((len(histories), num_heads), dtype=np.float32)
+        intents = {
+            head.value: np.empty((len(histories), len(of)), dtype=np.float32) for head, of in self.model.classes.items()
+        }
+        for rows in _batches(histories, self.model.config.max_length):
+            logits_RN, logits, attention_RI = self._last(histories.rows(rows), asof_B[rows])
+            scores_BN[rows] = torch.log_softmax(logits_RN, dim=1).numpy()
+            attention_BI[rows] = attention_RI.numpy()
+            for head, logits_RC in logits.items():
+                intents[head.value][rows] = torch.softmax(logits_RC, dim=1).numpy()
+        classes = {head.value: of for head, of in self.model.classes.items()}
+        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads)
+
+    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, dict[Intent, Tensor], Tensor]:
+        config = self.model.config
+        tokens = sequences(histories, asof_B, max_length=config.max_length, time_aware=config.time_aware)
+        encoded = self.model(tokens, self._title_N1D)
+        row_B, last_B = torch.arange(len(histories)), tokens.length_B - 1
+        item_BD = encoded.item_BLD[row_B, last_B]
+        logits = {head: logits_BLC[row_B, last_B] for head, logits_BLC in encoded.intents.items()}
+        logits_BN = torch.addmm(self.model.title_bias, item_BD, self._title_DN)
+        return logits_BN, logits, encoded.attention_BLI[row_B, last_B]
+
+
+def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:
+    """Divide histories, sorted by length, into batches of about BATCH_TOKENS tokens with padding."""
+    tokens_B = np.minimum(histories.lengths_B, max_length) + 1
+    order_B = np.argsort(tokens_B, kind="stable")[::-1]
+    batches, start = [], 0
+    while start < len(order_B):
+        size = max(1, BATCH_TOKENS // int(tokens_B[order_B[start]]))
+        batches.append(order_B[start : start + size])
+        start += size
+    return batches
+
+
+def bundle_config(model: IntentModel, catalogue: Catalogue) -> dict[str, Any]:
+    """What `build_intent` needs beside the weights and the catalogue."""
+    return {
+        "model": model.config.model_dump(mode="json"),
+        "heads": [head.value for head in model.classes],
+        "catalogue": catalogue.fingerprint,
+    }
+
+
+def build_intent(config: Mapping[str, Any], catalogue: Catalogue, weights: Mapping[str, Tensor]) -> IntentRecommender:
+    """Make a recommender of a bundle's configuration, its catalogue and its weights.
+
+    Raises ValueError where the catalogue is not the one that the model was trained with, RuntimeError (of torch)
+    naming the tensors where the weights do not fit.
+    """
+    if config["catalogue"] != catalogue.fingerprint:
+        raise ValueError(
+            f"intent model was trained with catalogue {config['catalogue']}, given is {catalogue.fingerprint}"
+        )
+    possible = possible_classes(catalogue)
+    heads = [Intent(name) for name in config["heads"]]
+    model = IntentModel(IntentModelConfig(**config["model"]), catalogue, {head: possible[head] for head in heads})
+    model.load_state_dict(dict(weights))
+    return IntentRecommender(model)

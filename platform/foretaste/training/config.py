@@ -1,0 +1,47 @@
+"""How models are trained and where runs are recorded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from foretaste.contracts.config import Frozen
+
+
+class TrainingConfig(Frozen):
+    """How a model is trained; what it is stands in its own configuration."""
+
+    split: Literal["time", "last"] = Field(
+        "time", description="which rows are for training: before a global instant, or all but each actor's last two"
+    )
+    refit: bool = Field(
+        False, description="whether to train once more, on training and validation rows, for the best number of epochs"
+    )
+    epochs: int = Field(12, ge=1, description="passes over the training rows at most; the learning rate ends there")
+    patience: int = Field(3, ge=1, description="epochs without a better validation value after which training ends")
+    select_by: Literal["ndcg", "loss"] = Field("ndcg", description="validation value that chooses the best epoch")
+    validation_cases: int = Field(2_000, ge=1, description="cases, drawn by the seed, that are scored every epoch")
+    batch_size: int = Field(8_192, ge=1, description="predictions (ranker: cases) a step, all workers together")
+    micro_batch_tokens: int = Field(8_192, ge=1, description="tokens encoded at once; bounds a worker's memory")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    seed: int = Field(0, ge=0, description="of initial weights, order, dropout and negatives")
+    executor: Literal["ray", "plain"] = Field("ray", description="Ray Train workers, or this process alone")
+    num_workers: int = Field(2, ge=1, description="Ray Train workers")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a worker")
+    threads_per_worker: int = Field(1, ge=1, description="torch threads of a worker")
+    use_gpu: bool = Field(False, description="whether each worker gets a GPU")
+    max_failures: int = Field(2, ge=0, description="worker failures after which the run is given up")
+
+
+class TrackingConfig(Frozen):
+    """Where training runs are recorded."""
+
+    enabled: bool = Field(True, description="whether runs are recorded in MLflow")
+    uri: str | None = Field(
+        None, description="MLflow tracking URI, by default mlflow.db beside the checkpoints' folder"
+    )
+    experiment: str = Field("foretaste", description="MLflow experiment")

@@ -1,0 +1,164 @@
+"""Prepared interactions as packed examples: read in parts, so that workers share them out and none is cut.
+
+Shapes: B histories, T interactions of all of them together, N1 catalogue codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.events import ACTION_CODES
+from foretaste.contracts.histories import Histories, concatenate
+from foretaste.contracts.intents import Intent
+from foretaste.ops.files import parquet_files
+from foretaste.sessions.label import action_labels, recency_labels
+from foretaste.signals.histories import pack
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLIT_COLUMN = {"time": "split_time", "last": "split_last"}
+
+
+class Part(NamedTuple):
+    """One share of the actors of one bucket file; an actor is in one part whole."""
+
+    path: str
+    number: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Histories with what is to be predicted of them; rows after the validation window are left out."""
+
+    histories: Histories
+    train_T: NDArray[np.bool_]  # a choice to learn from
+    validation_T: NDArray[np.bool_]  # a choice to validate with
+    action_T: NDArray[np.int32]  # label of Intent.ACTION
+    recency_T: NDArray[np.int32]  # label of Intent.RECENCY
+    newest_T: NDArray[np.bool_]  # rows that training may see: a prefix of each history
+
+    def rows(self, index_B: NDArray[np.int64]) -> Examples:
+        """Pick whole histories by their number."""
+        offsets_B1 = self.histories.offsets_B1
+        length_B = self.histories.lengths_B[index_B]
+        ends = np.cumsum(length_B)
+        index_T = np.arange(int(length_B.sum())) + np.repeat(offsets_B1[index_B] - ends + length_B, length_B)
+        arrays = (self.train_T, self.validation_T, self.action_T, self.recency_T, self.newest_T)
+        return Examples(self.histories.rows(index_B), *(a[index_T] for a in arrays))  # type: ignore[arg-type]
+
+
+def together(parts: list[Examples]) -> Examples:
+    """Put the histories of several parts after each other."""
+    names = ("train_T", "validation_T", "action_T", "recency_T", "newest_T")
+    arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+    return Examples(concatenate([part.histories for part in parts]), *arrays)
+
+
+def parts(prepared: Path, at_least: int) -> list[Part]:
+    """List the interactions of a prepared folder in at least `at_least` parts.
+
+    Raises FileNotFoundError where nothing was prepared.
+    """
+    files = parquet_files(prepared / "interactions")
+    of = -(-at_least // len(files))
+    return [Part(str(file), number, of) for file in files for number in range(of)]
+
+
+COLUMNS = ["actor_id", "session_index", "position", "at", "title_id", "action", "dwell_seconds", "played_fraction"]
+
+
+def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, target_actions: frozenset[str]) -> Examples:
+    """Read one part and mark what is learned from and what is validated with.
+
+    A choice is an interaction whose action is in `target_actions` with a title of the catalogue. With `refit`
+    validation rows are learned from too and nothing is validated with.
+    """
+    column = SPLIT_COLUMN[split]
+    table = pq.read_table(part.path, columns=[*COLUMNS, column], partitioning=None)
+    if part.of > 1:
+        actors = table["actor_id"].combine_chunks().dictionary_encode().indices
+        table = table.filter(pa.array(np.asarray(actors) % part.of == part.number))
+    table = table.filter(pc.not_equal(table[column], TEST))
+    if table.num_rows == 0:
+        return _none()
+    histories, _ = pack(table, catalogue)
+    train_T = np.asarray(pc.equal(table[column], TRAIN).combine_chunks(), dtype=np.bool_)
+    wanted = np.array([ACTION_CODES[action] for action in sorted(target_actions)], dtype=np.int32)
+    choice_T = np.isin(histories.action_T, wanted) & (histories.title_T > 0)
+    seen_T = np.ones_like(train_T) if refit else train_T
+    return Examples(
+        histories=histories,
+        train_T=choice_T & seen_T,
+        validation_T=choice_T & ~seen_T,
+        action_T=action_labels(histories),
+        recency_T=recency_labels(histories, catalogue),
+        newest_T=seen_T,
+    )
+
+
+def _none() -> Examples:
+    ints = np.zeros(0, dtype=np.int32)
+    floats = np.zeros(0, dtype=np.float32)
+    none = Histories(np.zeros(1, dtype=np.int64), ints, ints, ints.astype(np.int64), ints, floats, floats)
+    off = np.zeros(0, dtype=np.bool_)
+    return Examples(none, off, off, ints, ints, off)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What the examples of one part or of all hold."""
+
+    histories: int
+    interactions: int
+    train: int  # choices to learn from
+    validation: int
+    chosen_N1: NDArray[np.int64]  # times each title is a choice to learn from
+    classes: dict[str, NDArray[np.int64]]  # times each class of a head stands among them
+    newest_us: int  # of what is learned from
+
+    def __add__(self, other: Census) -> Census:
+        """Count two parts together."""
+        return Census(
+            self.histories + other.histories,
+            self.interactions + other.interactions,
+            self.train + other.train,
+            self.validation + other.validation,
+            self.chosen_N1 + other.chosen_N1,
+            {head: counts + other.classes[head] for head, counts in self.classes.items()},
+            max(self.newest_us, other.newest_us),
+        )
+
+
+def census(examples: Examples, catalogue: Catalogue) -> Census:
+    """Count what is to be learned."""
+    titles = examples.histories.title_T[examples.train_T]
+    chosen_N1 = np.bincount(titles, minlength=len(catalogue) + 1)
+    kinds = catalogue.kind_N1[titles]
+    seen_at = examples.histories.at_T[examples.newest_T]
+
+    def counts(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.int64]:
+        return np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.int64)
+
+    return Census(
+        histories=len(examples.histories),
+        interactions=len(examples.histories.title_T),
+        train=len(titles),
+        validation=int(examples.validation_T.sum()),
+        chosen_N1=chosen_N1.astype(np.int64),
+        classes={
+            Intent.ACTION.value: counts(examples.action_T[examples.train_T], 3),
+            Intent.GENRE.value: (chosen_N1 @ catalogue.genres_N1G).astype(np.int64),
+            Intent.KIND.value: counts(kinds, len(catalogue.kinds)),
+            Intent.RECENCY.value: counts(examples.recency_T[examples.train_T], 4),
+        },
+        newest_us=int(seen_at.max(initial=0)),
+    )

@@ -1,0 +1,157 @@
+"""Training of the intent model: from a prepared folder to a filed bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial, reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.contracts.intents import Intent
+from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
+from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
+from foretaste.ops.files import read_json, read_parquet, write_json, write_parquet
+from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.training.examples import Census, Examples, Part, census, parts, read_part, together
+from foretaste.training.executors import executor
+from foretaste.training.intent_task import IntentTask
+from foretaste.training.loop import Epoch
+from foretaste.training.tracking import recorded
+
+PARTS_A_WORKER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A trained model, filed."""
+
+    bundle: Bundle
+    epochs: list[dict[str, Any]]  # records of the run that chose the epoch: see loop.Epoch
+    best_epoch: int
+    metrics: dict[str, float]  # of validation at the best epoch
+    seconds: float  # of training, all epochs and the refit
+
+
+def train_intent(
+    prepared: Path,
+    registry: Path,
+    *,
+    model: IntentModelConfig,
+    training: TrainingConfig,
+    storage: Path,
+    tracking: TrackingConfig,
+    now: datetime,
+    on_progress: Callable[[Epoch], None],
+) -> TrainResult:
+    """Train the intent model on a prepared folder and file it as bundle «intent».
+
+    Checkpoints and records go to `storage`. With executor «ray» a Ray must be running. Raises ValueError where
+    there is nothing to learn from.
+    """
+    titles = read_parquet(prepared / "titles.parquet")
+    known = catalogue(titles)
+    manifest = read_json(prepared / "manifest.json")
+    name = f"intent-{now:%Y%m%dT%H%M%S}"
+    with recorded(tracking, name=name, storage=storage, about={"model": model, "training": training}) as run:
+
+        def on_epoch(epoch: Epoch) -> None:
+            run.epoch(epoch)
+            on_progress(epoch)
+
+        fit = partial(_fit, prepared, known, manifest, model=model, storage=storage, on_epoch=on_epoch)
+        state, counted, network = fit(training, name=name)
+        chosen = state
+        if training.refit:
+            again = training.model_copy(update={"epochs": state["best_epoch"]})
+            chosen, counted, network = fit(again, name=f"{name}-refit")
+        network.load_state_dict(chosen["best"])
+        best = state["epochs"][state["best_epoch"] - 1]
+        about = {
+            "model_config": model.fingerprint(),
+            "training_config": training.model_dump(mode="json"),
+            "time_aware": model.time_aware,
+            "prepared": manifest,
+            "split": training.split,
+            "refit": training.refit,
+            "trained_until": datetime.fromtimestamp(counted.newest_us / 1e6, tz=UTC).isoformat(),
+            "histories": counted.histories,
+            "choices": counted.train,
+            "best_epoch": state["best_epoch"],
+            "metrics": best["metrics"],
+        }
+        with file_bundle(registry, "intent", at=now, about=about) as folder:
+            write_json(bundle_config(network, known), folder / "config.json")
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
+            write_parquet(titles, folder / "titles.parquet")
+        bundle = fetch_bundle(registry, "intent")
+        run.tag("bundle", bundle.version)
+    seconds = sum(e["seconds"] for s in ([state, chosen] if training.refit else [state]) for e in s["epochs"])
+    return TrainResult(bundle, state["epochs"], state["best_epoch"], best["metrics"], seconds)
+
+
+def _fit(
+    prepared: Path,
+    known: Catalogue,
+    manifest: dict[str, Any],
+    training: TrainingConfig,
+    *,
+    model: IntentModelConfig,
+    storage: Path,
+    name: str,
+    on_epoch: Callable[[Epoch], None],
+) -> tuple[dict[str, Any], Census, IntentModel]:
+    refit = name.endswith("-refit")
+    read = partial(
+        _read, known, split=training.split, refit=refit, target_actions=frozenset(manifest["target_actions"])
+    )
+    runner = executor(training, storage=storage, name=name)
+    counted: Census = reduce(add, runner.load(parts(prepared, PARTS_A_WORKER * training.num_workers), read))
+    if counted.train == 0:
+        raise ValueError(
+            f"{prepared}: no training rows under split {training.split!r} with {manifest['target_actions']}"
+        )
+    make_network = partial(_network, model, known, classes_in(counted, model, known), training.seed)
+    make_task = partial(_task, make_network, counted, known, training, exclude_seen=not manifest["repeats"])
+    return runner.train(make_task, training, on_epoch), counted, make_network()
+
+
+def _read(
+    known: Catalogue, part: Part, *, split: str, refit: bool, target_actions: frozenset[str]
+) -> tuple[Examples, Census]:
+    examples = read_part(part, known, split=split, refit=refit, target_actions=target_actions)
+    return examples, census(examples, known)
+
+
+def classes_in(counted: Census, model: IntentModelConfig, known: Catalogue) -> dict[Intent, tuple[str, ...]]:
+    """Heads that are on, with their classes: those of the configuration whose data has two classes or more."""
+    possible = possible_classes(known)
+    return {head: possible[head] for head in model.intents if (counted.classes[head.value] > 0).sum() > 1}
+
+
+def _network(
+    model: IntentModelConfig, known: Catalogue, classes: dict[Intent, tuple[str, ...]], seed: int
+) -> IntentModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return IntentModel(model, known, classes)
+
+
+def _task(
+    make_network: Callable[[], IntentModel],
+    counted: Census,
+    known: Catalogue,
+    training: TrainingConfig,
+    payloads: list[Examples],
+    rank: int,
+    *,
+    exclude_seen: bool,
+) -> IntentTask:
+    examples = together(payloads)
+    return IntentTask(make_network(), examples, counted, known, training, rank=rank, exclude_seen=exclude_seen)

@@ -1,0 +1,156 @@
+"""The loop's surroundings on Ray: data read by Ray Data, workers run and restarted by Ray Train."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+from ray.data import DataContext
+from ray.util.queue import Empty, Queue
+from torch import Tensor
+
+from foretaste.training.config import TrainingConfig
+from foretaste.training.executors import MakeTask
+from foretaste.training.loop import Epoch, train
+from foretaste.training.plain import CHECKPOINT, load_state
+
+Item = TypeVar("Item")
+
+
+class RayContext:
+    """One Ray Train worker; the first one writes the checkpoints and tells the driver of each epoch."""
+
+    def __init__(self, epochs: Queue) -> None:
+        about = ray.train.get_context()
+        self.rank: int = about.get_world_rank()
+        self.world_size: int = about.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self._epochs = epochs
+
+    def add_up(self, flat: Tensor) -> None:
+        """Sum over all workers in place."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(flat)
+
+    def resume(self) -> dict[str, Any] | None:
+        """Give the state of the run's last checkpoint, or None."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_state(Path(folder) / CHECKPOINT)
+
+    def report(self, epoch: Epoch, state: dict[str, Any]) -> None:
+        """Report the epoch with a checkpoint; all workers meet here."""
+        metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.metrics}
+        if self.rank > 0:
+            ray.train.report(metrics, checkpoint=None)
+            return
+        with tempfile.TemporaryDirectory(prefix="foretaste-checkpoint-") as folder:
+            torch.save(state, Path(folder) / CHECKPOINT)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self._epochs.put(epoch)
+
+
+class RayExecutor:
+    """Reads with Ray Data once, before the workers take the CPUs, and trains with Ray Train (gloo or NCCL)."""
+
+    def __init__(self, num_workers: int, storage: Path, name: str) -> None:
+        self.num_workers = num_workers
+        self.storage = storage
+        self.name = name
+        self._shards: dict[str, Any] = {}
+
+    def load(self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]]) -> list[Any]:
+        """Read items in Ray tasks; worker r gets every `num_workers`-th of them, whole.
+
+        A part travels as one value of one row, so that no block boundary can cut a history in two.
+        """
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        DataContext.get_current().enable_progress_bars = False
+
+        def to_row(row: dict[str, Any]) -> dict[str, Any]:
+            payload, summary = read(pickle.loads(row["item"]))
+            return {"order": row["order"], "payload": pickle.dumps(payload), "summary": pickle.dumps(summary)}
+
+        numbered = [{"order": n, "item": pickle.dumps(item)} for n, item in enumerate(items)]
+        for rank in range(self.num_workers):
+            mine = numbered[rank :: self.num_workers]
+            made = ray.data.from_items(mine, override_num_blocks=max(1, len(mine))).map(to_row)
+            self._shards[str(rank)] = made.materialize()
+        rows = [r for d in self._shards.values() for r in d.select_columns(["order", "summary"]).take_all()]
+        if len(rows) != len(items):
+            raise RuntimeError(f"{len(items)} parts were to be read, {len(rows)} came back")
+        return [pickle.loads(row["summary"]) for row in sorted(rows, key=lambda row: row["order"])]
+
+    def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
+        """Run the loop on the workers; a lost worker is replaced and the run goes on from its last checkpoint.
+
+        Raises ray.train's TrainingFailedError after more than `max_failures` failures.
+        """
+        with _listening(on_epoch) as epochs:
+            trainer = ray.train.torch.TorchTrainer(
+                _work,
+                train_loop_config={"make_task": make_task, "config": config, "epochs": epochs},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=self.num_workers,
+                    use_gpu=config.use_gpu,
+                    resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
+                ),
+                run_config=ray.train.RunConfig(
+                    name=self.name,
+                    storage_path=str(self.storage),
+                    failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                ),
+                datasets=self._shards,
+                dataset_config=ray.train.DataConfig(datasets_to_split=[]),  # dataset r is worker r's, whole
+            )
+            result = trainer.fit()
+        if result.checkpoint is None:
+            raise RuntimeError(f"run {self.name} ended without a checkpoint in {self.storage}")
+        with result.checkpoint.as_directory() as folder:
+            return load_state(Path(folder) / CHECKPOINT)
+
+
+def _work(given: dict[str, Any]) -> None:
+    config: TrainingConfig = given["config"]
+    torch.set_num_threads(config.threads_per_worker)
+    context = RayContext(given["epochs"])
+    rows = sorted(ray.train.get_dataset_shard(str(context.rank)).iter_rows(), key=lambda row: int(row["order"]))
+    task = given["make_task"]([pickle.loads(row["payload"]) for row in rows], context.rank)
+    train(task, config, context)
+
+
+@contextmanager
+def _listening(on_epoch: Callable[[Epoch], None]) -> Iterator[Queue]:
+    """Tell the caller of epochs while its own thread waits for the run."""
+    epochs = Queue(actor_options={"num_cpus": 0})
+    done = threading.Event()
+
+    def listen() -> None:
+        while not (done.is_set() and epochs.empty()):
+            try:
+                on_epoch(epochs.get(timeout=0.2))
+            except Empty:
+                continue
+
+    thread = threading.Thread(target=listen, name="epochs", daemon=True)
+    thread.start()
+    try:
+        yield epochs
+    finally:
+        done.set()
+        thread.join(timeout=10)
+        epochs.shutdown(force=True)
