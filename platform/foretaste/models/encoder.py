@@ -28,8 +28,8 @@ class Block(nn.Module):
         """Mix each token with those before it."""
         x_BLD = x_BLD + self.dropout(self._attend(self.before_attention(x_BLD)))
         hidden_BLF = F.gelu(self.up(self.before_feedforward(x_BLD)))
-        x_BLD += self.dropout(self.down(self.dropout(hidden_BLF)))
-        return x_BLD
+        added_BLD: Tensor = x_BLD + self.dropout(self.down(self.dropout(hidden_BLF)))
+        return added_BLD
 
     def _attend(self, x_BLD: Tensor) -> Tensor:
         B, L, D = x_BLD.shape
