@@ -1,0 +1,60 @@
+"""One description, two executions: the same work on many items, here one after another, or spread by Ray Data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+Item = dict[str, Any]
+"""What work is told and what it answers: plain values only; tables stay in files."""
+
+Work = Callable[[Item], Item]
+
+
+class Spread(Protocol):
+    """Do the work on every item; answers come as they are done, in any order. A ValueError of the work is raised."""
+
+    def __call__(self, items: Sequence[Item], work: Work) -> Iterator[Item]:
+        """Yield one answer an item."""
+        ...
+
+
+def here(items: Sequence[Item], work: Work) -> Iterator[Item]:
+    """Work in this process, item after item."""
+    yield from map(work, items)
+
+
+def on_ray(items: Sequence[Item], work: Work) -> Iterator[Item]:
+    """Work in Ray tasks, one an item: Ray Data over descriptions of files, which are read inside the task."""
+    import ray.data
+
+    if not items:
+        return
+    _quiet()
+
+    def one(row: dict[str, str]) -> dict[str, str]:
+        try:
+            return {"done": json.dumps(work(json.loads(row["item"])))}
+        except (ValueError, OSError) as error:
+            return {"done": json.dumps({"error": str(error)})}  # Ray would bury the message in its own traceback
+
+    rows = [{"item": json.dumps(item)} for item in items]
+    for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(one).iter_rows():
+        done = json.loads(row["done"])
+        if "error" in done:
+            raise ValueError(done["error"])
+        yield done
+
+
+def _quiet() -> None:
+    """Leave progress to the caller: no bars and no chatter of Ray Data."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
