@@ -166,6 +166,14 @@ def test_session_knn_agrees_with_its_slow_twin(config: SessionKNNConfig) -> None
         np.testing.assert_allclose(ask(model, query), want, rtol=1e-4, atol=1e-5)
 
 
+def test_session_knn_gives_many_questions_the_answers_that_each_gets_alone() -> None:
+    log, titles = small_log(num_actors=300), small_catalogue()
+    model = SessionKNN.fit(log, titles)
+    scores_BN = model.scores(log, log.at_T[log.offsets_B1[1:] - 1])
+    for b in (0, 127, 128, 299):
+        np.testing.assert_allclose(scores_BN[b], ask(model, log.rows(np.array([b])).title_T.tolist()), rtol=1e-5)
+
+
 def test_session_knn_prefers_what_stood_beside_the_newest_title() -> None:
     log = concatenate([one_history([1, 2]), one_history([3, 4])])
     model = SessionKNN.fit(log, small_catalogue(5))

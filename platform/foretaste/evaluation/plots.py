@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 
 from foretaste.evaluation.intervals import Figure
 from foretaste.evaluation.report import Report, Slice
@@ -32,6 +33,7 @@ def bars(report: Report, metrics: Sequence[str]) -> str:
             panel.errorbar(one.value, place, xerr=_error(one), color=INK, capsize=3, linewidth=1.1)
         panel.set_yticks(range(len(report.models)), report.models if panel is panels[0] else [])
         panel.invert_yaxis()
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.set_title(metric.upper().replace("COVERAGE", "Coverage"), fontsize=10, loc="left")
         _plain(panel, grid="x")
     return _svg(drawing)

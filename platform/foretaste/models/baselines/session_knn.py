@@ -21,6 +21,8 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.histories import Histories
 from foretaste.models.baselines.choices import chosen, shares
 
+_ROWS_AT_ONCE = 128  # bounds the B x S block of similarities
+
 
 class SessionKNNConfig(Frozen):
     """How neighbours are found and weighed."""
@@ -79,11 +81,14 @@ class SessionKNN:
 
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score the catalogue: votes of the neighbours, with popularity behind; popularity where nothing matches."""
-        similar_BS = (self._query(histories) @ self.postings_N1S).tocsr()
-        similar_BS.sort_indices()
-        votes_BN: NDArray[np.float32] = (self._nearest(similar_BS) @ self.votes_SN).toarray().astype(np.float32)
-        votes_BN += self.prior_N
-        return votes_BN
+        query_BN1 = self._query(histories)
+        scores_BN = np.tile(self.prior_N, (len(histories), 1))
+        for first in range(0, len(histories), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            similar_BS = (query_BN1[rows] @ self.postings_N1S).tocsr()
+            similar_BS.sort_indices()
+            scores_BN[rows] += (self._nearest(similar_BS) @ self.votes_SN).toarray()
+        return scores_BN
 
     def _query(self, histories: Histories) -> Any:
         """Weight of each title of each history: 1 for the newest, falling linearly, the newest of equals counts."""
