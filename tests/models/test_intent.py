@@ -1,0 +1,168 @@
+"""The intent model: causality, hierarchy, heads, and what serving relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.contracts.histories import Histories, concatenate
+from foretaste.contracts.intents import Intent
+from foretaste.models.intent import (
+    IntentModel,
+    IntentModelConfig,
+    IntentRecommender,
+    build_intent,
+    bundle_config,
+    possible_classes,
+)
+from foretaste.models.sequences import NUM_GAPS, gap_classes, sequences
+from foretaste.testing.builders import titles_table
+from foretaste.testing.contract_recommender import MINUTE_US, START_US, assert_recommender_contract, one_history
+
+KNOWN = catalogue(titles_table(12))
+SMALL = IntentModelConfig(width=16, feedforward=32, max_length=8, dropout=0.3)
+
+
+def model(
+    known: Catalogue = KNOWN,
+    config: IntentModelConfig = SMALL,
+    *,
+    seed: int = 0,
+    heads: Sequence[Intent] = tuple(Intent),
+) -> IntentModel:
+    torch.manual_seed(seed)
+    possible = possible_classes(known)
+    made = IntentModel(config, known, {head: possible[head] for head in heads})
+    with torch.no_grad():  # weights as if trained: large enough that what is wired shows
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return made
+
+
+def late(histories: Histories) -> NDArray[np.int64]:
+    """An hour after the newest interaction of each history."""
+    stops = histories.offsets_B1[1:]
+    newest = [int(histories.at_T[stop - 1]) if stop > start else START_US
+              for start, stop in zip(histories.offsets_B1, stops, strict=False)]  # fmt: skip
+    return np.array(newest, dtype=np.int64) + 60 * MINUTE_US
+
+
+def test_the_intent_model_keeps_the_contract_of_recommenders() -> None:
+    assert_recommender_contract(lambda log, known: IntentRecommender(model(known)))
+
+
+def test_what_comes_later_does_not_change_what_was_encoded_before() -> None:
+    made = model().eval()
+    one, other = one_history([1, 2, 3, 4, 5]), one_history([1, 2, 3, 9, 11])
+    asof = late(one)
+    with torch.inference_mode():
+        title_N1D = made.titles()
+        a = made(sequences(one, asof, max_length=8, time_aware=True), title_N1D)
+        b = made(sequences(other, asof, max_length=8, time_aware=True), title_N1D)
+    torch.testing.assert_close(a.item_BLD[:, :4], b.item_BLD[:, :4])
+    assert not torch.allclose(a.item_BLD[:, 4:], b.item_BLD[:, 4:])
+    for head in a.intents:
+        torch.testing.assert_close(a.intents[head][:, :4], b.intents[head][:, :4])
+        assert not torch.allclose(a.intents[head][:, 4:], b.intents[head][:, 4:])
+
+
+def test_the_time_of_the_request_is_read_only_when_time_aware() -> None:
+    history = one_history([1, 2, 3])
+    soon, much_later = late(history), late(history) + 90 * 1440 * MINUTE_US
+    aware = IntentRecommender(model())
+    blind = IntentRecommender(model(config=SMALL.model_copy(update={"time_aware": False})))
+    assert not np.allclose(aware.scores(history, soon), aware.scores(history, much_later))
+    assert np.array_equal(blind.scores(history, soon), blind.scores(history, much_later))
+
+
+def test_the_predicted_intent_changes_the_scores_of_titles() -> None:
+    made = model()
+    history = one_history([1, 2, 3])
+    before = IntentRecommender(made).scores(history, late(history))
+    with torch.no_grad():
+        dict(made.fusion.heads.named_parameters())["genre.bias"][0] += 5.0
+    after = IntentRecommender(made).scores(history, late(history))
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_the_item_loss_reaches_the_intent_encoder() -> None:
+    made = model()
+    history = one_history([1, 2, 3])
+    encoded = made(sequences(history, late(history), max_length=8, time_aware=True), made.titles())
+    encoded.item_BLD.pow(2).sum().backward()
+    grads = [p.grad for p in made.intent_encoder.parameters()]
+    assert all(g is not None and g.abs().sum() > 0 for g in grads)
+
+
+def test_a_head_that_is_off_is_absent_from_the_answer() -> None:
+    recommender = IntentRecommender(model(heads=[Intent.GENRE, Intent.RECENCY]))
+    history = concatenate([one_history([1, 2]), one_history([])])
+    answer = recommender.predict(history, late(history))
+    assert answer.heads == ("genre", "recency")
+    assert set(answer.intents) == set(answer.classes) == {"genre", "recency"}
+    assert answer.attention_BI.shape == (2, 2)
+
+
+def test_without_any_head_titles_are_still_predicted() -> None:
+    history = one_history([1, 2])
+    answer = IntentRecommender(model(heads=[])).predict(history, late(history))
+    assert answer.attention_BI.shape == (1, 0)
+    assert np.exp(answer.scores_BN).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_intents_attention_and_titles_are_distributions() -> None:
+    history = concatenate([one_history([]), one_history([0, 0]), one_history([3, 1, 2] * 6)])
+    answer = IntentRecommender(model()).predict(history, late(history))
+    assert np.exp(answer.scores_BN).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-4)
+    assert answer.attention_BI.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+    for name, classes in answer.classes.items():
+        assert answer.intents[name].shape == (3, len(classes))
+        assert answer.intents[name].sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+
+
+def test_only_the_newest_interactions_up_to_the_limit_are_read() -> None:
+    recommender = IntentRecommender(model())
+    long = one_history(list(range(1, 12)), per_session=99)
+    asof = late(long)
+    assert np.allclose(recommender.scores(long, asof), recommender.scores(long.last(8), asof), atol=1e-6)
+    assert not np.allclose(recommender.scores(long, asof), recommender.scores(long.last(7), asof), atol=1e-4)
+
+
+def test_a_bundle_answers_as_the_model_it_was_made_of() -> None:
+    made = model()
+    history = concatenate([one_history([1, 2, 5]), one_history([])])
+    weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    again = build_intent(bundle_config(made, KNOWN), KNOWN, weights)
+    assert np.array_equal(IntentRecommender(made).scores(history, late(history)), again.scores(history, late(history)))
+
+
+def test_a_bundle_refuses_another_catalogue() -> None:
+    made = model()
+    with pytest.raises(ValueError, match="trained with catalogue"):
+        build_intent(bundle_config(made, KNOWN), catalogue(titles_table(11)), made.state_dict())
+
+
+def test_gap_classes_double_and_never_leave_their_range() -> None:
+    seconds = np.array([-5, 0, 0.5, 1, 1.9, 2, 3.9, 4, 1e30])
+    assert gap_classes((seconds.clip(max=1e12) * 1e6).astype(np.int64)).tolist() == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        NUM_GAPS - 1,
+    ]
+
+
+def test_a_catalogue_without_genres_has_no_trouble() -> None:
+    bare = catalogue(titles_table([{"title_id": "a"}, {"title_id": "b"}]))
+    recommender = IntentRecommender(model(bare, heads=[Intent.ACTION]))
+    assert recommender.scores(one_history([1, 2]), np.array([START_US + MINUTE_US * 9])).shape == (1, 2)
