@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -18,6 +18,14 @@ from foretaste.contracts.config import Frozen
 
 Event = Mapping[str, Any]
 """A row of contracts.columns.EVENTS as a mapping: `at` in microseconds since 1970, null columns may be absent."""
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(at: datetime) -> int:
+    """Microseconds since 1970 of an aware time, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 class SessionLogConfig(Frozen):

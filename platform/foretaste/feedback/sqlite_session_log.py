@@ -7,14 +7,14 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from foretaste.contracts.events import actor_id
-from foretaste.feedback.session_log import Appended, Event, SessionLogConfig
+from foretaste.feedback.session_log import Appended, Event, SessionLogConfig, microseconds
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -28,12 +28,6 @@ CREATE TABLE IF NOT EXISTS actors (
 ) WITHOUT ROWID;
 """
 _NEWEST = "SELECT body, sequence, at FROM events WHERE actor = ?{} ORDER BY at DESC, event_id DESC LIMIT ?"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(at: datetime) -> int:
-    """Microseconds since 1970 of an aware time, exactly."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 class SqliteSessionLog:

@@ -1,0 +1,260 @@
+"""What goes over HTTP under /v1: JSON, snake_case, closed models. Times are RFC 3339 or epoch milliseconds."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SkipValidation,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.events import GUEST, NEEDS_TITLE, Action
+
+MAX_EVENTS = 1_000
+MAX_EXCLUDED = 1_000
+MAX_PROPERTIES_CHARACTERS = 4_096
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_BELOW_MS = 10**11  # as milliseconds this is early 1973: whoever sends it means seconds
+_LAST_MS = 253_402_300_799_999  # the end of year 9999
+
+
+def parse_time(value: Any) -> datetime:
+    """Read a time with its offset or epoch milliseconds; anything else is refused, epoch seconds too."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 0 <= value < _SECONDS_BELOW_MS:
+            raise PydanticCustomError("time", "wanted epoch milliseconds; this looks like seconds")
+        if _SECONDS_BELOW_MS <= value <= _LAST_MS:
+            return _EPOCH + timedelta(milliseconds=value)
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        try:
+            at = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            at = None
+        if at is not None and at >= _EPOCH:
+            return at
+    raise PydanticCustomError("time", "wanted RFC 3339 with an offset, 1970 or later, or epoch milliseconds")
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Time = Annotated[
+    datetime,
+    BeforeValidator(parse_time),
+    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}],
+            "description": "epoch milliseconds where an integer",
+        }
+    ),
+]
+"""An instant."""
+
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name without control characters."""
+
+
+def _no_guest(member_id: str) -> str:
+    if member_id.startswith(GUEST):
+        raise PydanticCustomError("member_id", "begins with a prefix that is kept for guests")
+    return member_id
+
+
+MemberId = Annotated[Id, AfterValidator(_no_guest)]
+Scalar = str | StrictInt | StrictBool | Annotated[float, Field(strict=True, allow_inf_nan=False)] | None
+
+
+class Wire(BaseModel):
+    """A body: closed, so that a misspelled key is refused and not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Event(Wire):
+    """What a member or a guest did."""
+
+    event_id: Id = Field(description="idempotency key: the same id again changes nothing")
+    member_id: MemberId | None = Field(None, description="absent for a guest")
+    session_id: Id | None = Field(None, description="needed for a guest")
+    at: Time
+    action: Action
+    title_id: Id | None = Field(None, description="needed by every action on a title; an unknown one is recorded")
+    surface: Id | None = None
+    position: StrictInt | None = Field(None, ge=0, lt=2**31, description="0-based place on the surface")
+    dwell_seconds: float | None = Field(None, ge=0, le=1e7, strict=True, allow_inf_nan=False)
+    played_fraction: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
+    query: str | None = Field(None, max_length=1_000)
+    device: Id | None = None
+    country: Id | None = None
+    decision_id: Id | None = Field(None, description="the decision whose list caused the event")
+    properties: dict[str, Any] | None = Field(None, description="anything else, at most 4,096 characters as JSON")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.member_id is None and self.session_id is None:
+            raise PydanticCustomError("missing_actor", "needs member_id or session_id")
+        if self.action in NEEDS_TITLE and self.title_id is None:
+            raise PydanticCustomError("missing_title", "title_id is needed for {action}", {"action": self.action.value})
+        if self.properties is not None and len(json.dumps(self.properties)) > MAX_PROPERTIES_CHARACTERS:
+            raise PydanticCustomError("properties", "properties has more than 4096 characters as JSON")
+        return self
+
+
+class EventsRequest(Wire):
+    """A batch of events. Each is checked on its own: a bad one is rejected, the others are stored."""
+
+    events: list[Annotated[Event, SkipValidation]] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class Rejected(Wire):
+    """An event that was not stored."""
+
+    index: int = Field(description="0-based place in the request")
+    code: str = Field(description="invalid, missing_actor, missing_title, future_time")
+    message: str = Field(description="names the field")
+
+
+class EventsAnswer(Wire):
+    """What became of a batch; what is accepted is durable."""
+
+    accepted: int
+    duplicate: int = Field(description="events that were stored before")
+    rejected: list[Rejected]
+
+
+class PolicyName(StrEnum):
+    """Policies that a request may ask for."""
+
+    EPSILON_GREEDY = "epsilon_greedy"
+    GREEDY = "greedy"
+
+
+class Explain(StrEnum):
+    """How much an answer tells about itself."""
+
+    NONE = "none"
+    ITEMS = "items"  # reasons of each title
+    STAGES = "stages"  # and what each stage took in, gave out and needed
+
+
+class RecommendRequest(Wire):
+    """Ask for a list."""
+
+    member_id: MemberId | None = Field(None, description="absent for a guest")
+    session_id: Id
+    surface: Id = "prequery"
+    k: StrictInt = Field(10, ge=1, le=100, description="places of the list")
+    context: dict[Id, Scalar] = Field({}, max_length=50, description="recorded with the decision")
+    exclude_ids: list[Id] = Field([], max_length=MAX_EXCLUDED, description="titles that must not be on the list")
+    policy: PolicyName | None = Field(None, description="by default the service's own")
+    explain: Explain = Explain.NONE
+    dry_run: StrictBool = Field(False, description="answer without logging a decision")
+
+
+class Item(Wire):
+    """A title on the list."""
+
+    title_id: str
+    name: str
+    score: float
+    position: int = Field(description="0-based")
+    propensity: float = Field(description="probability of this title here, given those above it")
+    reasons: list[str]
+    source: str = Field(description="ranker, intent or popular: what the score is of")
+
+
+class PolicyAnswer(Wire):
+    """The policy that chose."""
+
+    name: str
+    version: str
+    explored: bool = Field(description="whether the dice filled any place")
+
+
+class Freshness(Wire):
+    """What the answer knew of the member."""
+
+    last_event_id: str | None
+    last_event_at: Time | None
+    age_seconds: float | None = Field(description="from the newest event that was used to the answer")
+    stale: list[str] = Field(description="inputs that are older than they should be, or absent")
+
+
+class FallbackAnswer(Wire):
+    """Whether the answer is not the full one, and why."""
+
+    used: bool
+    reason: Fallback | None
+
+
+class StageAnswer(Wire):
+    """One step of the answer."""
+
+    stage: str
+    num_in: int
+    num_out: int
+    ms: float
+
+
+class RecommendAnswer(Wire):
+    """A list, how it was chosen and what it knew."""
+
+    decision_id: str | None = Field(description="null where nothing was logged: a dry run, or a log that failed")
+    items: list[Item]
+    intent: dict[str, dict[str, float]] | None = Field(
+        description="probability of each class by head (action, genre, kind, recency); `attention` is each head's weight"
+    )
+    policy: PolicyAnswer
+    freshness: Freshness
+    fallback: FallbackAnswer
+    missing_ids: list[str] = Field(description="ids of the request that the catalogue does not have")
+    stages: list[StageAnswer] | None = Field(None, description="only with explain=stages")
+    took_ms: float
+
+
+class Problem(BaseModel):
+    """application/problem+json, RFC 9457."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field("about:blank")
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldProblem] = []
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="path of the field, e.g. events.0.at; empty for the body")
+    code: str
+    message: str
+
+
+Problem.model_rebuild()

@@ -1,0 +1,43 @@
+"""What of serving can be set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from foretaste.contracts.config import Frozen
+from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.wire import PolicyName
+from foretaste.feedback.decision_log import DecisionLogConfig
+from foretaste.feedback.session_log import SessionLogConfig
+
+
+class ServingConfig(Frozen):
+    """How requests are answered."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
+    num_replicas: int = Field(1, ge=1, description="replicas of the whole chain")
+    max_ongoing_requests: int = Field(64, ge=1, description="requests that one replica works on at a time")
+    max_queued_requests: int = Field(512, ge=1, description="requests that wait before others are shed with 429")
+    policy: PolicyName = Field(PolicyName.EPSILON_GREEDY, description="policy of a request that names none")
+    epsilon: float = Field(0.1, ge=0, le=1, description="probability that epsilon_greedy fills a place by dice")
+    budget_ms: float = Field(
+        300.0, gt=0, description="milliseconds after which no further model is asked and the answer says which was late"
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1_024, description="bytes of the largest request body")
+    future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
+    title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")
+    stale_hours: float = Field(48.0, gt=0, description="age in hours from which a slow view is called stale")
+    session_log: SessionLogConfig = SessionLogConfig()
+    decision_log: DecisionLogConfig = DecisionLogConfig()
+
+
+class ServiceConfig(Frozen):
+    """Where a replica finds what it serves: the arguments of `foretaste.serving.graph:build`."""
+
+    workspace: Path = Field(description="folder of the tables and models; absolute, replicas run elsewhere")
+    features_repo: Path = Field(description="folder of the Feast definitions; absolute")
+    rule: SessionRule = Field(SessionRule(), description="when a session ends, as it was when the models were trained")
+    serving: ServingConfig = ServingConfig()

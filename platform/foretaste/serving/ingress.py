@@ -1,0 +1,183 @@
+"""HTTP in front of the service: bodies, headers and errors. The app is built in a function, Ray is not known here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import orjson
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from foretaste.contracts.wire import EventsAnswer, EventsRequest, Problem, RecommendAnswer, RecommendRequest
+from foretaste.serving.problems import MEDIA_TYPE, REQUEST_ID, install
+
+HOUSEKEEPING_SECONDS = 20.0
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    what = {400: "not JSON", 404: "not found", 413: "body too large", 422: "a field is wrong; `errors` names it"}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": what[status], "content": content} for status in statuses}
+
+
+_ERRORS = _problems(400, 413, 422)
+_NOT_FOUND = _problems(422) | {404: {"description": "no such decision", "model": Problem}}
+_log = logging.getLogger(__name__)
+
+
+class Answers(Protocol):
+    """What the app asks; `service.Service` is it."""
+
+    def accept(self, request: EventsRequest) -> EventsAnswer:
+        """Store events; may block on the disk."""
+        ...
+
+    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+        """Answer a request; computes for a few milliseconds."""
+        ...
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """Read a logged decision; may block on the disk."""
+        ...
+
+    def ready(self) -> dict[str, Any]:
+        """Say what is served and what is missing; its `ready` says whether to send requests."""
+        ...
+
+    def housekeep(self) -> None:
+        """Do what is due; may block."""
+        ...
+
+    def close(self) -> None:
+        """Leave everything durable."""
+        ...
+
+
+def build_app(service: Answers, *, max_body_bytes: int) -> FastAPI:
+    """Make the app around a service, which it closes when it shuts down."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(_housekeeping(service))
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(title="foretaste", version="1", lifespan=lifespan, redoc_url=None)
+    router = APIRouter(route_class=_route(max_body_bytes))
+    _add_v1(router, service)
+    app.include_router(router)
+    _add_health(app, service)
+    install(app)
+    app.add_middleware(RequestId)
+    return app
+
+
+def _add_v1(router: APIRouter, service: Answers) -> None:
+    @router.post("/v1/events", response_model=EventsAnswer, responses=_ERRORS)
+    async def events(body: EventsRequest) -> Response:
+        """Store events. Durable before it answers; the same event_id again changes nothing."""
+        return _json((await asyncio.to_thread(service.accept, body)).model_dump_json())
+
+    @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_ERRORS)
+    async def recommend(body: RecommendRequest) -> Response:
+        """Answer with a list, how it was chosen and what it knew."""
+        return _json(service.recommend(body).model_dump_json())
+
+    @router.get("/v1/decisions/{decision_id}", response_model=dict[str, Any], responses=_NOT_FOUND)
+    async def decision(decision_id: str) -> Response:
+        """Read a decision as it was logged."""
+        found = await asyncio.to_thread(service.decision, decision_id)
+        if found is None:
+            raise HTTPException(404, f"there is no decision {decision_id}")
+        return _json(orjson.dumps(found))
+
+
+def _add_health(app: FastAPI, service: Answers) -> None:
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "live"}
+
+    @app.get("/health/ready", response_model=dict[str, Any])
+    async def ready() -> Response:
+        """Say whether requests are answered, with which models, and what is missing."""
+        found = service.ready()
+        return _json(orjson.dumps(found), status=200 if found["ready"] else 503)
+
+
+class RequestId:
+    """Echo X-Request-ID, or make one where there is none that can be echoed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wrap one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        wanted = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = wanted if re.fullmatch(r"[\x21-\x7e]{1,128}", wanted) else uuid.uuid4().hex
+        scope["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _route(max_body_bytes: int) -> type[APIRoute]:
+    """A route whose bodies are bounded and read by orjson, which knows no NaN and no depth without end."""
+
+    class BoundedRequest(Request):
+        async def body(self) -> bytes:
+            if not hasattr(self, "_body"):
+                chunks, size = [], 0
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > max_body_bytes:
+                        raise HTTPException(413, f"the body has more than {max_body_bytes} bytes")
+                    chunks.append(chunk)
+                self._body = b"".join(chunks)
+            return self._body
+
+        async def json(self) -> Any:
+            return orjson.loads(await self.body())
+
+    class BoundedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handle = super().get_route_handler()
+
+            async def handle_bounded(request: Request) -> Response:
+                response: Response = await handle(BoundedRequest(request.scope, request.receive))
+                return response
+
+            return handle_bounded
+
+    return BoundedRoute
+
+
+def _json(body: bytes | str, *, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="application/json")
+
+
+async def _housekeeping(service: Answers) -> None:
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        try:
+            await asyncio.to_thread(service.housekeep)
+        except Exception:
+            _log.exception("housekeeping failed and is tried again in %s s", HOUSEKEEPING_SECONDS)

@@ -1,0 +1,83 @@
+"""Errors as application/problem+json, each naming what is wrong and with which field."""
+
+from __future__ import annotations
+
+import http
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from foretaste.contracts.wire import FieldProblem, Problem
+
+REQUEST_ID = "X-Request-ID"
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+
+_log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """A request that is well formed and still cannot be answered; the message names the field."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+def problem(
+    request: Request, status: int, detail: str, *, errors: Sequence[FieldProblem] = (), headers: Any = None
+) -> Response:
+    """Make the answer of a request that failed."""
+    request_id = request.scope.get("request_id", "")
+    body = Problem(
+        title=http.HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        request_id=request_id,
+        errors=list(errors)[:MAX_ERRORS],
+    )
+    both = {**(headers or {}), REQUEST_ID: request_id}  # outside the middleware that sets it when a handler raised
+    return Response(body.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=both)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the app answered as a problem."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(e["type"] == "json_invalid" for e in found):
+        why = str(found[0].get("ctx", {}).get("error", found[0]["msg"]))
+        return problem(request, 400, f"the body is not JSON: {why}")
+    errors = [
+        FieldProblem(field=".".join(str(part) for part in e["loc"][1:]), code=e["type"], message=e["msg"])
+        for e in found
+    ]
+    first = errors[0]
+    return problem(request, 422, f"{first.field or 'body'}: {first.message}", errors=errors)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    errors = [FieldProblem(field=error.field, code="refused", message=error.message)]
+    return problem(request, 422, f"{error.field}: {error.message}", errors=errors)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    _log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
+    return problem(request, 500, "the request failed; the log of the service has the reason under request_id")

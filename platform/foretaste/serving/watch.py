@@ -1,0 +1,36 @@
+"""How long each stage of an answer took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """One stage."""
+
+    stage: str
+    num_in: int
+    num_out: int
+    ms: float
+
+
+class Watch:
+    """Laps of one request, by a timer in seconds that never goes back."""
+
+    def __init__(self, timer: Callable[[], float]) -> None:
+        self.laps: list[Lap] = []
+        self._timer = timer
+        self._start = self._last = timer()
+
+    def lap(self, stage: str, *, num_in: int, num_out: int) -> None:
+        """End a stage."""
+        now = self._timer()
+        self.laps.append(Lap(stage, num_in, num_out, (now - self._last) * 1e3))
+        self._last = now
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request began."""
+        return (self._timer() - self._start) * 1e3
