@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from safetensors.torch import load_file
+
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Split, Targets, cases
@@ -15,7 +17,6 @@ from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.ops.bundles import Bundle, fetch_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.ops.telemetry import progress, say
-from foretaste.ops.weights import read_weights
 
 
 def evaluate(
@@ -36,8 +37,9 @@ def evaluate(
     titles = catalogue(read_parquet(prepared / "titles.parquet"))
     interactions = read_parquet(prepared / "interactions")
     model = load_intent(bundle, titles)
+    fitted_on = ("train", "validation") if about["refit"] else ("train",)
     baselines = fit_baselines(
-        interactions, titles, split=split, target_actions=manifest["target_actions"], fit_on=about["trained_on"]
+        interactions, titles, split=split, target_actions=manifest["target_actions"], fit_on=fitted_on
     )
     config = settings.evaluation
     questions = cases(
@@ -57,7 +59,7 @@ def evaluate(
             seed=config.seed,
             advance=advance,
             resamples=config.resamples,
-            facts={"intent_model": bundle.version, "fitted_on": about["trained_on"]},
+            facts={"intent_model": bundle.version, "fitted_on": list(fitted_on)},
         )
     write_report(report, tables.evaluation)
     report.to_terminal()
@@ -70,7 +72,7 @@ def load_intent(bundle: Bundle, titles: Catalogue) -> IntentRecommender:
     own = catalogue(read_parquet(bundle.path / "titles.parquet"))
     if own.fingerprint != titles.fingerprint:
         raise ValueError(f"intent model {bundle.version} was trained with other titles: train again")
-    return build_intent(read_json(bundle.path / "config.json"), own, read_weights(bundle.path))
+    return build_intent(read_json(bundle.path / "config.json"), own, load_file(bundle.path / "weights.safetensors"))
 
 
 def summary(report: Report) -> dict[str, Any]:

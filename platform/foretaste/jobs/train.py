@@ -1,0 +1,76 @@
+"""`foretaste train`: train the models on Ray Train and file them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from foretaste.jobs.cluster import cluster
+from foretaste.jobs.features import feature_store
+from foretaste.jobs.settings import Settings
+from foretaste.jobs.workspace import needed
+from foretaste.ops.telemetry import say
+from foretaste.training.intent import TrainResult, train_intent
+from foretaste.training.loop import Epoch
+from foretaste.training.ranker import train_ranker
+
+
+def train(
+    settings: Settings, *, model: Literal["all", "intent", "ranker"] = "all", split: Literal["time", "last"] = "time"
+) -> dict[str, Any]:
+    """Train the intent model, then the ranker on what the intent model has not seen; returns their figures.
+
+    Under leave-one-out there is no window of time that is left for the ranker, so that only the intent model is trained.
+    """
+    tables = settings.tables
+    prepared = needed(tables.prepared, made_by="prepare")
+    done: dict[str, Any] = {}
+    with cluster(settings.cluster):
+        if model in ("all", "intent"):
+            intent = train_intent(
+                prepared,
+                tables.registry,
+                model=settings.intent,
+                training=settings.training.model_copy(update={"split": split}),
+                storage=tables.runs,
+                tracking=settings.tracking,
+                now=datetime.now(UTC),
+                on_progress=_progress("intent"),
+            )
+            done["intent"] = _figures("intent", intent)
+        if model == "ranker" or (model == "all" and split == "time"):
+            ranker = train_ranker(
+                prepared,
+                needed(tables.registry, made_by="train intent"),
+                feature_store(settings),
+                model=settings.ranker,
+                training=settings.ranker_training,
+                storage=tables.runs,
+                tracking=settings.tracking,
+                now=datetime.now(UTC),
+                on_progress=_progress("ranker"),
+            )
+            done["ranker"] = _figures("ranker", ranker)
+    return done
+
+
+def _progress(name: str) -> Any:
+    def on_progress(epoch: Epoch) -> None:
+        values = "  ".join(f"{key} {value:.4f}" for key, value in epoch.metrics.items())
+        bar = "#" * round(20 * epoch.number / epoch.of)
+        say(
+            f"train {name:<7}[{bar:<20}] epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  {values}  "
+            f"{epoch.rate:,.0f} predictions/s" + ("  best" if epoch.best else "")
+        )
+
+    return on_progress
+
+
+def _figures(name: str, result: TrainResult) -> dict[str, Any]:
+    say(f"train {name}: filed {result.bundle.version}, best epoch {result.best_epoch}, {result.seconds:.1f} s of training")
+    return {
+        "version": result.bundle.version,
+        "best_epoch": result.best_epoch,
+        "metrics": result.metrics,
+        "seconds": round(result.seconds, 1),
+    }
