@@ -141,6 +141,34 @@ OUTCOMES = pa.schema(
 """Feedback of decisions, observed or predicted."""
 
 
+MEMBER_SNAPSHOTS = pa.schema(
+    [
+        _field("member_id", pa.string(), null=False),
+        _field("at", AT, null=False),  # midnight; everything before it and nothing from it on is in the row
+        _field("member_asof_ms", pa.int64(), null=False),  # the version: `at` in milliseconds
+        _field("member_genre_affinity", pa.list_(pa.float32()), null=False),  # shares, in order of catalogue.genres
+        _field("member_kind_affinity", pa.list_(pa.float32()), null=False),  # shares, in order of catalogue.kinds
+        _field("member_plays_7d", pa.int64(), null=False),
+        _field("member_plays_30d", pa.int64(), null=False),
+        _field("member_tenure_days", pa.float32(), null=False),  # from the first to the newest interaction
+    ]
+)
+"""The slow view of members: a row on each midnight on which one of its values changes."""
+
+TITLE_SNAPSHOTS = pa.schema(
+    [
+        _field("title_id", pa.string(), null=False),
+        _field("at", AT, null=False),  # as in MEMBER_SNAPSHOTS
+        _field("title_asof_ms", pa.int64(), null=False),
+        _field("title_plays_7d", pa.int64(), null=False),
+        _field("title_plays_30d", pa.int64(), null=False),
+        _field("title_plays_all", pa.int64(), null=False),
+        _field("title_completion_rate", pa.float32(), null=False),  # shrunk towards 0 where plays are few
+    ]
+)
+"""The slow view of titles: a row on each midnight on which one of its values changes."""
+
+
 def conform(table: pa.Table, schema: pa.Schema, *, what: str) -> pa.Table:
     """Cast `table` to `schema`, or say which columns stand in the way.
 

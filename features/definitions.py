@@ -1,0 +1,75 @@
+"""What Feast knows of foretaste: members, titles, their slow views, and what each model reads.
+
+Definitions only. The rows are written by `foretaste.signals.snapshots`; FORETASTE_FEATURES names their folder.
+A model is pinned to a service; a change of a view's columns gives the view a new version.
+"""
+
+import os
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Float32, Int64, String
+
+SOURCES = f"{os.environ['FORETASTE_FEATURES']}/sources"
+
+member = Entity(name="member", join_keys=["member_id"], value_type=ValueType.STRING)
+title = Entity(name="title", join_keys=["title_id"], value_type=ValueType.STRING)
+
+member_snapshots = FileSource(
+    name="member_snapshots",
+    path=f"{SOURCES}/members/*.parquet",
+    file_format=ParquetFormat(),
+    timestamp_field="at",
+)
+title_snapshots = FileSource(
+    name="title_snapshots",
+    path=f"{SOURCES}/titles/*.parquet",
+    file_format=ParquetFormat(),
+    timestamp_field="at",
+)
+
+# A row is written when a value changes, so an old row is not a stale one: the limit only bounds how long what is
+# known of somebody who left counts, and how long popularity is believed when snapshots are made no more.
+FIVE_YEARS = timedelta(days=5 * 365)
+
+member_taste = FeatureView(
+    name="member_taste",
+    description="Long-term taste and activity of a member at midnight UTC",
+    entities=[member],
+    ttl=FIVE_YEARS,
+    schema=[
+        Field(name="member_id", dtype=String),
+        Field(name="member_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),
+        Field(name="member_genre_affinity", dtype=Array(Float32), description="shares, by catalogue genre"),
+        Field(name="member_kind_affinity", dtype=Array(Float32), description="shares, by catalogue kind"),
+        Field(name="member_plays_7d", dtype=Int64, description="choices in the 7 days before"),
+        Field(name="member_plays_30d", dtype=Int64, description="choices in the 30 days before"),
+        Field(name="member_tenure_days", dtype=Float32, description="days from the first to the newest interaction"),
+    ],
+    source=member_snapshots,
+    online=True,
+)
+
+title_popularity = FeatureView(
+    name="title_popularity",
+    description="How often a title was chosen and finished, at midnight UTC",
+    entities=[title],
+    ttl=FIVE_YEARS,
+    schema=[
+        Field(name="title_id", dtype=String),
+        Field(name="title_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),
+        Field(name="title_plays_7d", dtype=Int64, description="choices in the 7 days before"),
+        Field(name="title_plays_30d", dtype=Int64, description="choices in the 30 days before"),
+        Field(name="title_plays_all", dtype=Int64, description="choices of all time"),
+        Field(name="title_completion_rate", dtype=Float32, description="completed share of plays, shrunk to 0"),
+    ],
+    source=title_snapshots,
+    online=True,
+)
+
+ranker = FeatureService(
+    name="ranker",
+    description="The slow views that the ranker reads",
+    features=[member_taste, title_popularity],
+)

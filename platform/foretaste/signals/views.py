@@ -1,0 +1,155 @@
+"""The slow views as the request and the training read them: plain arrays, the same from online and from history.
+
+A view that is absent (never seen, too new, expired) is 0 throughout with version -1.
+
+Shapes: B requests, N1 catalogue codes (row 0 is the unknown title), G genres, K kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue
+
+ABSENT = -1
+"""Version of a view that is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the places of the affinities stand for."""
+
+    genres: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Vocabulary:
+        """The order in which a catalogue's own snapshots are written."""
+        return cls(catalogue.genres, catalogue.kinds)
+
+    def check(self, catalogue: Catalogue, *, what: str) -> None:
+        """Raise ValueError where a catalogue has other genres or kinds, or in another order."""
+        for name in ("genres", "kinds"):
+            mine, wanted = getattr(self, name), getattr(catalogue, name)
+            if mine != wanted:
+                raise ValueError(f"{what}: affinities are of {name} {list(mine)}, wanted {list(wanted)}")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """What was known of members at the last midnight; see contracts.columns.MEMBER_SNAPSHOTS."""
+
+    genre_affinity_BG: NDArray[np.float32]
+    kind_affinity_BK: NDArray[np.float32]
+    count_7d_B: NDArray[np.int64]
+    count_30d_B: NDArray[np.int64]
+    tenure_days_B: NDArray[np.float32]
+    asof_ms_B: NDArray[np.int64]  # ABSENT without a view
+
+    @classmethod
+    def absent(cls, size: int, vocabulary: Vocabulary) -> MemberView:
+        """Views of members of whom nothing is known."""
+        return cls(
+            genre_affinity_BG=np.zeros((size, len(vocabulary.genres)), dtype=np.float32),
+            kind_affinity_BK=np.zeros((size, len(vocabulary.kinds)), dtype=np.float32),
+            count_7d_B=np.zeros(size, dtype=np.int64),
+            count_30d_B=np.zeros(size, dtype=np.int64),
+            tenure_days_B=np.zeros(size, dtype=np.float32),
+            asof_ms_B=np.full(size, ABSENT, dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.asof_ms_B)
+
+    def rows(self, index_B: NDArray[np.int64]) -> MemberView:
+        """Pick members by their number."""
+        return MemberView(
+            self.genre_affinity_BG[index_B],
+            self.kind_affinity_BK[index_B],
+            self.count_7d_B[index_B],
+            self.count_30d_B[index_B],
+            self.tenure_days_B[index_B],
+            self.asof_ms_B[index_B],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TitleView:
+    """What was known of all titles of a catalogue at one midnight; see contracts.columns.TITLE_SNAPSHOTS."""
+
+    plays_7d: NDArray[np.int64]  # all N1, by catalogue code
+    plays_30d: NDArray[np.int64]
+    plays_all: NDArray[np.int64]
+    completion_rate: NDArray[np.float32]
+    asof_ms: NDArray[np.int64]  # ABSENT without a view
+
+    @classmethod
+    def absent(cls, num_titles: int) -> TitleView:
+        """Views of a catalogue of so many titles, of which nothing is known."""
+        size = num_titles + 1
+        return cls(
+            plays_7d=np.zeros(size, dtype=np.int64),
+            plays_30d=np.zeros(size, dtype=np.int64),
+            plays_all=np.zeros(size, dtype=np.int64),
+            completion_rate=np.zeros(size, dtype=np.float32),
+            asof_ms=np.full(size, ABSENT, dtype=np.int64),
+        )
+
+    @property
+    def newest_ms(self) -> int:
+        """Newest version among the titles, ABSENT where there is none."""
+        return int(self.asof_ms.max(initial=ABSENT))
+
+
+def visible(asof_ms_B: NDArray[np.int64], at_B: NDArray[np.int64] | int, *, ttl_us: int) -> NDArray[np.bool_]:
+    """Say of each version (milliseconds) whether it may be seen at an instant (microseconds).
+
+    It must be older than the instant, and by no more than `ttl_us` (0: however old).
+    """
+    age_us = at_B - asof_ms_B * 1000
+    seen_B = (asof_ms_B != ABSENT) & (age_us > 0)
+    return np.asarray(seen_B & (age_us <= ttl_us) if ttl_us else seen_B)
+
+
+def versions(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Read a column of versions; null is ABSENT."""
+    return np.asarray(column.cast(pa.int64()).fill_null(ABSENT))
+
+
+def member_view(rows: pa.Table, seen_B: NDArray[np.bool_], vocabulary: Vocabulary) -> MemberView:
+    """Read joined rows of member snapshots; those not `seen_B` are absent.
+
+    Raises ValueError where affinities have another length than the vocabulary.
+    """
+    view = MemberView.absent(rows.num_rows, vocabulary)
+    seen = rows.filter(pa.array(seen_B))
+    view.genre_affinity_BG[seen_B] = _matrix(seen["member_genre_affinity"], len(vocabulary.genres))
+    view.kind_affinity_BK[seen_B] = _matrix(seen["member_kind_affinity"], len(vocabulary.kinds))
+    view.count_7d_B[seen_B] = np.asarray(seen["member_plays_7d"])
+    view.count_30d_B[seen_B] = np.asarray(seen["member_plays_30d"])
+    view.tenure_days_B[seen_B] = np.asarray(seen["member_tenure_days"])
+    view.asof_ms_B[seen_B] = np.asarray(seen["member_asof_ms"])
+    return view
+
+
+def title_view(rows: pa.Table, seen_N: NDArray[np.bool_]) -> TitleView:
+    """Read joined rows of title snapshots, one a title in order of code; those not `seen_N` are absent."""
+    view = TitleView.absent(rows.num_rows)
+    seen, codes = rows.filter(pa.array(seen_N)), np.flatnonzero(seen_N) + 1
+    view.plays_7d[codes] = np.asarray(seen["title_plays_7d"])
+    view.plays_30d[codes] = np.asarray(seen["title_plays_30d"])
+    view.plays_all[codes] = np.asarray(seen["title_plays_all"])
+    view.completion_rate[codes] = np.asarray(seen["title_completion_rate"])
+    view.asof_ms[codes] = np.asarray(seen["title_asof_ms"])
+    return view
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
+    flat = np.asarray(column.combine_chunks().flatten(), dtype=np.float32)
+    if len(flat) != len(column) * width:
+        raise ValueError(f"{len(column)} affinities have {len(flat)} shares, wanted {width} each")
+    return flat.reshape(len(column), width)
