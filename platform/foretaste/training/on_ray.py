@@ -135,9 +135,10 @@ def _work(given: dict[str, Any]) -> None:
 
 @contextmanager
 def _listening(on_epoch: Callable[[Epoch], None]) -> Iterator[Queue]:
-    """Tell the caller of epochs while its own thread waits for the run."""
+    """Tell the caller of epochs while its own thread waits for the run; what that raises is raised at the end."""
     epochs = Queue(actor_options={"num_cpus": 0})
     done = threading.Event()
+    raised: list[Exception] = []
 
     def listen() -> None:
         while not (done.is_set() and epochs.empty()):
@@ -145,6 +146,8 @@ def _listening(on_epoch: Callable[[Epoch], None]) -> Iterator[Queue]:
                 on_epoch(epochs.get(timeout=0.2))
             except Empty:
                 continue
+            except Exception as error:
+                raised.append(error)
 
     thread = threading.Thread(target=listen, name="epochs", daemon=True)
     thread.start()
@@ -154,3 +157,5 @@ def _listening(on_epoch: Callable[[Epoch], None]) -> Iterator[Queue]:
         done.set()
         thread.join(timeout=10)
         epochs.shutdown(force=True)
+    if raised:
+        raise raised[0]
