@@ -79,7 +79,7 @@ TRUTH_SATISFACTION = pa.schema(
         _field("mean_fraction", pa.float64()),
         _field("returned_at", AT),  # start of the member's next session, possibly after the window
         _field("returned_within_7d", pa.bool_()),  # of the end of this session
-        _field("observable", pa.bool_()),  # the log is long enough to tell whether the member returned
+        _field("observable", pa.bool_()),  # the seven days lie inside the window; says nothing of the outcome
     ]
 )
 """The delayed outcome of each session."""

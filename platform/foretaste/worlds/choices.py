@@ -29,9 +29,9 @@ KIND = 5.0
 NEW = 8.0
 OLDER = 3.0
 SEEN_WHEN_DISCOVERING = 0.02
-CONTINUED = 150.0
+CONTINUED = 400.0
 SEEN_OTHERWISE = 0.2
-RETURNED = 150.0
+RETURNED = 400.0
 HABIT_CONTINUED = 12.0
 """Without intents, what is open draws everyone by habit."""
 
@@ -142,7 +142,7 @@ def row_cdf(weight_SN: NDArray[np.float64]) -> NDArray[np.float64]:
 def draw(cdf: NDArray[np.float64], width: int, row_X: NDArray[np.int64], u_X: NDArray[np.float64]) -> NDArray[np.int64]:
     """Draw a column from each named row of `row_cdf`, by one binary search each; `u_X` is uniform in [0, 1)."""
     key_X = np.minimum(row_X + u_X, np.nextafter(row_X + 1.0, 0.0))
-    return np.searchsorted(cdf, key_X, side="right") - row_X * width
+    return np.asarray(np.searchsorted(cdf, key_X, side="right") - row_X * width)
 
 
 def draw_slates(

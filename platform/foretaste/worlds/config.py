@@ -24,25 +24,33 @@ class WorldConfig(Frozen):
         date(2026, 1, 1), ge=date(1990, 1, 1), description="first day of the window, which opens at midnight UTC"
     )
     days: int = Field(49, ge=7, le=1_000, description="length of the window in days")
-    sessions_per_week: float = Field(1.35, ge=0.05, le=7.0, description="mean sessions per member and week since joining")
-    impressions_per_session: int = Field(8, ge=1, le=40, description="titles on the slate that opens a session")
+    sessions_per_week: float = Field(
+        1.25, ge=0.05, le=7.0, description="mean sessions per member and week since joining"
+    )
+    impressions_per_session: int = Field(6, ge=1, le=40, description="titles on the slate that opens a session")
     members_per_partition: int = Field(1_250, ge=1, le=20_000, description="members generated (and held) at a time")
     intents: bool = Field(True, description="false: sessions have no intent, only taste drives choices (control)")
     departure_share: float = Field(
         0.5, ge=0.0, le=1.0, description="share of sessions whose intended genre departs from the taste"
     )
     intent_strength: float = Field(
-        3.2, ge=0.0, le=6.0, description="logarithm of how much likelier a title of the intended genre is"
+        4.0, ge=0.0, le=6.0, description="logarithm of how much likelier a title of the intended genre is"
     )
     taste_strength: float = Field(
         4.0, ge=0.0, le=10.0, description="logarithm of how much likelier a title of an only favourite genre is"
     )
     popularity_exponent: float = Field(0.6, ge=0.0, le=2.0, description="exponent of the Zipf law of appeal")
     slate_boost: float = Field(
-        4.0, ge=0.0, le=50.0, description="how much likelier the first title shown is for being shown; falls with place"
+        12.0,
+        ge=0.0,
+        le=50.0,
+        description="how much likelier the first title shown is for being shown; falls with place",
     )
     slate_exploration: float = Field(
-        0.1, gt=0.0, le=1.0, description="share of places on the slate that the logging policy fills uniformly at random"
+        0.1,
+        gt=0.0,
+        le=1.0,
+        description="share of places on the slate that the logging policy fills uniformly at random",
     )
     return_effect: float = Field(
         1.6, ge=0.0, le=5.0, description="logarithm of the ratio of waits until the next visit, satisfaction 0 to 1"

@@ -29,7 +29,8 @@ from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.log import events_table
 from foretaste.worlds.members import make_members, truth_members
 from foretaste.worlds.records import session_names, truth_choices, truth_satisfaction, truth_sessions
-from foretaste.worlds.simulation import Simulation, State
+from foretaste.worlds.scenes import State
+from foretaste.worlds.simulation import Simulation
 from foretaste.worlds.titles import Titles, make_titles, titles_table, truth_titles
 
 EVENTS_TABLE = "events"
@@ -56,7 +57,7 @@ def partition(config: WorldConfig, index: int) -> dict[str, pa.Table]:
     sessions = simulation.records.session_columns()
     choices = simulation.records.choice_columns(before=config.end_us)
     names = session_names(config, members, sessions, partition=index)
-    events, _ = events_table(simulation.log, config, titles, names, partition=index)
+    events = events_table(simulation.log, config, titles, names, partition=index)
     return {
         EVENTS_TABLE: events,
         "members": truth_members(members),

@@ -51,7 +51,7 @@ def draw_intents(
     are only wished for when discovering. In a world without intents the same is drawn, never departs, and is ignored.
     """
     num, genres = taste_SG.shape
-    departs_S = (rng.random(num) < config.departure_share) & config.intents
+    departs_S = np.less(rng.random(num), config.departure_share if config.intents else 0.0)
     disliked_SG = (taste_SG < 1.0 / genres).astype(np.float64)
     odds_SG = np.where(departs_S[:, None], disliked_SG / disliked_SG.sum(axis=1, keepdims=True), taste_SG)
     genre_S = pick(odds_SG, rng)
@@ -80,4 +80,4 @@ def pick(odds_SX: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.i
     """Draw one column per row with the odds of the row, which need not sum to one."""
     cumulative_SX = np.cumsum(odds_SX, axis=1)
     u_S = rng.random(len(odds_SX)) * cumulative_SX[:, -1]
-    return np.minimum((cumulative_SX <= u_S[:, None]).sum(axis=1), odds_SX.shape[1] - 1)
+    return np.asarray(np.minimum((cumulative_SX <= u_S[:, None]).sum(axis=1), odds_SX.shape[1] - 1))

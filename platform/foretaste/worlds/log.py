@@ -50,16 +50,17 @@ class Log:
         unknown = values.keys() - _COLUMNS.keys()
         if unknown:
             raise KeyError(f"an event of a world has no {sorted(unknown)}")
+        if not session.size:
+            return
         given = {"session": session, "at": at, "action": ACTION_CODES[action], **values}
         for name, (kind, missing) in _COLUMNS.items():
-            value = np.asarray(given.get(name, missing), dtype=kind)
-            self._parts[name].append(np.broadcast_to(value, session.shape).ravel())
+            value = given.get(name, missing)
+            whole = value.ravel() if isinstance(value, np.ndarray) else np.full(session.size, value)
+            self._parts[name].append(whole.astype(kind, copy=False))
 
     def columns(self, *, before: int) -> dict[str, NDArray[Any]]:
         """Every column, of events strictly before a moment, in order of time."""
-        whole = {
-            name: np.concatenate([np.zeros(0, _COLUMNS[name][0]), *parts]) for name, parts in self._parts.items()
-        }
+        whole = {name: np.concatenate([np.zeros(0, _COLUMNS[name][0]), *parts]) for name, parts in self._parts.items()}
         order = np.argsort(whole["at"], kind="stable")
         order = order[: np.searchsorted(whole["at"][order], before)]
         return {name: column[order] for name, column in whole.items()}
@@ -81,10 +82,8 @@ def vocabulary(titles: Titles) -> list[str]:
     return [*GENRES, *(name.rstrip("0123456789 ").split()[-1].lower() for name in titles.names)]
 
 
-def events_table(
-    log: Log, config: WorldConfig, titles: Titles, names: SessionNames, *, partition: int
-) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Give the EVENTS of a partition, in order of time, and how many there are of each action."""
+def events_table(log: Log, config: WorldConfig, titles: Titles, names: SessionNames, *, partition: int) -> pa.Table:
+    """Give the EVENTS of a partition, in order of time."""
     columns = log.columns(before=config.end_us)
     num = len(columns["at"])
     session_T = pa.array(columns["session"])
@@ -107,8 +106,7 @@ def events_table(
             "properties": _properties(columns),
         }
     )
-    counts = np.bincount(columns["action"], minlength=len(ACTIONS)).astype(np.int64)
-    return conform(table, EVENTS, what="events of the world"), counts
+    return conform(table, EVENTS, what="events of the world")
 
 
 def _or_null(values: NDArray[Any], valid: NDArray[np.bool_]) -> pa.Array:

@@ -44,7 +44,8 @@ def make_members(config: WorldConfig, index: int, rng: np.random.Generator) -> M
     """Draw the members of a partition."""
     numbers = config.members_of(index)
     num = len(numbers)
-    gap_days_M = 7.0 / config.sessions_per_week * rng.gamma(_GAP_SHAPE, 1.0 / _GAP_SHAPE, num).clip(0.15, 4.0)
+    # dividing by the shape less one makes the mean of visits per week, not of the gaps, what is configured
+    gap_days_M = 7.0 / config.sessions_per_week * rng.gamma(_GAP_SHAPE, 1.0 / (_GAP_SHAPE - 1.0), num).clip(0.2, 5.0)
     newcomer_M = rng.random(num) < config.joining_share
     joined_M = config.first_us + (newcomer_M * rng.random(num) * config.days * DAY_US).astype(np.int64)
     wait_M = np.where(newcomer_M, 0.01, 1.0) * rng.exponential(gap_days_M)

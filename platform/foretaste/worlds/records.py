@@ -117,7 +117,7 @@ def truth_satisfaction(config: WorldConfig, sessions: Columns, session_id: pa.Ar
             "mean_fraction": sessions["mean_fraction"],
             "returned_at": pa.array(sessions["returned_at"], AT),
             "returned_within_7d": sessions["returned_at"] <= horizon_S,
-            "observable": np.minimum(sessions["returned_at"], horizon_S) < config.end_us,
+            "observable": horizon_S < config.end_us,
         }
     )
     return conform(table, TRUTH_SATISFACTION, what="truth of satisfaction")

@@ -84,7 +84,7 @@ def make_titles(config: WorldConfig) -> Titles:
         day_N=day_N[order],
         appeal_N=appeal_N[order],
         quality_N=quality_N[order],
-        runtime_N=runtime_N[order],
+        runtime_N=runtime_N[order].astype(np.float64),
         available_D=np.searchsorted(day_N[order], days, side="right"),
         episodes_DN=_released_by(episodes, num, config.days),
         episodes=episodes,
@@ -157,7 +157,9 @@ def titles_table(titles: Titles, config: WorldConfig) -> pa.Table:
     """TITLES: recommendable titles in order of release, then all episodes."""
     episodes = titles.episodes
     show_E = episodes.show_E.tolist()
-    genres_N = [[GENRES[g] for g in np.argsort(-row, kind="stable")[: np.count_nonzero(row)]] for row in titles.genre_NG]
+    genres_N = [
+        [GENRES[g] for g in np.argsort(-row, kind="stable")[: np.count_nonzero(row)]] for row in titles.genre_NG
+    ]
     released = np.concatenate([titles.day_N, episodes.day_E]) * DAY_US + config.first_us
     n, e = len(titles), len(episodes.ids)
     table = pa.table(

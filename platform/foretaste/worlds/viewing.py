@@ -15,11 +15,11 @@ from foretaste.worlds.intents import Intents
 from foretaste.worlds.titles import Titles
 
 MAX_EPISODES = 3
-_NEXT_EPISODE = 0.45
+_NEXT_EPISODE = 0.6
 COMPLETE_FROM = 0.9
 """Played at least so far, a title counts as watched to the end."""
 
-_MIDDLING = 0.62
+_MIDDLING = 0.58
 """Satisfaction at which members wait as long as is their mean."""
 
 
@@ -52,7 +52,7 @@ def view(
     """
     num = len(title_X)
     shape = (num, MAX_EPISODES)
-    mean_X = 0.2 + 0.5 * match_X + 0.35 * titles.quality_N[title_X]
+    mean_X = 0.3 + 0.45 * match_X + 0.4 * titles.quality_N[title_X]
     fraction_XR = np.clip(mean_X[:, None] + rng.normal(0.0, 0.28, shape), 0.03, 1.0)
     episode_XR = next_X[:, None] + np.arange(MAX_EPISODES)
     goes_on_XR = (rng.random(shape) < _NEXT_EPISODE) & (episode_XR + 1 < released_X[:, None])
@@ -70,9 +70,9 @@ def match(
     session_X: NDArray[np.int64],
     title_X: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """How well titles fit what their session is for, 0..1; without intents how well they fit the taste."""
+    """How well titles fit what their session is for, 0..1; without intents three times their affinity, at most 1."""
     if not config.intents:
-        return np.minimum(1.5 * affinity_X, 1.0)
+        return np.minimum(3.0 * affinity_X, 1.0)
     genre_X = titles.genre_NG[title_X, intents.genre_S[session_X]]
     kind_X = intents.kind_S[session_X]
     kind_fits_X = (kind_X < 0) | (kind_X == titles.show_N[title_X])
@@ -84,7 +84,7 @@ def satisfaction(
 ) -> NDArray[np.float64]:
     """Satisfaction, 0..1, from how well the choices fitted and how far they were watched."""
     noise_S = rng.normal(0.0, 0.4, len(mean_match_S))
-    return np.asarray(1.0 / (1.0 + np.exp(-(-2.6 + 2.2 * mean_match_S + 2.4 * mean_fraction_S + noise_S))))
+    return np.asarray(1.0 / (1.0 + np.exp(-(-2.9 + 2.2 * mean_match_S + 2.4 * mean_fraction_S + noise_S))))
 
 
 def next_visit(
