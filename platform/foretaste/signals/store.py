@@ -10,10 +10,12 @@ Shapes: B requests or cases, D days.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import runpy
 import sqlite3
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -58,7 +60,7 @@ class FeatureStore:
         """Register the definitions; again changes nothing. Raises FileNotFoundError where there are no snapshots."""
         self._vocabulary(self._data / SOURCES / MANIFEST)
         defined = _definitions(self._repo, self._data)
-        with _quiet():
+        with _batch():
             self._feast.apply(defined)
         if self._feast.config.online_store.type == "sqlite":
             with contextlib.closing(sqlite3.connect(self._feast.config.online_store.path)) as connection:
@@ -75,7 +77,7 @@ class FeatureStore:
             raise ValueError(f"materialize: until {until} has no time zone")
         vocabulary = self._vocabulary(self._data / SOURCES / MANIFEST)
         newest = until.astimezone(UTC) - timedelta(microseconds=1)
-        with _quiet():
+        with _batch():
             self._feast.materialize(_EPOCH, newest, [MEMBERS, TITLES])
         for name in (MEMBERS, TITLES):
             self._remove_others(name, newest)
@@ -84,12 +86,13 @@ class FeatureStore:
         self.__dict__.pop("_online", None)
 
     def check(self, catalogue: Catalogue) -> None:
-        """Raise ValueError where affinities online are not in the order of the catalogue's genres and kinds."""
+        """Raise ValueError where affinities online are not, or no longer, of the genres and kinds of the catalogue."""
+        self.__dict__.pop("_online", None)
         self._online.check(catalogue, what=f"online store of {self._data}")
 
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:
         """Read members for a request at `at` (microseconds since 1970), all in one read; None is a guest: absent."""
-        view = MemberView.absent(len(ids), self._online)
+        view = self._online.absent(len(ids))
         for number, row in self._read(MEMBERS, ids):
             asof_ms = row["member_asof_ms"].int64_val
             if visible(asof_ms, at, ttl_us=self._ttl_us(MEMBERS)):
@@ -103,7 +106,7 @@ class FeatureStore:
 
     def titles(self, catalogue: Catalogue, at: int) -> TitleView:
         """Read all titles of a catalogue as they are at `at` (microseconds): a matrix to be kept by the caller."""
-        view = TitleView.absent(len(catalogue))
+        view = TitleView.absent(catalogue)
         for first in range(0, len(catalogue), _TITLES_AT_ONCE):
             for number, row in self._read(TITLES, catalogue.ids[first : first + _TITLES_AT_ONCE]):
                 asof_ms, code = row["title_asof_ms"].int64_val, first + number + 1
@@ -119,7 +122,7 @@ class FeatureStore:
         """Read each member as they were seen at an instant of the past (microseconds since 1970); None is absent."""
         vocabulary = self._vocabulary(self._data / SOURCES / MANIFEST)
         if not len(ids):
-            return MemberView.absent(0, vocabulary)
+            return vocabulary.absent(0)
         rows = self._join(MEMBERS, list(ids), at_B)
         seen_B = visible(versions(rows["member_asof_ms"]), at_B, ttl_us=self._ttl_us(MEMBERS))
         return member_view(rows, seen_B, vocabulary)
@@ -145,7 +148,7 @@ class FeatureStore:
         rows = self._join(TITLES, list(catalogue.ids) * len(at_D), at_R)
         seen_R = visible(versions(rows["title_asof_ms"]), at_R, ttl_us=self._ttl_us(TITLES))
         firsts = [size * number for number in range(len(at_D))]
-        views = [title_view(rows.slice(first, size), seen_R[first : first + size]) for first in firsts]
+        views = [title_view(rows.slice(first, size), seen_R[first : first + size], catalogue) for first in firsts]
         return views, view_B.astype(np.int64)
 
     def close(self) -> None:
@@ -217,7 +220,9 @@ class FeatureStore:
             "row": np.arange(len(ids)),
         }
         features = [f"{name}:{field.name}" for field in self._views[name].features]
-        rows = self._feast.get_historical_features(pa.table(asked).to_pandas(), features).to_arrow().sort_by("row")
+        frame = pa.table(asked).to_pandas()
+        with _batch():
+            rows = self._feast.get_historical_features(frame, features).to_arrow().sort_by("row")
         if not np.array_equal(rows["row"], asked["row"]):
             raise RuntimeError(f"join of {name}: {len(ids)} questions, {rows.num_rows} answers")
         return rows
@@ -268,7 +273,21 @@ def _definitions(repo: Path, data: Path) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Feast's announcements and bars off the terminal; errors are raised all the same."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _batch() -> Iterator[None]:
+    """Keep Feast's announcements and bars off the terminal, and leave no DuckDB behind; errors are raised all the same.
+
+    A DuckDB connection that lives until the interpreter ends makes it print pages on leaks (seen beside torch).
+    """
+    import ibis  # type: ignore[import-untyped]
+
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
+        try:
+            yield
+        finally:
+            ibis.options.default_backend = None
+            gc.collect()

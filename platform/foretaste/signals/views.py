@@ -26,10 +26,9 @@ class Vocabulary:
     genres: tuple[str, ...]
     kinds: tuple[str, ...]
 
-    @classmethod
-    def of(cls, catalogue: Catalogue) -> Vocabulary:
-        """The order in which a catalogue's own snapshots are written."""
-        return cls(catalogue.genres, catalogue.kinds)
+    def absent(self, size: int) -> MemberView:
+        """Views of members of whom nothing is known."""
+        return MemberView.absent(size, num_genres=len(self.genres), num_kinds=len(self.kinds))
 
     def check(self, catalogue: Catalogue, *, what: str) -> None:
         """Raise ValueError where a catalogue has other genres or kinds, or in another order."""
@@ -51,11 +50,11 @@ class MemberView:
     asof_ms_B: NDArray[np.int64]  # ABSENT without a view
 
     @classmethod
-    def absent(cls, size: int, vocabulary: Vocabulary) -> MemberView:
+    def absent(cls, size: int, *, num_genres: int, num_kinds: int) -> MemberView:
         """Views of members of whom nothing is known."""
         return cls(
-            genre_affinity_BG=np.zeros((size, len(vocabulary.genres)), dtype=np.float32),
-            kind_affinity_BK=np.zeros((size, len(vocabulary.kinds)), dtype=np.float32),
+            genre_affinity_BG=np.zeros((size, num_genres), dtype=np.float32),
+            kind_affinity_BK=np.zeros((size, num_kinds), dtype=np.float32),
             count_7d_B=np.zeros(size, dtype=np.int64),
             count_30d_B=np.zeros(size, dtype=np.int64),
             tenure_days_B=np.zeros(size, dtype=np.float32),
@@ -88,9 +87,9 @@ class TitleView:
     asof_ms: NDArray[np.int64]  # ABSENT without a view
 
     @classmethod
-    def absent(cls, num_titles: int) -> TitleView:
-        """Views of a catalogue of so many titles, of which nothing is known."""
-        size = num_titles + 1
+    def absent(cls, catalogue: Catalogue) -> TitleView:
+        """Views of titles of which nothing is known."""
+        size = len(catalogue) + 1
         return cls(
             plays_7d=np.zeros(size, dtype=np.int64),
             plays_30d=np.zeros(size, dtype=np.int64),
@@ -125,7 +124,7 @@ def member_view(rows: pa.Table, seen_B: NDArray[np.bool_], vocabulary: Vocabular
 
     Raises ValueError where affinities have another length than the vocabulary.
     """
-    view = MemberView.absent(rows.num_rows, vocabulary)
+    view = vocabulary.absent(rows.num_rows)
     seen = rows.filter(pa.array(seen_B))
     view.genre_affinity_BG[seen_B] = _matrix(seen["member_genre_affinity"], len(vocabulary.genres))
     view.kind_affinity_BK[seen_B] = _matrix(seen["member_kind_affinity"], len(vocabulary.kinds))
@@ -136,9 +135,9 @@ def member_view(rows: pa.Table, seen_B: NDArray[np.bool_], vocabulary: Vocabular
     return view
 
 
-def title_view(rows: pa.Table, seen_N: NDArray[np.bool_]) -> TitleView:
+def title_view(rows: pa.Table, seen_N: NDArray[np.bool_], catalogue: Catalogue) -> TitleView:
     """Read joined rows of title snapshots, one a title in order of code; those not `seen_N` are absent."""
-    view = TitleView.absent(rows.num_rows)
+    view = TitleView.absent(catalogue)
     seen, codes = rows.filter(pa.array(seen_N)), np.flatnonzero(seen_N) + 1
     view.plays_7d[codes] = np.asarray(seen["title_plays_7d"])
     view.plays_30d[codes] = np.asarray(seen["title_plays_30d"])
