@@ -111,7 +111,7 @@ def _checked(path: Path, *, wanted: str) -> str:
 
 def _parquet(path: Path, *, wanted: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(path, f"not Parquet, truncated or damaged: {error}", wanted) from error
 
@@ -168,8 +168,7 @@ def _joined(parts: list[Read], path: Path, schema: pa.Schema) -> Read:
         return parts[0]
     if not parts:
         names = columns_of(path)
-        empty = pa.table({name: pa.array([], pa.string()) for name in names})
-        return _typed(_arrow_piece(empty.cast(_kinds(names, schema)), first_row=0), str(path), schema)
+        return _typed(_arrow_piece(_kinds(names, schema).empty_table(), first_row=0), str(path), schema)
     ends = np.cumsum([part.table.num_rows for part in parts])
     lines = [part.line_N for part in parts if part.line_N is not None]
 

@@ -26,9 +26,10 @@ def header(path: Path) -> list[str]:
     """Column names. Raises UnreadableFileError where they are not text, empty or stand twice."""
     delimiter = "," if path.suffix == ".csv" else "\t"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             names = next(csv.reader(stream, delimiter=delimiter), [])
-    except (UnicodeDecodeError, csv.Error) as error:
+        "".join(names).encode()
+    except (UnicodeEncodeError, csv.Error) as error:
         raise UnreadableFileError(path, f"not UTF-8 text: {error}", "a header line with column names") from error
     if not names or "" in names or len(set(names)) != len(names):
         raise UnreadableFileError(path, f"the header is {names}", "a header line with column names, each once")
@@ -47,7 +48,8 @@ def pieces(path: Path, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
         skipped.append(row)
         return "skip"
 
-    numbers = _RowNumbers(names, delimiter)
+    numbers = _RowNumbers(names)
+    last_cell = b""
     try:
         stream = arrow_csv.open_csv(
             path,
@@ -63,15 +65,19 @@ def pieces(path: Path, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
         )
         for batch in stream:
             table = pa.Table.from_batches([batch])
+            if table.num_rows:
+                last_cell = table[names[-1]][-1].as_py() or b""
             for start in range(0, table.num_rows, piece_rows):
                 part = table.slice(start, piece_rows)
                 yield numbers.piece(part, skipped, last=False)
     except pa.ArrowInvalid as error:
         raise UnreadableFileError(path, f"not CSV: {error}", f"rows of {len(names)} cells") from error
+    wanted = f"rows of {len(names)} cells"
     if skipped and _breaks_off(path, skipped[-1]):
-        raise UnreadableFileError(
-            path, f"truncated: the last row has {skipped[-1].actual_columns} cells", f"rows of {len(names)} cells"
-        )
+        raise UnreadableFileError(path, f"truncated: the last row has {skipped[-1].actual_columns} cells", wanted)
+    unclosed = delimiter.encode() + b'"' + last_cell.replace(b'"', b'""')
+    if _tail(path, len(unclosed)) == unclosed:
+        raise UnreadableFileError(path, "truncated: the quote of the last cell is not closed", wanted)
     rest = numbers.piece(pa.table({n: pa.array([], pa.binary()) for n in names}), skipped, last=True)
     if rest.malformed:
         yield rest
@@ -80,8 +86,8 @@ def pieces(path: Path, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
 class _RowNumbers:
     """Find row and line of every cell again, past rows that were skipped and line breaks within cells."""
 
-    def __init__(self, names: list[str], delimiter: str) -> None:
-        self._names, self._delimiter = tuple(names), delimiter
+    def __init__(self, names: list[str]) -> None:
+        self._names = tuple(names)
         self._good = 0  # rows so far that had the right number of cells
         self._given = 0  # malformed rows already given
         self._breaks = 0  # line breaks within good rows so far
@@ -155,10 +161,14 @@ def _decoded(cells: pa.Array, *, replace: bool = False) -> tuple[pa.Array, NDArr
 
 def _breaks_off(path: Path, row: Any) -> bool:
     """Whether the malformed row given is the file's last and is cut short, or opens a quote and never closes it."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - len(row.text.encode()) - 2))
-        tail = stream.read()
+    tail = _tail(path, len(row.text.encode()) + 2)
     if not tail.rstrip(b"\r\n").endswith(row.text.rstrip("\r\n").encode()):
         return False
     unclosed = row.text.count('"') % 2 == 1
     return unclosed or (row.actual_columns < row.expected_columns and not tail.endswith((b"\n", b"\r")))
+
+
+def _tail(path: Path, num_bytes: int) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - num_bytes))
+        return stream.read()
