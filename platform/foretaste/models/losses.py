@@ -28,10 +28,12 @@ class _FullSoftmax(torch.autograd.Function):
         for start in range(0, len(hidden_PD), rows):
             chunk = slice(start, start + rows)
             logits = torch.addmm(bias_N, hidden_PD[chunk], title_ND.T)
-            total = torch.logsumexp(logits, dim=1, keepdim=True)
             hit = target_P[chunk, None]
-            loss += (total - logits.gather(1, hit)).sum()
-            logits.sub_(total).exp_()
+            logits -= logits.amax(dim=1, keepdim=True)
+            own = logits.gather(1, hit)
+            total = logits.exp_().sum(dim=1, keepdim=True)
+            loss += (total.log() - own).sum()
+            logits /= total
             logits.scatter_add_(1, hit, logits.new_full((), -1.0).expand(hit.shape))
             torch.mm(logits, title_ND, out=grad_hidden_PD[chunk])
             grad_title_ND.addmm_(logits.T, hidden_PD[chunk])

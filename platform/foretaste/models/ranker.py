@@ -28,6 +28,7 @@ class RankerConfig(Frozen):
     probability_weight: float = Field(
         0.2, gt=0, description="weight of the probability's loss beside that of the order of candidates"
     )
+    max_cases: int = Field(20_000, ge=1, description="choices of the validation window that training looks at")
     num_candidates: int = Field(100, ge=2, description="best titles of the intent model that a case ranks in training")
 
 

@@ -37,6 +37,15 @@ class TrainingConfig(Frozen):
     max_failures: int = Field(2, ge=0, description="worker failures after which the run is given up")
 
 
+class RankerTrainingConfig(TrainingConfig):
+    """How the ranker is trained: fewer, smaller examples than the intent model has."""
+
+    epochs: int = Field(30, ge=1, description="passes over the cases at most; the learning rate ends there")
+    patience: int = Field(6, ge=1, description="epochs without a better validation value after which training ends")
+    batch_size: int = Field(256, ge=1, description="cases a step, all workers together")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+
+
 class TrackingConfig(Frozen):
     """Where training runs are recorded."""
 

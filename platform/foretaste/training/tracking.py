@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def recorded(config: TrackingConfig, *, name: str, storage: Path, about: Mapping
         return
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     storage.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(config.uri or f"sqlite:///{(storage.parent / 'mlflow.db').absolute()}")
     found = client.get_experiment_by_name(config.experiment)
