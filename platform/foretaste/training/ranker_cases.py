@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.events import ACTION_CODES, GUEST
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentRecommender
 from foretaste.ops.files import read_parquet
 from foretaste.signals.candidates import candidate_features
@@ -112,6 +113,7 @@ def answer(
     *,
     num_candidates: int,
     repeats: bool,
+    rule: SessionRule,
 ) -> RankerCases:
     """Name the candidates of every question with the intent model and compute their features.
 
@@ -130,7 +132,9 @@ def answer(
             histories = asked.timeline.take(asked.start_B[rows], asked.stop_B[rows])
             target_B = asked.timeline.title_T[asked.stop_B[rows]]
             member_rows = members.rows(rows)
-            parts.append(_cases(histories, at_B[rows], target_B, model, known, member_rows, titles, size, repeats))
+            parts.append(
+                _cases(histories, at_B[rows], target_B, model, known, member_rows, titles, size, repeats, rule)
+            )
             order.append(rows)
     roles_B = np.array([_role(actor) for actor in asked.actors], dtype=np.int8)
     done, rows = join(parts), np.concatenate(order)
@@ -144,7 +148,7 @@ def _cases(
     predicted = model.predict(histories, at_B)
     candidates_BC = best_unseen(predicted.scores_BN, histories, size, repeats=repeats)
     features_BCF = candidate_features(
-        histories, at_B, candidates_BC, predicted.scores_BN, predicted.intents, known, members, titles
+        histories, at_B, candidates_BC, predicted.scores_BN, predicted.intents, known, members, titles, rule=rule
     )
     chosen_BC = (candidates_BC == target_B[:, None]).astype(np.float32)
     return RankerCases(features_BCF, chosen_BC, candidates_BC > 0, np.zeros(len(histories), dtype=np.int8))
