@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.models.ranker import Ranker, RankerConfig, ranker_bundle_config
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
@@ -50,7 +51,15 @@ def train_ranker(
     intent, known = _intent(bundle)
     manifest = read_json(prepared / "manifest.json")
     asked = questions(prepared, known, manifest, limit=model.max_cases, seed=training.seed)
-    cases = answer(asked, intent, known, features, num_candidates=model.num_candidates, repeats=manifest["repeats"])
+    cases = answer(
+        asked,
+        intent,
+        known,
+        features,
+        num_candidates=model.num_candidates,
+        repeats=manifest["repeats"],
+        rule=SessionRule(**manifest.get("config", {}).get("rule", {})),
+    )
     name = f"ranker-{now:%Y%m%dT%H%M%S}"
     with recorded(tracking, name=name, storage=storage, about={"model": model, "training": training}) as run:
 

@@ -144,6 +144,7 @@ def answer(
 def _cases(
     histories: Histories, at_B: NDArray[np.int64], target_B: NDArray[np.int32], model: IntentRecommender,
     known: Catalogue, members: MemberView, titles: TitleView, size: int, repeats: bool,
+    rule: SessionRule,
 ) -> RankerCases:  # fmt: skip
     predicted = model.predict(histories, at_B)
     candidates_BC = best_unseen(predicted.scores_BN, histories, size, repeats=repeats)
