@@ -18,7 +18,7 @@ from foretaste.models.ranker import RankerConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
-from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
 from foretaste.worlds.config import WorldConfig
 
 
@@ -34,7 +34,7 @@ class Settings(Frozen):
     intent: IntentModelConfig = IntentModelConfig()
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = Field(TrainingConfig(), description="of the intent model")
-    ranker_training: TrainingConfig = Field(TrainingConfig(), description="of the ranker")
+    ranker_training: RankerTrainingConfig = Field(RankerTrainingConfig(), description="of the ranker")
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
