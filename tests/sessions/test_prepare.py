@@ -143,12 +143,16 @@ def test_sessions_interactions_and_splits_equal_those_of_the_readable_twin(
         manifest = _prepare(raw, Path(folder) / "out", config)
         interactions = read_parquet(Path(folder) / "out" / "interactions")
         impressions = read_parquet(Path(folder) / "out" / "impressions")
+        acts = read_parquet(Path(folder) / "out" / "acts")
     assert interactions.schema == INTERACTIONS
     assert impressions.schema == IMPRESSIONS
     assert interactions.sort_by([("actor_id", "ascending"), ("position", "ascending")]).to_pylist() == [
         {name: run[name] for name in INTERACTIONS.names} for run in want
     ]
     assert sorted(impressions.to_pylist(), key=_by_time) == sorted(shown, key=_by_time)
+    assert acts.schema == EVENTS
+    done = {e["event_id"] for e in events if e["action"] != "impression"}
+    assert sorted(acts["event_id"].to_pylist()) == sorted(done)
     assert manifest["counts"]["duplicates"] == len(events) - len(rows)
     assert manifest["counts"]["interactions"] == len(want)
 
@@ -315,7 +319,7 @@ def test_the_manifest_is_stored_beside_the_tables(tmp_path: Path) -> None:
     assert read_json(tmp_path / "out" / "manifest.json") == manifest
     assert manifest["rule_fingerprint"] == config.rule.fingerprint()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "impressions", "interactions", "manifest.json", "quarantine", "titles.parquet",
+        "acts", "impressions", "interactions", "manifest.json", "quarantine", "titles.parquet",
     ]  # fmt: skip
     assert read_parquet(tmp_path / "out" / "interactions").num_rows == 2
 

@@ -56,9 +56,7 @@ class Client:
         return result
 
 
-def recommend(
-    url: str, *, member_id: str | None, session_id: str, k: int, policy: str | None
-) -> dict[str, Any]:
+def recommend(url: str, *, member_id: str | None, session_id: str, k: int, policy: str | None) -> dict[str, Any]:
     """Ask once and show the answer as a table."""
     request = {"session_id": session_id, "k": k, "explain": "items"}
     request |= {name: value for name, value in (("member_id", member_id), ("policy", policy)) if value is not None}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.jobs.backfill import backfill
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.telemetry import progress, say
@@ -13,7 +15,7 @@ from foretaste.signals.store import FeatureStore
 
 
 def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
-    """Build snapshots, apply and materialise up to `until` (RFC 3339; default: now)."""
+    """Build snapshots, apply and materialise up to `until` (RFC 3339; default: now), and fill the session log."""
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
     with progress("slow views", total=None) as advance:
@@ -25,7 +27,14 @@ def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
         raise ValueError(f"--until {until}: wanted a time with its offset, e.g. 2026-03-01T00:00:00Z")
     store.materialize(end)
     say(f"features: applied and loaded up to {end:%Y-%m-%d %H:%M} UTC")
-    return {**counts, "materialized_until": end.isoformat()}
+    log = SqliteSessionLog(tables.serving / "sessions.db", settings.serving.session_log)
+    try:
+        with progress("session log", total=None, unit="events") as advance:
+            newest = settings.serving.session_log.read_events
+            added = backfill(prepared / "acts", log, newest=newest, received_at=datetime.now(UTC), advance=advance)
+    finally:
+        log.close()
+    return {**counts, "materialized_until": end.isoformat(), "session_log_added": added}
 
 
 def feature_store(settings: Settings) -> FeatureStore:

@@ -67,7 +67,9 @@ def _progress(name: str) -> Any:
 
 
 def _figures(name: str, result: TrainResult) -> dict[str, Any]:
-    say(f"train {name}: filed {result.bundle.version}, best epoch {result.best_epoch}, {result.seconds:.1f} s of training")
+    say(
+        f"train {name}: filed {result.bundle.version}, best epoch {result.best_epoch}, {result.seconds:.1f} s of training"
+    )
     return {
         "version": result.bundle.version,
         "best_epoch": result.best_epoch,

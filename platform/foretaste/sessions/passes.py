@@ -31,10 +31,11 @@ class Sequencing:
     collapse: Collapse
 
     def __call__(self, item: Item) -> Item:
-        """Read the bucket's events; write impressions, interactions without time split, and a sketch of their times."""
+        """Read the bucket's events; write acts, impressions, interactions without time split, and a sketch of their times."""
         bucket = item["bucket"]
         events = _staged(self.staging / "events" / bucket)
         done = sequence(events, self._series_of(), rule=self.rule, collapse=self.collapse)
+        write_parquet(done.acts, self.folder / "acts" / bucket / PART)
         write_parquet(done.impressions, self.folder / "impressions" / bucket / PART)
         pq.write_table(done.interactions, self.staging / "interactions" / bucket / PART)
         sketch = Sketch.of(done.interactions["at"].cast(pa.int64()).to_numpy())

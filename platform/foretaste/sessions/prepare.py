@@ -103,7 +103,13 @@ def _folders(folder: Path, num_buckets: int) -> Path:
     """Make every folder beforehand, so that a bucket without rows is a folder with an empty table, too."""
     staging = folder / ".staging"
     buckets = [bucket_name(number) for number in range(num_buckets)]
-    for parent in (folder / "interactions", folder / "impressions", staging / "events", staging / "interactions"):
+    for parent in (
+        folder / "acts",
+        folder / "interactions",
+        folder / "impressions",
+        staging / "events",
+        staging / "interactions",
+    ):
         for bucket in buckets:
             (parent / bucket).mkdir(parents=True)
     (folder / "quarantine").mkdir()

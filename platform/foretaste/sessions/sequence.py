@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from foretaste.contracts.columns import IMPRESSIONS, INTERACTIONS
+from foretaste.contracts.columns import EVENTS, IMPRESSIONS, INTERACTIONS
 from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENGAGEMENT, Action
 from foretaste.contracts.sessions import SessionRule, session_starts
 from foretaste.sessions.split import TRAIN, split_last
@@ -45,6 +45,7 @@ Collapse = Callable[
 class Sequenced:
     """One bucket, with the counts that must agree with what went in."""
 
+    acts: pa.Table  # EVENTS: what actors did, each event once, as it came; what was shown to them is in impressions
     interactions: pa.Table  # INTERACTIONS; split_time is train throughout until the cuts are known
     impressions: pa.Table  # IMPRESSIONS
     counts: dict[str, int]
@@ -57,7 +58,8 @@ def sequence(events: pl.DataFrame, series_of: pl.DataFrame, *, rule: SessionRule
     actor's rows with one event_id the earliest is kept (event_id determines the row, so they differ in nothing).
     """
     num_given = events.height
-    sessions = _sessions(_distinct(events), rule)
+    distinct = _distinct(events)
+    sessions = _sessions(distinct, rule)
     rolled = (
         sessions.join(series_of, on="title_id", how="left", maintain_order="left")
         .with_columns(title_id=pl.coalesce("series_id", "title_id"))
@@ -79,7 +81,8 @@ def sequence(events: pl.DataFrame, series_of: pl.DataFrame, *, rule: SessionRule
         "repeated_interactions": _num_repeats(interactions),
     }
     counts |= {f"action:{action}": n for action, n in engaged["action"].value_counts().iter_rows()}
-    return Sequenced(_table(interactions, INTERACTIONS), _table(shown, IMPRESSIONS), counts)
+    acts = distinct.filter(pl.col("action") != Action.IMPRESSION.value)
+    return Sequenced(_table(acts, EVENTS), _table(interactions, INTERACTIONS), _table(shown, IMPRESSIONS), counts)
 
 
 def _distinct(events: pl.DataFrame) -> pl.DataFrame:
