@@ -107,7 +107,7 @@ ROWS = st.lists(
         {
             "member_id": st.sampled_from(["m", "n", None]),
             "session_id": st.sampled_from([None, "x", "y"]),
-            "minute": st.integers(0, 120),
+            "minute": st.sampled_from([0, 1, 20, 21, 40, 41, 100]),
             "action": st.sampled_from(["play", "detail", "stop", "thumb_up", "impression", "search", "hover"]),
             "title_id": st.sampled_from(["a", "b", "s", "s-e1", "s-e2"]),
             "dwell_seconds": st.sampled_from([None, 0.0, 2.5, 60.0]),
@@ -183,6 +183,19 @@ def test_actors_are_those_of_the_contract() -> None:
     table = pa.Table.from_pylist([_event(0, 0) | {"member_id": None} | row for row in rows], schema=EVENTS)
     assert actor_ids(table).to_pylist() == ["m", "m", f"{GUEST}s"]
     assert actor_ids(table).to_pylist() == [actor_id(r["member_id"], r["session_id"]) for r in table.to_pylist()]
+
+
+def test_of_deliveries_that_should_be_alike_and_are_not_the_earliest_is_kept(tmp_path: Path) -> None:
+    one, other = _event(1, 9, title_id="a"), _event(1, 5, title_id="b")
+    for name, files in (("forth", [[one], [other]]), ("back", [[other, one]])):
+        _prepare(_raw(tmp_path / name, *files), tmp_path / "out")
+        assert read_parquet(tmp_path / "out" / "interactions")["title_id"].to_pylist() == ["b"]
+
+
+def test_events_of_one_instant_are_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    events = [_event(number, 0, title_id=title) for number, title in ((2, "a"), (10, "b"), (1, "s"))]
+    _prepare(_raw(tmp_path / "raw", events), tmp_path / "out")
+    assert read_parquet(tmp_path / "out" / "interactions")["title_id"].to_pylist() == ["s", "a", "b"]
 
 
 def test_no_buckets_no_files_and_no_order_of_arrival_change_the_result(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_rows_and_lines_are_counted_past_quoted_line_breaks_blank_rows_and_rows_
     path = tmp_path / "log.csv"
     at = AT.isoformat()
     path.write_text(
-        f'event_id,at,action,query\na,{at},search,"two\nlines"\n\nb,{at}\nc,{at},search,x\n"d,e",{at},search,y,z\n'
+        f'event_id,at,action,query\na,{at},search,"two\nlines"\n\nb,{at}\nc,{at},search,x\n"d\ne",{at},search,y,z\n'
         f"f,{at},search,w\n"
     )
     found = read(path, EVENTS)
@@ -121,7 +121,7 @@ def test_rows_and_lines_are_counted_past_quoted_line_breaks_blank_rows_and_rows_
     assert list(zip(found.table["event_id"].to_pylist(), found.row_N.tolist(), found.line_N.tolist(), strict=True)) == [
         ("a", 0, 2),
         ("c", 3, 6),
-        ("f", 5, 8),
+        ("f", 5, 9),
     ]
     assert [(m.row, m.line, m.wanted) for m in found.malformed] == [
         (2, 5, "4 cells, found 2"),
