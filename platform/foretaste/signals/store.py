@@ -166,7 +166,7 @@ class FeatureStore:
 
     @cached_property
     def _feast(self) -> Any:
-        import feast
+        feast = _feast_module()
         from feast.repo_config import RepoConfig
 
         self._data.mkdir(parents=True, exist_ok=True)
@@ -257,19 +257,36 @@ def _entity_key(name: str, value: str) -> Any:
 
 def _definitions(repo: Path, data: Path) -> list[Any]:
     """Everything that the definitions define, for one folder of data."""
-    from feast import Entity, FeatureService, FeatureView
-    from feast.data_source import DataSource
-
-    before = os.environ.get(DATA_VARIABLE)
-    os.environ[DATA_VARIABLE] = str(data)
-    try:
+    feast = _feast_module()
+    with _environment(DATA_VARIABLE):
+        os.environ[DATA_VARIABLE] = str(data)
         found = [value for path in sorted(repo.glob("*.py")) for value in runpy.run_path(str(path)).values()]
+    kinds = (feast.Entity, feast.FeatureView, feast.FeatureService, feast.data_source.DataSource)
+    return [value for value in found if isinstance(value, kinds)]
+
+
+def _feast_module() -> Any:
+    """Import Feast, but not into the multi-process mode of Prometheus that it sets for us and all that we start."""
+    with _environment("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
+        import prometheus_client  # noqa: F401  decides by the environment, when first imported
+
+        # isort: split
+        import feast.data_source
+
+    return feast
+
+
+@contextlib.contextmanager
+def _environment(*names: str) -> Iterator[None]:
+    """Give environment variables back the values that they had."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
     finally:
-        if before is None:
-            del os.environ[DATA_VARIABLE]
-        else:
-            os.environ[DATA_VARIABLE] = before
-    return [value for value in found if isinstance(value, DataSource | Entity | FeatureView | FeatureService)]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
