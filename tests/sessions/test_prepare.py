@@ -198,6 +198,13 @@ def test_events_of_one_instant_are_in_the_order_of_their_ids(tmp_path: Path) -> 
     assert read_parquet(tmp_path / "out" / "interactions")["title_id"].to_pylist() == ["s", "a", "b"]
 
 
+def test_acts_are_all_that_was_done_once_and_as_it_came(tmp_path: Path) -> None:
+    done = [_event(0, 5, title_id="s-e1"), _event(1, 9, action="search", title_id=None, query="war")]
+    _prepare(_raw(tmp_path / "raw", [*done, done[0], _event(2, 7, action="impression")]), tmp_path / "out")
+    acts = read_parquet(tmp_path / "out" / "acts")
+    assert acts.equals(pa.Table.from_pylist(done, schema=EVENTS))
+
+
 def test_no_buckets_no_files_and_no_order_of_arrival_change_the_result(tmp_path: Path) -> None:
     events = [_event(i, i * 13 % 97, member_id=f"m{i % 7}", title_id="ab"[i * i % 2]) for i in range(60)]
     late = [events[:5] + events[3:8], events[40:], events[:45][::-1]]

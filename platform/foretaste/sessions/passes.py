@@ -31,7 +31,7 @@ class Sequencing:
     collapse: Collapse
 
     def __call__(self, item: Item) -> Item:
-        """Read the bucket's events; write acts, impressions, interactions without time split, and a sketch of their times."""
+        """Read the bucket's events; write acts, impressions, interactions to be split, and a sketch of their times."""
         bucket = item["bucket"]
         events = _staged(self.staging / "events" / bucket)
         done = sequence(events, self._series_of(), rule=self.rule, collapse=self.collapse)

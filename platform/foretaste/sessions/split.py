@@ -64,7 +64,11 @@ def cuts(sketches: Sequence[Sketch], *, validation_share: float, test_share: flo
 
 
 def split_time(at_T: NDArray[np.int64], cut: Cuts) -> NDArray[np.str_]:
-    """Part of each time under the global split."""
+    """Part of each time under the global split.
+
+    An interaction goes where it begins. One that begins before a cut may end after it: its dwell and strongest
+    action are then known a little early, but no interaction of that actor stands between.
+    """
     return SPLITS[(at_T >= cut.validation_from).astype(np.int64) + (at_T >= cut.test_from)]
 
 
