@@ -50,7 +50,7 @@ CANDIDATE_COLUMNS: tuple[str, ...] = (
 LEAST_LOGPROB = -30.0
 LONGEST_HOURS = 24.0 * 365
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
-_NEVER = UNKNOWN_TIME
+NEVER = UNKNOWN_TIME
 _CELLS = 4_000_000  # floats of B x C x G held at a time
 
 
@@ -134,7 +134,7 @@ def _features(
         "age": np.log1p(np.maximum(age_BC, 0) / DAY_US),
         "age_unknown": ~known_BC,
         "seen_in_session": in_session_BC,
-        "seen_before": last_BC != _NEVER,
+        "seen_before": last_BC != NEVER,
         "session_depth": np.log1p(histories.offsets_B1[1:] - first_B)[:, None],
         "idle": np.log1p(_idle_hours(histories, asof_B))[:, None],
         "member_plays_30d": np.log1p(members.count_30d_B)[:, None],
@@ -155,7 +155,7 @@ def recency_classes(age_BC: NDArray[np.int64], known_BC: NDArray[np.bool_]) -> N
 def action_classes(last_BC: NDArray[np.int64], asof_B: NDArray[np.int64]) -> NDArray[np.int64]:
     """Class of contracts.intents.ACTION_CLASSES that choosing a title would have, given when it was last touched."""
     discover, again, late = (ACTION_CLASSES.index(name) for name in ("discover", "continue", "return"))
-    never_BC = last_BC == _NEVER
+    never_BC = last_BC == NEVER
     since_BC = asof_B[:, None] - np.where(never_BC, 0, last_BC)
     soon_BC = since_BC <= CONTINUE_WITHIN_DAYS * DAY_US
     return np.where(never_BC, discover, np.where(soon_BC, again, late))
@@ -224,7 +224,7 @@ def _chance(
 def _seen(
     histories: Histories, first_B: NDArray[np.int64], candidates_BC: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """When each candidate was last touched (_NEVER for never), and whether in the session that is going on."""
+    """When each candidate was last touched (NEVER for never), and whether in the session that is going on."""
     row_T = np.repeat(np.arange(len(histories)), histories.lengths_B)
     width = int(max(candidates_BC.max(initial=0), histories.title_T.max(initial=0))) + 1
     key_T = row_T * width + histories.title_T
@@ -235,7 +235,7 @@ def _seen(
     found_BC = (sorted_T[place_BC] == wanted_BC) & (place_BC >= 0)
     newest_BC = order_T[np.where(found_BC, place_BC, 0)] if len(order_T) else np.zeros_like(place_BC)
     at_T = histories.at_T if len(order_T) else np.zeros(1, dtype=np.int64)
-    return np.where(found_BC, at_T[newest_BC], _NEVER), found_BC & (newest_BC >= first_B[:, None])
+    return np.where(found_BC, at_T[newest_BC], NEVER), found_BC & (newest_BC >= first_B[:, None])
 
 
 def _idle_hours(histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float64]:
