@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.contracts.catalogue import Catalogue
@@ -31,7 +31,7 @@ from foretaste.models.sequences import NUM_GAPS, NUM_NUMBERS, Sequences
 class IntentModelConfig(Frozen):
     """Sizes and choices of the intent model."""
 
-    width: int = Field(64, ge=4, description="width of token and title vectors; a multiple of num_attention_heads")
+    width: int = Field(64, ge=4, description="width of token and title vectors, a multiple of 2 x num_attention_heads")
     intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
     item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
     num_attention_heads: int = Field(2, ge=1, description="attention heads of every block")
@@ -46,6 +46,14 @@ class IntentModelConfig(Frozen):
     head_weights: dict[Intent, float] = Field({}, description="weight of single heads within that sum, by default 1")
     full_softmax_titles: int = Field(20_000, ge=1, description="largest catalogue trained with the full softmax")
     num_negatives: int = Field(2_048, ge=1, description="shared negatives a micro-batch of larger catalogues")
+
+    @model_validator(mode="after")
+    def _heads_are_even(self) -> IntentModelConfig:
+        if self.width % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"width {self.width} must be a multiple of 2 x num_attention_heads = {2 * self.num_attention_heads}"
+            )
+        return self
 
 
 def possible_classes(catalogue: Catalogue) -> dict[Intent, tuple[str, ...]]:
@@ -128,9 +136,9 @@ class IntentModel(nn.Module):
         self.title_bias = nn.Parameter(torch.zeros(len(catalogue)))
         self.actions = nn.Embedding(len(ACTIONS) + 1, width)
         self.gaps = nn.Embedding(NUM_GAPS, width)
-        self.positions = nn.Embedding(config.max_length + 1, width)
+        self.start = nn.Parameter(torch.randn(width) * 0.1)
         self.numbers = nn.Linear(NUM_NUMBERS, width, bias=False)
-        for table in (self.actions, self.gaps, self.positions, self.numbers):
+        for table in (self.actions, self.gaps, self.numbers):
             nn.init.normal_(table.weight, std=0.1)
         self.input_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
@@ -156,14 +164,13 @@ class IntentModel(nn.Module):
         return Encoded(self.item_encoder(fused_BLD), logits, attention_BLI)
 
     def _features(self, tokens: Sequences, title_N1D: Tensor) -> Tensor:
-        position_L = torch.arange(tokens.title_BL.shape[1], device=tokens.title_BL.device)
         summed_BLD = (
             F.embedding(tokens.title_BL, title_N1D) * math.sqrt(self.config.width)
             + self.actions(tokens.action_BL)
             + self.gaps(tokens.gap_BL)
             + self.numbers(tokens.numbers_BLF)
-            + self.positions(position_L)
         )
+        summed_BLD[:, 0] += self.start
         features_BLD: Tensor = self.dropout(self.input_norm(summed_BLD))
         return features_BLD
 

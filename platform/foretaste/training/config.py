@@ -22,7 +22,12 @@ class TrainingConfig(Frozen):
     patience: int = Field(3, ge=1, description="epochs without a better validation value after which training ends")
     select_by: Literal["ndcg", "loss"] = Field("ndcg", description="validation value that chooses the best epoch")
     validation_cases: int = Field(2_000, ge=1, description="cases, drawn by the seed, that are scored every epoch")
-    batch_size: int = Field(8_192, ge=1, description="predictions (ranker: cases) a step, all workers together")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="predictions (ranker: cases) a step, all workers together; by default a 200th of an epoch, within "
+        "256 to 8192",
+    )
     micro_batch_tokens: int = Field(8_192, ge=1, description="tokens encoded at once; bounds a worker's memory")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
@@ -42,7 +47,7 @@ class RankerTrainingConfig(TrainingConfig):
 
     epochs: int = Field(30, ge=1, description="passes over the cases at most; the learning rate ends there")
     patience: int = Field(6, ge=1, description="epochs without a better validation value after which training ends")
-    batch_size: int = Field(256, ge=1, description="cases a step, all workers together")
+    batch_size: int | None = Field(256, ge=1, description="cases a step, all workers together; null: a 200th")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 

@@ -96,7 +96,7 @@ def train(
     optimizer = torch.optim.AdamW(
         _decay_groups(network, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
     )
-    num_steps = max(1, math.ceil(_total(context, task.num_predictions) / config.batch_size))
+    num_steps = _steps(_total(context, task.num_predictions), config)
     state = context.resume() or {"epochs": [], "best": None, "best_epoch": 0, "best_value": -math.inf}
     if state["epochs"]:
         network.load_state_dict(state["network"])
@@ -119,6 +119,11 @@ def train(
         state |= {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
         context.report(epoch, state)
     return state
+
+
+def _steps(predictions: float, config: TrainingConfig) -> int:
+    size = config.batch_size or min(8_192, max(256, predictions // 200))
+    return max(1, math.ceil(predictions / size))
 
 
 def _value(metrics: dict[str, float], config: TrainingConfig, number: int) -> float:
