@@ -36,10 +36,12 @@ def us(at: datetime) -> int:
     return round(at.timestamp()) * 1_000_000
 
 
-def made(folder: Path, interactions: Any, repo: Path = REPO, titles: Any = TABLE) -> FeatureStore:
+def made(
+    folder: Path, interactions: Any, repo: Path = REPO, titles: Any = TABLE, step: int | None = None
+) -> FeatureStore:
     shutil.rmtree(folder / "prepared", ignore_errors=True)
     prepared_folder(folder / "prepared", interactions, titles)
-    build_snapshots(folder / "prepared", folder / "features", SnapshotConfig())
+    build_snapshots(folder / "prepared", folder / "features", SnapshotConfig(step_days=step))
     store = FeatureStore(repo, folder / "features")
     store.apply()
     return store
@@ -141,6 +143,22 @@ def test_no_questions_give_no_rows(world: tuple[FeatureStore, Path, list[str]]) 
     assert len(store.members([], us(START))) == 0
 
 
+def test_snapshots_by_week_are_seen_alike_too(tmp_path: Path) -> None:
+    interactions = random_interactions(TABLE, actors=20, days=DAYS, seed=6)
+    store = made(tmp_path, interactions, step=7)
+    dice = np.random.default_rng(2)
+    at_B = us(START) + dice.integers(0, DAYS, 60) * DAY_US + dice.choice([0, -1, 1, DAY_US // 2], 60)
+    views, view_B = store.historical_titles_of(KNOWN, at_B)
+    for at, number in zip(at_B, view_B, strict=True):
+        rows = joined(tmp_path / "features/sources/titles", "title_id", list(KNOWN.ids), np.full(len(KNOWN), at))
+        assert views[number].asof_ms[1:].tolist() == rows["title_asof_ms"].fill_null(ABSENT).to_list()
+        assert views[number].plays_30d[1:].tolist() == rows["title_plays_30d"].fill_null(0).to_list()
+    store.materialize(START + timedelta(days=40))
+    at = us(START + timedelta(days=40))
+    same(store.titles(KNOWN, at), store.historical_titles(KNOWN, at))
+    store.close()
+
+
 @pytest.mark.parametrize("days", [20, 45])
 def test_a_view_expires_online_and_offline_at_the_same_microsecond(tmp_path: Path, days: int) -> None:
     shutil.copytree(REPO, tmp_path / "repo")
@@ -195,4 +213,15 @@ def test_a_log_of_guests_without_genres_has_titles_and_no_members(tmp_path: Path
     assert (view.genre_affinity_BG.shape, view.asof_ms_B.tolist()) == ((2, 0), [ABSENT, ABSENT])
     same(view, store.historical_members(["m", None], np.array([later, later])))
     assert store.titles(catalogue(bare), later).plays_all.tolist() == [0, 2, 0]
+    store.close()
+
+
+def test_a_ttl_of_part_of_a_day_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(REPO, tmp_path / "repo")
+    text = (tmp_path / "repo" / "definitions.py").read_text()
+    (tmp_path / "repo" / "definitions.py").write_text(text.replace("days=5 * 365", "hours=30"))
+    store = made(tmp_path, interactions_table([("m", 0.5, "t0001")]), tmp_path / "repo")
+    store.materialize(START + timedelta(days=2))
+    with pytest.raises(ValueError, match="whole days"):
+        store.members(["m"], us(START + timedelta(days=2)))
     store.close()

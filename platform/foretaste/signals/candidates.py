@@ -174,7 +174,7 @@ def _kind_parts(catalogue: Catalogue, codes: NDArray[np.int32]) -> NDArray[np.fl
 
 
 def _logprobs(scores_BN: NDArray[np.float32], candidates_BC: NDArray[np.int32]) -> NDArray[np.float64]:
-    found_BC = np.take_along_axis(scores_BN, np.maximum(candidates_BC.astype(np.int64) - 1, 0), axis=1)
+    found_BC = scores_BN[np.arange(len(scores_BN))[:, None], np.maximum(candidates_BC - 1, 0)]
     finite_BC = np.nan_to_num(found_BC.astype(np.float64), nan=LEAST_LOGPROB)
     return np.asarray(np.clip(finite_BC, LEAST_LOGPROB, -LEAST_LOGPROB))
 
@@ -217,7 +217,7 @@ def _chance(
     """Look up the chance of each class, 0 for class -1."""
     if chance_BK is None or chance_BK.shape[1] == 0:
         return np.zeros(class_BC.shape)
-    found_BC = np.take_along_axis(chance_BK, np.maximum(class_BC, 0).astype(np.int64), axis=1)
+    found_BC = chance_BK[np.arange(len(chance_BK))[:, None], np.maximum(class_BC, 0)]
     return np.where(class_BC >= 0, found_BC, 0.0)
 
 

@@ -142,13 +142,15 @@ class FeatureStore:
         if not len(at_B):
             return [], at_B
         day_D, view_B = np.unique((at_B - 1) // DAY_US, return_inverse=True)
-        at_D = (day_D + 1) * DAY_US  # of the instants of a day the last: a TTL of whole days treats them alike
-        size = len(catalogue)
-        at_R = np.repeat(at_D, size)
-        rows = self._join(TITLES, list(catalogue.ids) * len(at_D), at_R)
-        seen_R = visible(versions(rows["title_asof_ms"]), at_R, ttl_us=self._ttl_us(TITLES))
-        firsts = [size * number for number in range(len(at_D))]
-        views = [title_view(rows.slice(first, size), seen_R[first : first + size], catalogue) for first in firsts]
+        step = int(read_json(self._data / SOURCES / MANIFEST)["step_days"])
+        midnight_M, taken_D = np.unique(day_D // step * step, return_inverse=True)  # with snapshots, seen from then on
+        size, at_D = len(catalogue), (day_D + 1) * DAY_US  # a TTL of whole days treats the instants of a day alike
+        rows = self._join(TITLES, list(catalogue.ids) * len(midnight_M), np.repeat(midnight_M * DAY_US + 1, size))
+        views = []
+        for at, taken in zip(at_D, taken_D, strict=True):
+            part = rows.slice(taken * size, size)
+            seen_N = visible(versions(part["title_asof_ms"]), int(at), ttl_us=self._ttl_us(TITLES))
+            views.append(title_view(part, seen_N, catalogue))
         return views, view_B.astype(np.int64)
 
     def close(self) -> None:
