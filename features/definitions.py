@@ -29,15 +29,15 @@ title_snapshots = FileSource(
     timestamp_field="at",
 )
 
-# A row is written when a value changes, so an old row is not a stale one: the limit only bounds how long what is
-# known of somebody who left counts, and how long popularity is believed when snapshots are made no more.
-FIVE_YEARS = timedelta(days=5 * 365)
+# A row is written when a value changes, so an old row is not a wrong one, and how old it is stands in every answer.
+# The limit is a backstop that even public logs of the last decades stay within; shorten it where taste must not last.
+BELIEVED_FOR = timedelta(days=30 * 365)
 
 member_taste = FeatureView(
     name="member_taste",
     description="Long-term taste and activity of a member at midnight UTC",
     entities=[member],
-    ttl=FIVE_YEARS,
+    ttl=BELIEVED_FOR,
     schema=[
         Field(name="member_id", dtype=String),
         Field(name="member_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),
@@ -55,7 +55,7 @@ title_popularity = FeatureView(
     name="title_popularity",
     description="How often a title was chosen and finished, at midnight UTC",
     entities=[title],
-    ttl=FIVE_YEARS,
+    ttl=BELIEVED_FOR,
     schema=[
         Field(name="title_id", dtype=String),
         Field(name="title_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),

@@ -163,8 +163,8 @@ def test_snapshots_by_week_are_seen_alike_too(tmp_path: Path) -> None:
 def test_a_view_expires_online_and_offline_at_the_same_microsecond(tmp_path: Path, days: int) -> None:
     shutil.copytree(REPO, tmp_path / "repo")
     text = (tmp_path / "repo" / "definitions.py").read_text()
-    assert "timedelta(days=5 * 365)" in text
-    (tmp_path / "repo" / "definitions.py").write_text(text.replace("5 * 365", str(days)))
+    assert "timedelta(days=30 * 365)" in text
+    (tmp_path / "repo" / "definitions.py").write_text(text.replace("30 * 365", str(days)))
     store = made(tmp_path, interactions_table([("m", 0.5, "t0001", "detail")]), tmp_path / "repo")
     store.materialize(START + timedelta(days=200))
     edge = us(START + timedelta(days=1 + days))
@@ -219,7 +219,7 @@ def test_a_log_of_guests_without_genres_has_titles_and_no_members(tmp_path: Path
 def test_a_ttl_of_part_of_a_day_is_refused(tmp_path: Path) -> None:
     shutil.copytree(REPO, tmp_path / "repo")
     text = (tmp_path / "repo" / "definitions.py").read_text()
-    (tmp_path / "repo" / "definitions.py").write_text(text.replace("days=5 * 365", "hours=30"))
+    (tmp_path / "repo" / "definitions.py").write_text(text.replace("days=30 * 365", "hours=30"))
     store = made(tmp_path, interactions_table([("m", 0.5, "t0001")]), tmp_path / "repo")
     store.materialize(START + timedelta(days=2))
     with pytest.raises(ValueError, match="whole days"):
