@@ -20,7 +20,7 @@ import pytest
 from foretaste.contracts.columns import DECISIONS
 from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig
 from foretaste.feedback.write_ahead import WriteAhead
-from foretaste.testing.fakes import decision
+from foretaste.testing.decisions import decision
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -218,7 +218,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig
-from foretaste.testing.fakes import decision
+from foretaste.testing.decisions import decision
 log = DecisionLog(Path(sys.argv[1]), DecisionLogConfig(roll_decisions=10), clock=lambda: datetime.now(UTC))
 for number in range(1_000_000):
     log.append(decision(f"{sys.argv[2]}-{number}"))

@@ -1,0 +1,28 @@
+"""The service of a workspace as an app, for a Serve replica or any ASGI server."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from foretaste.serving.config import ServiceConfig
+from foretaste.serving.ingress import build_app
+from foretaste.serving.slow import ViewSource
+
+
+def open_app(config: ServiceConfig) -> FastAPI:
+    """Open the service; the app closes it when it shuts down. Raises what `service.open_service` raises."""
+    import torch
+
+    from foretaste.serving.service import open_service
+
+    torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
+    service = open_service(config, source=_features(config))
+    return build_app(service, max_body_bytes=config.serving.max_body_bytes)
+
+
+def _features(config: ServiceConfig) -> ViewSource | None:
+    """The feature store, or None where nothing was ever materialised; its first read imports Feast, which is slow."""
+    from foretaste.signals.store import ONLINE, FeatureStore
+
+    data = config.workspace / "features"
+    return FeatureStore(config.features_repo, data) if (data / ONLINE).is_file() else None

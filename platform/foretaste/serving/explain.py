@@ -1,0 +1,70 @@
+"""Why a title stands on a list, in words that a person can check.
+
+Shapes: N1 rows by catalogue code, G genres, K kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.intents import Intent
+from foretaste.models.intent import IntentPrediction
+
+EXPLORED = "explored"
+POPULAR = "popular this week"
+SEEN = "chosen before"
+NUM_GENRES = 2
+POPULAR_SHARE = 0.05
+
+
+def popular_titles(plays_7d_N1: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say of each title whether it is among the twentieth that was played most in the last seven days; bool[N1]."""
+    num = max(1, round(POPULAR_SHARE * (len(plays_7d_N1) - 1)))
+    least = np.partition(plays_7d_N1[1:], -num)[-num] if len(plays_7d_N1) > num else 0
+    popular_N1 = (plays_7d_N1 >= least) & (plays_7d_N1 > 0)
+    popular_N1[0] = False
+    return popular_N1
+
+
+def reasons(
+    codes: Sequence[int],
+    explored: Sequence[bool],
+    *,
+    prediction: IntentPrediction | None,
+    catalogue: Catalogue,
+    popular_N1: NDArray[np.bool_],
+    seen: NDArray[np.int32],
+) -> list[list[str]]:
+    """Give the reasons of each title, the strongest first; possibly none."""
+    expected = {} if prediction is None else _expected(prediction)
+    known = set(seen.tolist())
+    return [
+        [
+            *([EXPLORED] if by_dice else []),
+            *_matches(code, expected, catalogue),
+            *([SEEN] if code in known else []),
+            *([POPULAR] if popular_N1[code] else []),
+        ]
+        for code, by_dice in zip(codes, explored, strict=True)
+    ]
+
+
+def _expected(prediction: IntentPrediction) -> dict[str, list[int]]:
+    """Classes by head that the first member of a prediction probably wants: more than an even share says."""
+    wanted = {}
+    for head, num in ((Intent.GENRE.value, NUM_GENRES), (Intent.KIND.value, 1)):
+        if head in prediction.intents:
+            share_C = prediction.intents[head][0]
+            best = np.argsort(-share_C, kind="stable")[:num]
+            wanted[head] = [int(c) for c in best if share_C[c] > 1.0 / len(share_C)]
+    return wanted
+
+
+def _matches(code: int, expected: Mapping[str, Sequence[int]], catalogue: Catalogue) -> list[str]:
+    genres = [catalogue.genres[g] for g in expected.get(Intent.GENRE.value, ()) if catalogue.genres_N1G[code, g] > 0]
+    kinds = [catalogue.kinds[k] for k in expected.get(Intent.KIND.value, ()) if catalogue.kind_N1[code] == k]
+    return [f"matches predicted genre {name}" for name in genres] + [f"matches predicted kind {name}" for name in kinds]

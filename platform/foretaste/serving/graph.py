@@ -1,0 +1,48 @@
+"""The service on Ray Serve: `serve run foretaste.serving.graph:build workspace=... features_repo=...`.
+
+Fused: one deployment holds the whole chain, because a hop between deployments costs more than the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+from foretaste.serving.config import ServiceConfig
+
+DEPLOYMENT = "foretaste"
+RETRY_AFTER_SECONDS = 1
+
+
+class Replica:
+    """The service in a replica: opened once, here, so that slow imports are not paid by a request."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = ServiceConfig.model_validate(config)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Open the service and put HTTP in front; called by Serve once the replica is made."""
+        from foretaste.serving.app import open_app
+
+        return open_app(self._config)
+
+
+def build(args: Mapping[str, Any]) -> serve.Application:
+    """Make the application of ServiceConfig's values; paths are made absolute, for replicas run elsewhere."""
+    config = ServiceConfig.model_validate(dict(args))
+    absolute = {"workspace": config.workspace.absolute(), "features_repo": config.features_repo.absolute()}
+    config = config.model_copy(update=absolute)
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        num_replicas=config.serving.num_replicas,
+        max_ongoing_requests=config.serving.max_ongoing_requests,
+        max_queued_requests=config.serving.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_SECONDS),
+        ray_actor_options={"num_cpus": 1},
+    )(serve.ingress()(Replica))
+    application: serve.Application = deployment.bind(config.model_dump(mode="json"))
+    return application

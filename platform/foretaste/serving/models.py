@@ -1,0 +1,110 @@
+"""What a replica answers with: the catalogue, the intent model and the ranker, and that they belong together."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.contracts.histories import Histories
+from foretaste.models.intent import IntentPrediction, build_intent
+from foretaste.models.ranker import build_ranker
+from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle
+from foretaste.ops.files import read_json, read_parquet
+from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.surfaces.prequery import Availability, availability
+
+INTENT = "intent"
+RANKER = "ranker"
+
+_log = logging.getLogger(__name__)
+
+
+class Predictor(Protocol):
+    """The intent model as the chain uses it."""
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict what B members are about to do."""
+        ...
+
+
+class Scorer(Protocol):
+    """The ranker as the chain uses it."""
+
+    def scores(self, features_BCF: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score the candidates of B requests."""
+        ...
+
+
+@dataclass(frozen=True)
+class Models:
+    """A set of models that belong together; without an intent model there is no ranker either."""
+
+    catalogue: Catalogue
+    windows: Availability
+    repeats: bool  # whether members choose a title again; if not, seen titles are not shown
+    intent: Predictor | None = None
+    ranker: Scorer | None = None
+    intent_fingerprint: str | None = None
+    ranker_fingerprint: str | None = None
+
+
+def load_models(registry: Path, prepared: Path) -> Models:
+    """Load the current models; without an intent model only the catalogue, from the prepared tables.
+
+    Raises ValueError where the ranker was trained with another intent model or other columns than there are, or a
+    bundle's files are not those that were filed; FileNotFoundError where there is neither a model nor a catalogue.
+    """
+    intent = _current(registry, INTENT)
+    if intent is None:
+        _log.warning("no intent model in %s: answers come from the popularity list", registry)
+        return _without_models(prepared)
+    titles = read_parquet(intent.path / "titles.parquet")
+    known = catalogue(titles)
+    predictor = build_intent(
+        read_json(intent.path / "config.json"), known, load_file(intent.path / "weights.safetensors")
+    )
+    ranker = _current(registry, RANKER)
+    return Models(
+        catalogue=known,
+        windows=availability(titles, known),
+        repeats=bool(intent.manifest["about"]["prepared"]["repeats"]),
+        intent=predictor,
+        ranker=None if ranker is None else _load_ranker(ranker, intent),
+        intent_fingerprint=intent.fingerprint,
+        ranker_fingerprint=None if ranker is None else ranker.fingerprint,
+    )
+
+
+def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
+    trained_with = ranker.manifest["about"].get("intent_fingerprint")
+    if trained_with != intent.fingerprint:
+        raise ValueError(
+            f"ranker {ranker.version} was trained with intent model {trained_with}, current is {intent.fingerprint}: "
+            "train the ranker, or promote the intent model that belongs to it"
+        )
+    scorer = build_ranker(read_json(ranker.path / "config.json"), load_file(ranker.path / "weights.safetensors"))
+    scorer.check_columns(CANDIDATE_COLUMNS)
+    return scorer
+
+
+def _without_models(prepared: Path) -> Models:
+    if not (prepared / "titles.parquet").is_file():
+        raise FileNotFoundError(f"neither a model nor a catalogue at {prepared}: run `foretaste prepare` first")
+    titles: pa.Table = read_parquet(prepared / "titles.parquet")
+    known = catalogue(titles)
+    manifest = prepared / "manifest.json"
+    repeats = bool(read_json(manifest).get("repeats", True)) if manifest.is_file() else True
+    return Models(catalogue=known, windows=availability(titles, known), repeats=repeats)
+
+
+def _current(registry: Path, name: str) -> Bundle | None:
+    """The current bundle; a name that nothing was ever filed under is no error, a damaged one is."""
+    return fetch_bundle(registry, name) if (registry / name / CURRENT).is_file() else None

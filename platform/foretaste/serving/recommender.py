@@ -1,0 +1,153 @@
+"""The chain of an answer: what is visible, intent, pool, ranker, policy, decision log. Plain Python, no Ray."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+
+from foretaste.contracts.events import actor_id
+from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.wire import PolicyName, RecommendAnswer, RecommendRequest
+from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.session_log import SessionLog, microseconds
+from foretaste.policies.epsilon_greedy import EpsilonGreedy
+from foretaste.policies.slate import dice
+from foretaste.serving.answer import SESSION_LOG, answer
+from foretaste.serving.config import ServingConfig
+from foretaste.serving.models import Models
+from foretaste.serving.problems import RefusedError
+from foretaste.serving.record import record
+from foretaste.serving.slow import SlowViews, Views
+from foretaste.serving.stages import Scored, Seen, score
+from foretaste.serving.watch import Watch
+from foretaste.signals.request import visible_history
+from foretaste.surfaces.prequery import PREQUERY, Surface, blocked
+
+SURFACES: dict[str, Surface] = {PREQUERY.name: PREQUERY}
+
+_log = logging.getLogger(__name__)
+
+
+def fresh_seed() -> int:
+    """Draw a seed from the system: 63 bits, so that it fits the decision log."""
+    return secrets.randbits(63)
+
+
+def decision_name(at: datetime, *, bits: int) -> str:
+    """Name a decision so that names sort by time (the milliseconds come first) and nobody guesses them."""
+    return f"{microseconds(at) // 1000:012x}{bits:020x}"
+
+
+class Recommender:
+    """Answers requests one at a time, in the thread that calls it."""
+
+    def __init__(
+        self,
+        models: Models,
+        views: SlowViews,
+        sessions: SessionLog,
+        decisions: DecisionLog,
+        config: ServingConfig,
+        *,
+        rule: SessionRule,
+        clock: Callable[[], datetime],
+        timer: Callable[[], float],
+        seeds: Callable[[], int] = fresh_seed,
+    ) -> None:
+        self.models = models
+        self._views = views
+        self._sessions = sessions
+        self._decisions = decisions
+        self._config = config
+        self._rule = rule
+        self._clock = clock
+        self._timer = timer
+        self._seeds = seeds
+        self._policies = {
+            PolicyName.GREEDY: EpsilonGreedy(0.0),
+            PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
+        }
+
+    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+        """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not."""
+        surface = SURFACES.get(request.surface)
+        if surface is None:
+            raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
+        watch, at, seed = Watch(self._timer), self._clock(), self._seeds()
+        seen = self._see(request, at)
+        watch.lap(SESSION_LOG, num_in=seen.mark, num_out=len(seen.rows))
+        views = self._views.read(request.member_id, asof=seen.asof_us)
+        watch.lap("features", num_in=1, num_out=1 + len(self.models.catalogue))
+        scored = self._score(request, seen, views, surface, watch)
+        policy = self._policies[request.policy or self._config.policy]
+        slate = policy.choose(scored.scores_C, k=request.k, rng=dice(seed))
+        watch.lap("policy", num_in=len(scored.codes_C), num_out=len(slate))
+        decision_id = None
+        if not request.dry_run:
+            decision_id = decision_name(at, bits=secrets.randbits(80))
+            row = record(
+                decision_id,
+                request,
+                seen,
+                views,
+                scored,
+                slate,
+                policy=policy,
+                seed=seed,
+                models=self.models,
+                laps=watch.laps,
+            )
+            decision_id = self._logged(row)
+        return answer(
+            decision_id,
+            request,
+            seen,
+            views,
+            scored,
+            slate,
+            policy=policy,
+            catalogue=self.models.catalogue,
+            watch=watch,
+        )
+
+    def _see(self, request: RecommendRequest, at: datetime) -> Seen:
+        actor, asof = actor_id(request.member_id, request.session_id), microseconds(at)
+        try:
+            rows, mark = self._sessions.read(actor, limit=self._config.session_log.read_events, before_us=asof)
+            failed = False
+        except Exception:  # a locked or broken log must not stop the answers
+            _log.exception("the session log could not be read; answering as if nothing had happened")
+            rows, mark, failed = [], 0, True
+        history = visible_history(rows, asof=asof, catalogue=self.models.catalogue, rule=self._rule)
+        return Seen(actor, asof, history, rows, mark, failed)
+
+    def _score(self, request: RecommendRequest, seen: Seen, views: Views, surface: Surface, watch: Watch) -> Scored:
+        blocked_N1 = blocked(
+            seen.history,
+            asof=seen.asof_us,
+            catalogue=self.models.catalogue,
+            windows=self.models.windows,
+            exclude=self.models.catalogue.codes(list(request.exclude_ids)).tolist(),
+            repeats=self.models.repeats,
+            rule=self._rule,
+        )
+        return score(
+            seen,
+            views,
+            self.models,
+            blocked_N1,
+            pool_size=surface.pool_size,
+            budget_ms=self._config.budget_ms,
+            watch=watch,
+        )
+
+    def _logged(self, row: dict[str, object]) -> str | None:
+        """Log a decision; where that fails the answer goes out without a name, so that nobody refers to it."""
+        try:
+            self._decisions.append(row)
+        except OSError:
+            _log.exception("a decision could not be logged; its answer has no decision_id")
+            return None
+        return str(row["decision_id"])

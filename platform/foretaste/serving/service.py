@@ -1,0 +1,113 @@
+"""One replica's worth of service: the chain, the intake, the logs, and what keeps them in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from foretaste.contracts.wire import EventsAnswer, EventsRequest, RecommendAnswer, RecommendRequest
+from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.session_log import SessionLog
+from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.serving.config import ServiceConfig
+from foretaste.serving.intake import Intake
+from foretaste.serving.models import load_models
+from foretaste.serving.recommender import Recommender
+from foretaste.serving.record import readable
+from foretaste.serving.slow import SlowViews, ViewSource
+
+EXPIRE_EVERY = timedelta(hours=1)
+
+
+def utc_now() -> datetime:
+    """The clock of a process that serves."""
+    return datetime.now(UTC)
+
+
+class Service:
+    """What the app asks: see `ingress.Answers`."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        intake: Intake,
+        views: SlowViews,
+        sessions: SessionLog,
+        decisions: DecisionLog,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._recommender = recommender
+        self._intake = intake
+        self._views = views
+        self._sessions = sessions
+        self._decisions = decisions
+        self._clock = clock
+        self._expired_at: datetime | None = None
+
+    def accept(self, request: EventsRequest) -> EventsAnswer:
+        """Store events."""
+        return self._intake.accept(request.events)
+
+    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+        """Answer a request."""
+        return self._recommender.recommend(request)
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """Read a logged decision."""
+        row = self._decisions.get(decision_id)
+        return None if row is None else readable(row)
+
+    def ready(self) -> dict[str, Any]:
+        """Say what is served; without models it is ready all the same and says that it is degraded."""
+        models = self._recommender.models
+        found = {"intent": models.intent_fingerprint, "ranker": models.ranker_fingerprint}
+        return {
+            "ready": True,
+            "models": found,
+            "num_titles": len(models.catalogue),
+            "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None],
+        }
+
+    def housekeep(self) -> None:
+        """Refresh the title features, roll old decisions, expire old events; each when it is due."""
+        self._views.refresh_if_due()
+        self._decisions.roll_if_due()
+        now = self._clock()
+        if self._expired_at is None or now - self._expired_at >= EXPIRE_EVERY:
+            self._expired_at = now
+            self._sessions.expire(now=now)
+
+    def close(self) -> None:
+        """Roll the decisions and close the logs."""
+        self._decisions.close()
+        self._sessions.close()
+
+
+def open_service(
+    config: ServiceConfig,
+    *,
+    source: ViewSource | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    timer: Callable[[], float] = time.perf_counter,
+) -> Service:
+    """Open everything a replica needs under the workspace; `source` gives the slow views.
+
+    Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
+    """
+    serving, folder = config.serving, config.workspace
+    models = load_models(folder / "registry", folder / "prepared")
+    views = SlowViews(
+        source,
+        models.catalogue,
+        stale_hours=serving.stale_hours,
+        refresh_seconds=serving.title_refresh_seconds,
+        clock=clock,
+    )
+    sessions = SqliteSessionLog(folder / "serving" / "sessions.db", serving.session_log)
+    decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
+    recommender = Recommender(models, views, sessions, decisions, serving, rule=config.rule, clock=clock, timer=timer)
+    intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock)
+    return Service(recommender, intake, views, sessions, decisions, clock=clock)

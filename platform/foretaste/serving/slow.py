@@ -1,0 +1,125 @@
+"""Slow views in the request: title features as one matrix that is read again now and then, member features a row.
+
+Shapes: B members, N1 rows by catalogue code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.feedback.session_log import microseconds
+from foretaste.signals.views import ABSENT, MemberView, TitleView, Vocabulary
+
+MEMBERS = "member_features"
+TITLES = "title_features"
+
+_log = logging.getLogger(__name__)
+
+
+class ViewSource(Protocol):
+    """Where slow views come from; `signals.store.FeatureStore` is one."""
+
+    def check(self, catalogue: Catalogue) -> None:
+        """Raise ValueError where the views are not of the catalogue's genres and kinds."""
+        ...
+
+    def members(self, ids: Sequence[str | None], at: int) -> MemberView:
+        """Read member features as they are seen at `at` (microseconds); a guest is None."""
+        ...
+
+    def titles(self, catalogue: Catalogue, at: int) -> TitleView:
+        """Read title features as they are seen at `at` (microseconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The slow views of one request."""
+
+    members: MemberView
+    titles: TitleView
+    stale: tuple[str, ...]  # inputs that failed, are absent or are too old
+    failed: bool  # whether zeros stand in for something that could not be read
+
+
+class SlowViews:
+    """Reads slow views and never fails: zeros and a name in `stale` stand for what could not be read."""
+
+    def __init__(
+        self,
+        source: ViewSource | None,
+        catalogue: Catalogue,
+        *,
+        stale_hours: float,
+        refresh_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Read the title features. Raises ValueError where the source has views of another catalogue."""
+        self._source = source
+        self._catalogue = catalogue
+        self._stale_us = stale_hours * 3.6e9
+        self._refresh = timedelta(seconds=refresh_seconds)
+        self._clock = clock
+        self._titles = TitleView.absent(catalogue)
+        self._failed = source is None
+        self._mismatched = False
+        self._read_at = clock()
+        if source is not None:
+            source.check(catalogue)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the title features again; when that fails, those of before stay and are called stale."""
+        self._read_at = self._clock()
+        if self._source is None:
+            return
+        try:
+            self._source.check(self._catalogue)
+        except Exception:  # columns in another order would be read as something that they are not
+            self._mismatched = self._failed = True
+            _log.exception("the slow views are no longer those of the catalogue; zeros stand in for members")
+            return
+        self._mismatched = False
+        try:
+            self._titles = self._source.titles(self._catalogue, microseconds(self._read_at))
+            self._failed = False
+        except Exception:  # a broken store must not stop the answers
+            self._failed = True
+            _log.exception("title features could not be read; those of before stay")
+
+    def refresh_if_due(self) -> None:
+        """Refresh where the matrix is older than `refresh_seconds`."""
+        if self._clock() - self._read_at >= self._refresh:
+            self.refresh()
+
+    def read(self, member_id: str | None, *, asof: int) -> Views:
+        """Read the member's row beside the matrix, and say what of it is stale as of `asof` (microseconds)."""
+        members = self._members(member_id, asof)
+        failed = members is None
+        if members is None:
+            members = Vocabulary(self._catalogue.genres, self._catalogue.kinds).absent(1)
+        titles = self._titles
+        stale = []
+        if failed or self._old(int(members.asof_ms_B[0]), asof):
+            stale.append(MEMBERS)
+        if self._failed or titles.newest_ms == ABSENT or self._old(titles.newest_ms, asof):
+            stale.append(TITLES)
+        return Views(members, titles, tuple(stale), failed or titles.newest_ms == ABSENT)
+
+    def _members(self, member_id: str | None, asof: int) -> MemberView | None:
+        if self._source is None or self._mismatched:
+            return None
+        try:
+            return self._source.members([member_id], asof)
+        except Exception:  # a broken store must not stop the answers
+            _log.exception("member features of one request could not be read; zeros stand in")
+            return None
+
+    def _old(self, asof_ms: int, asof: int) -> bool:
+        """A view that is absent because nothing is known of the member is not old."""
+        return asof_ms != ABSENT and asof - asof_ms * 1000 > self._stale_us

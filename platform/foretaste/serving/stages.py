@@ -1,0 +1,140 @@
+"""The stages of an answer up to the scores: each gives what the next one needs, or the reason why it cannot.
+
+Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.histories import Histories
+from foretaste.models.intent import IntentPrediction
+from foretaste.serving.fallback import popularity
+from foretaste.serving.models import Models
+from foretaste.serving.slow import Views
+from foretaste.serving.watch import Watch
+from foretaste.signals.candidates import candidate_features
+from foretaste.surfaces.prequery import pool
+
+POPULAR = "popular"
+INTENT = "intent"
+RANKER = "ranker"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is visible of an actor."""
+
+    actor_id: str
+    asof_us: int
+    history: Histories  # one
+    rows: Sequence[dict[str, Any]]  # of the session log, in order of (at, event_id)
+    mark: int
+    failed: bool  # whether the log could not be read
+
+    @property
+    def asof_B(self) -> NDArray[np.int64]:
+        """The as-of time as models take it."""
+        return np.array([self.asof_us], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The pool with its scores, best first."""
+
+    codes_C: NDArray[np.int32]
+    scores_C: NDArray[np.float64]
+    source: str  # what the scores are of
+    prediction: IntentPrediction | None
+    fallback: Fallback | None
+
+
+def score(
+    seen: Seen,
+    views: Views,
+    models: Models,
+    blocked_N1: NDArray[np.bool_],
+    *,
+    pool_size: int,
+    budget_ms: float,
+    watch: Watch,
+) -> Scored:
+    """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
+    num = len(models.catalogue)
+    prediction, why = _predict(seen, models, late=watch.elapsed_ms > budget_ms)
+    watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
+    scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
+    codes_C = pool(scores_N, blocked_N1, size=pool_size)
+    watch.lap("pool", num_in=num, num_out=len(codes_C))
+    own_C = scores_N[codes_C - 1].astype(np.float64)
+    if prediction is None:
+        return Scored(codes_C, own_C, POPULAR, None, why)
+    if len(codes_C) == 0:
+        return Scored(codes_C, own_C, INTENT, prediction, None)
+    ranked_C, why = _rank(seen, views, models, prediction, codes_C, late=watch.elapsed_ms > budget_ms)
+    watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked_C is not None else 0)
+    if ranked_C is None:
+        return Scored(codes_C, own_C, INTENT, prediction, why)
+    order_C = np.argsort(-ranked_C, kind="stable")
+    why = Fallback.FEATURES_FAILED if views.failed or seen.failed else None
+    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why)
+
+
+def _predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
+    if models.intent is None:
+        return None, Fallback.NO_MODEL
+    if late:
+        return None, Fallback.INTENT_LATE
+    try:
+        prediction = models.intent.predict(seen.history, seen.asof_B)
+        _finite(prediction.scores_BN, "intent scores")
+    except Exception:  # whatever it is, the member still gets a list, and the answer says why it is another one
+        _log.exception("the intent model failed; answering by popularity")
+        return None, Fallback.INTENT_FAILED
+    return prediction, None
+
+
+def _rank(
+    seen: Seen,
+    views: Views,
+    models: Models,
+    prediction: IntentPrediction,
+    codes_C: NDArray[np.int32],
+    *,
+    late: bool,
+) -> tuple[NDArray[np.float64] | None, Fallback | None]:
+    if models.ranker is None:
+        return None, Fallback.NO_MODEL
+    if late:
+        return None, Fallback.RANKER_LATE
+    try:
+        features_BCF = candidate_features(
+            seen.history,
+            seen.asof_B,
+            codes_C[None, :],
+            prediction.scores_BN,
+            prediction.intents,
+            models.catalogue,
+            views.members,
+            views.titles,
+        )
+        ranked_C = models.ranker.scores(features_BCF)[0]
+        _finite(ranked_C, "ranker scores")
+    except Exception:  # see above
+        _log.exception("the ranker failed; answering by the intent model")
+        return None, Fallback.RANKER_FAILED
+    return ranked_C, None
+
+
+def _finite(scores: NDArray[np.floating[Any]], what: str) -> None:
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{what} are not finite")

@@ -1,0 +1,93 @@
+"""What is loaded belongs together, or nothing is served."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foretaste.contracts.catalogue import catalogue
+from foretaste.ops.bundles import promote
+from foretaste.ops.files import write_json
+from foretaste.serving.models import load_models
+from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.testing.builders import interactions_table, prepared_folder
+from foretaste.testing.bundles import file_intent, file_ranker
+from foretaste.testing.fakes import NOW, two_genre_titles
+
+TITLES = two_genre_titles()
+
+
+def file_pair(registry: Path) -> tuple[str, str]:
+    """File an intent model and its ranker; their fingerprints."""
+    intent = file_intent(registry, TITLES, at=NOW).fingerprint
+    return intent, file_ranker(registry, intent=intent, at=NOW).fingerprint
+
+
+def test_models_that_belong_together_are_loaded(tmp_path: Path) -> None:
+    intent = file_intent(tmp_path, TITLES, at=NOW, repeats=False).fingerprint
+    ranker = file_ranker(tmp_path, intent=intent, at=NOW).fingerprint
+    models = load_models(tmp_path, tmp_path / "prepared")
+    assert (models.intent_fingerprint, models.ranker_fingerprint) == (intent, ranker)
+    assert models.repeats is False
+    assert models.catalogue.fingerprint == catalogue(TITLES).fingerprint
+    assert len(models.windows.from_N1) == len(models.catalogue) + 1
+    assert models.ranker is not None
+    scores = models.ranker.scores(np.zeros((1, 3, len(CANDIDATE_COLUMNS)), dtype=np.float32))
+    assert scores.shape == (1, 3)
+
+
+def test_a_ranker_of_another_intent_model_is_refused(tmp_path: Path) -> None:
+    old, _ = file_pair(tmp_path)
+    new = file_intent(tmp_path, TITLES, seed=1, at=NOW + timedelta(seconds=1)).fingerprint
+    with pytest.raises(ValueError, match=f"trained with intent model {old}, current is {new}"):
+        load_models(tmp_path, tmp_path / "prepared")
+    promote(tmp_path, "intent", f"{NOW:%Y%m%dT%H%M%S}-{old}")
+    assert load_models(tmp_path, tmp_path / "prepared").intent_fingerprint == old
+
+
+def test_a_ranker_that_does_not_say_its_intent_model_is_refused(tmp_path: Path) -> None:
+    file_intent(tmp_path, TITLES, at=NOW)
+    file_ranker(tmp_path, intent=None, at=NOW)
+    with pytest.raises(ValueError, match="trained with intent model None"):
+        load_models(tmp_path, tmp_path / "prepared")
+
+
+def test_a_ranker_of_other_columns_is_refused(tmp_path: Path) -> None:
+    intent = file_intent(tmp_path, TITLES, at=NOW).fingerprint
+    file_ranker(tmp_path, intent=intent, at=NOW, columns=(*CANDIDATE_COLUMNS[1:], "moon"))
+    with pytest.raises(ValueError, match="moon"):
+        load_models(tmp_path, tmp_path / "prepared")
+
+
+def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:
+    weights = file_intent(tmp_path, TITLES, at=NOW).path / "weights.safetensors"
+    body = bytearray(weights.read_bytes())
+    body[-1] ^= 1
+    weights.write_bytes(bytes(body))
+    with pytest.raises(ValueError, match="fingerprint"):
+        load_models(tmp_path, tmp_path / "prepared")
+
+
+def test_a_pointer_to_nothing_is_refused(tmp_path: Path) -> None:
+    write_json({"version": "gone"}, tmp_path / "intent" / "current.json")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        load_models(tmp_path, tmp_path / "prepared")
+
+
+def test_without_models_the_prepared_catalogue_is_served(tmp_path: Path) -> None:
+    rows: list[Any] = [("m1", 0.0, "t00"), ("m1", 1.0, "t00")]
+    prepared = prepared_folder(tmp_path / "prepared", interactions_table(rows), TITLES)
+    models = load_models(tmp_path / "registry", prepared)
+    assert models.intent is None
+    assert models.ranker is None
+    assert models.repeats is True
+    assert len(models.catalogue) == 40
+
+
+def test_without_models_and_catalogue_nothing_is_served(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="foretaste prepare"):
+        load_models(tmp_path / "registry", tmp_path / "prepared")
