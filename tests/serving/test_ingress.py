@@ -212,6 +212,18 @@ def test_the_request_id_is_echoed_or_made(service: Noting) -> None:
         assert answer.headers["x-request-id"] not in (bad, "")
 
 
+def test_behind_a_proxy_that_echoes_the_request_id_the_app_does_not(service: Noting) -> None:
+    async def ask() -> httpx.Response:
+        app = build_app(service, max_body_bytes=MAX_BODY, echo_request_id=False)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/v1/recommend", json={}, headers={"x-request-id": "abc-1"})
+
+    answer = asyncio.run(ask())
+    assert "x-request-id" not in answer.headers
+    assert answer.json()["request_id"] == "abc-1"
+
+
 def test_health_says_live_and_ready(service: Noting) -> None:
     assert call(service, "GET", "/health/live").status_code == 200
     assert call(service, "GET", "/health/ready").status_code == 200

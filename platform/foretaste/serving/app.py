@@ -9,7 +9,7 @@ from foretaste.serving.ingress import build_app
 from foretaste.serving.slow import ViewSource
 
 
-def open_app(config: ServiceConfig) -> FastAPI:
+def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     """Open the service; the app closes it when it shuts down. Raises what `service.open_service` raises."""
     import torch
 
@@ -17,7 +17,7 @@ def open_app(config: ServiceConfig) -> FastAPI:
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
     service = open_service(config, source=_features(config))
-    return build_app(service, max_body_bytes=config.serving.max_body_bytes)
+    return build_app(service, max_body_bytes=config.serving.max_body_bytes, echo_request_id=echo_request_id)
 
 
 def _features(config: ServiceConfig) -> ViewSource | None:

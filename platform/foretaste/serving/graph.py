@@ -28,7 +28,7 @@ class Replica:
         """Open the service and put HTTP in front; called by Serve once the replica is made."""
         from foretaste.serving.app import open_app
 
-        return open_app(self._config)
+        return open_app(self._config, echo_request_id=False)
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:

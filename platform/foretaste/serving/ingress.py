@@ -17,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretaste.contracts.wire import EventsAnswer, EventsRequest, Problem, RecommendAnswer, RecommendRequest
-from foretaste.serving.problems import MEDIA_TYPE, REQUEST_ID, install
+from foretaste.serving.problems import ECHO_KEY, MEDIA_TYPE, REQUEST_ID, REQUEST_ID_KEY, install
 
 HOUSEKEEPING_SECONDS = 20.0
 
@@ -61,8 +61,11 @@ class Answers(Protocol):
         ...
 
 
-def build_app(service: Answers, *, max_body_bytes: int) -> FastAPI:
-    """Make the app around a service, which it closes when it shuts down."""
+def build_app(service: Answers, *, max_body_bytes: int, echo_request_id: bool = True) -> FastAPI:
+    """Make the app around a service, which it closes when it shuts down.
+
+    Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +82,7 @@ def build_app(service: Answers, *, max_body_bytes: int) -> FastAPI:
     app.include_router(router)
     _add_health(app, service)
     install(app)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
 
@@ -117,10 +120,11 @@ def _add_health(app: FastAPI, service: Answers) -> None:
 
 
 class RequestId:
-    """Echo X-Request-ID, or make one where there is none that can be echoed."""
+    """Name each request by its X-Request-ID, or make one where there is none that can be echoed; echo it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, echo: bool) -> None:
         self._app = app
+        self._echo = echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wrap one request."""
@@ -128,8 +132,11 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         wanted = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        if not self._echo:
+            await self._app({**scope, REQUEST_ID_KEY: wanted}, receive, send)
+            return
         request_id = wanted if re.fullmatch(r"[\x21-\x7e]{1,128}", wanted) else uuid.uuid4().hex
-        scope["request_id"] = request_id
+        scope[REQUEST_ID_KEY], scope[ECHO_KEY] = request_id, True
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

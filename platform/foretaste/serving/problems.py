@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from foretaste.contracts.wire import FieldProblem, Problem
 
 REQUEST_ID = "X-Request-ID"
+REQUEST_ID_KEY, ECHO_KEY = "foretaste.request_id", "foretaste.echo_request_id"
+"""Keys of the request's scope."""
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 
@@ -33,7 +35,7 @@ def problem(
     request: Request, status: int, detail: str, *, errors: Sequence[FieldProblem] = (), headers: Any = None
 ) -> Response:
     """Make the answer of a request that failed."""
-    request_id = request.scope.get("request_id", "")
+    request_id = str(request.scope.get(REQUEST_ID_KEY, ""))
     body = Problem(
         title=http.HTTPStatus(status).phrase,
         status=status,
@@ -41,7 +43,9 @@ def problem(
         request_id=request_id,
         errors=list(errors)[:MAX_ERRORS],
     )
-    both = {**(headers or {}), REQUEST_ID: request_id}  # outside the middleware that sets it when a handler raised
+    both = dict(headers or {})
+    if request.scope.get(ECHO_KEY):
+        both[REQUEST_ID] = request_id  # after an unexpected error nothing else sets it
     return Response(body.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=both)
 
 
@@ -79,5 +83,5 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    _log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
+    _log.error("request %s failed", request.scope.get(REQUEST_ID_KEY), exc_info=error)
     return problem(request, 500, "the request failed; the log of the service has the reason under request_id")
