@@ -40,6 +40,7 @@ class Bench:
             catalogue=self.catalogue,
             windows=availability(titles, self.catalogue),
             repeats=True,
+            rule=SessionRule(),
             intent=self.intent,
             ranker=self.ranker,
             intent_fingerprint="intent-1",
@@ -62,7 +63,6 @@ class Bench:
             sessions or self.sessions,
             self.decisions,
             self.config,
-            rule=SessionRule(),
             clock=self.clock,
             timer=self.clock.timer,
         )

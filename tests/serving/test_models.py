@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from foretaste.contracts.catalogue import catalogue
+from foretaste.contracts.sessions import SessionRule
 from foretaste.ops.bundles import promote
-from foretaste.ops.files import write_json
+from foretaste.ops.files import read_json, write_json
 from foretaste.serving.models import load_models
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.testing.builders import interactions_table, prepared_folder
@@ -86,6 +87,15 @@ def test_without_models_the_prepared_catalogue_is_served(tmp_path: Path) -> None
     assert models.ranker is None
     assert models.repeats is True
     assert len(models.catalogue) == 40
+
+
+def test_sessions_end_as_they_did_in_the_prepared_data(tmp_path: Path) -> None:
+    prepared = prepared_folder(tmp_path / "prepared", interactions_table([("m1", 0.0, "t00")]), TITLES)
+    asked = SessionRule(gap_minutes=7)
+    assert load_models(tmp_path / "registry", prepared, rule=asked).rule == asked
+    manifest = read_json(prepared / "manifest.json")
+    write_json(manifest | {"config": {"rule": {"gap_minutes": 9.0, "native": False}}}, prepared / "manifest.json")
+    assert load_models(tmp_path / "registry", prepared, rule=asked).rule == SessionRule(gap_minutes=9, native=False)
 
 
 def test_without_models_and_catalogue_nothing_is_served(tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ class ServiceConfig(Frozen):
 
     workspace: Path = Field(description="folder of the tables and models; absolute, replicas run elsewhere")
     features_repo: Path = Field(description="folder of the Feast definitions; absolute")
-    rule: SessionRule = Field(SessionRule(), description="when a session ends, as it was when the models were trained")
+    rule: SessionRule | None = Field(None, description="when a session ends, where the prepared data does not say")
     serving: ServingConfig = ServingConfig()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentPrediction, build_intent
 from foretaste.models.ranker import build_ranker
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle
@@ -50,32 +52,36 @@ class Models:
     catalogue: Catalogue
     windows: Availability
     repeats: bool  # whether members choose a title again; if not, seen titles are not shown
+    rule: SessionRule  # when a session ended in the data of the models
     intent: Predictor | None = None
     ranker: Scorer | None = None
     intent_fingerprint: str | None = None
     ranker_fingerprint: str | None = None
 
 
-def load_models(registry: Path, prepared: Path) -> Models:
+def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None) -> Models:
     """Load the current models; without an intent model only the catalogue, from the prepared tables.
 
+    `rule` counts where the prepared data does not say by which rule its sessions were made.
     Raises ValueError where the ranker was trained with another intent model or other columns than there are, or a
     bundle's files are not those that were filed; FileNotFoundError where there is neither a model nor a catalogue.
     """
     intent = _current(registry, INTENT)
     if intent is None:
         _log.warning("no intent model in %s: answers come from the popularity list", registry)
-        return _without_models(prepared)
+        return _without_models(prepared, rule)
     titles = read_parquet(intent.path / "titles.parquet")
     known = catalogue(titles)
     predictor = build_intent(
         read_json(intent.path / "config.json"), known, load_file(intent.path / "weights.safetensors")
     )
     ranker = _current(registry, RANKER)
+    about = intent.manifest["about"]["prepared"]
     return Models(
         catalogue=known,
         windows=availability(titles, known),
-        repeats=bool(intent.manifest["about"]["prepared"]["repeats"]),
+        repeats=bool(about["repeats"]),
+        rule=_rule(about, rule),
         intent=predictor,
         ranker=None if ranker is None else _load_ranker(ranker, intent),
         intent_fingerprint=intent.fingerprint,
@@ -95,14 +101,21 @@ def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
     return scorer
 
 
-def _without_models(prepared: Path) -> Models:
+def _without_models(prepared: Path, rule: SessionRule | None) -> Models:
     if not (prepared / "titles.parquet").is_file():
         raise FileNotFoundError(f"neither a model nor a catalogue at {prepared}: run `foretaste prepare` first")
     titles: pa.Table = read_parquet(prepared / "titles.parquet")
     known = catalogue(titles)
     manifest = prepared / "manifest.json"
-    repeats = bool(read_json(manifest).get("repeats", True)) if manifest.is_file() else True
-    return Models(catalogue=known, windows=availability(titles, known), repeats=repeats)
+    about = read_json(manifest) if manifest.is_file() else {}
+    repeats = bool(about.get("repeats", True))
+    return Models(catalogue=known, windows=availability(titles, known), repeats=repeats, rule=_rule(about, rule))
+
+
+def _rule(about: Mapping[str, Any], otherwise: SessionRule | None) -> SessionRule:
+    """The rule in the manifest of prepared data: the request has to see the sessions that training saw."""
+    said = about.get("config", {}).get("rule")
+    return SessionRule(**said) if said is not None else otherwise or SessionRule()
 
 
 def _current(registry: Path, name: str) -> Bundle | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from foretaste.contracts.events import actor_id
-from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import PolicyName, RecommendAnswer, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import SessionLog, microseconds
@@ -51,7 +50,6 @@ class Recommender:
         decisions: DecisionLog,
         config: ServingConfig,
         *,
-        rule: SessionRule,
         clock: Callable[[], datetime],
         timer: Callable[[], float],
         seeds: Callable[[], int] = fresh_seed,
@@ -61,7 +59,6 @@ class Recommender:
         self._sessions = sessions
         self._decisions = decisions
         self._config = config
-        self._rule = rule
         self._clock = clock
         self._timer = timer
         self._seeds = seeds
@@ -120,7 +117,7 @@ class Recommender:
         except Exception:  # a locked or broken log must not stop the answers
             _log.exception("the session log could not be read; answering as if nothing had happened")
             rows, mark, failed = [], 0, True
-        history = visible_history(rows, asof=asof, catalogue=self.models.catalogue, rule=self._rule)
+        history = visible_history(rows, asof=asof, catalogue=self.models.catalogue, rule=self.models.rule)
         return Seen(actor, asof, history, rows, mark, failed)
 
     def _score(self, request: RecommendRequest, seen: Seen, views: Views, surface: Surface, watch: Watch) -> Scored:
@@ -131,7 +128,7 @@ class Recommender:
             windows=self.models.windows,
             exclude=self.models.catalogue.codes(list(request.exclude_ids)).tolist(),
             repeats=self.models.repeats,
-            rule=self._rule,
+            rule=self.models.rule,
         )
         return score(
             seen,

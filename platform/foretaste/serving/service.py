@@ -98,7 +98,7 @@ def open_service(
     Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
     """
     serving, folder = config.serving, config.workspace
-    models = load_models(folder / "registry", folder / "prepared")
+    models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
     views = SlowViews(
         source,
         models.catalogue,
@@ -108,6 +108,6 @@ def open_service(
     )
     sessions = SqliteSessionLog(folder / "serving" / "sessions.db", serving.session_log)
     decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
-    recommender = Recommender(models, views, sessions, decisions, serving, rule=config.rule, clock=clock, timer=timer)
+    recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer)
     intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock)
     return Service(recommender, intake, views, sessions, decisions, clock=clock)

@@ -126,6 +126,7 @@ def _rank(
             models.catalogue,
             views.members,
             views.titles,
+            rule=models.rule,
         )
         ranked_C = models.ranker.scores(features_BCF)[0]
         _finite(ranked_C, "ranker scores")
