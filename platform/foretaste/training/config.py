@@ -18,18 +18,18 @@ class TrainingConfig(Frozen):
     refit: bool = Field(
         False, description="whether to train once more, on training and validation rows, for the best number of epochs"
     )
-    epochs: int = Field(12, ge=1, description="passes over the training rows at most; the learning rate ends there")
+    epochs: int = Field(10, ge=1, description="passes over the training rows at most; the learning rate ends there")
     patience: int = Field(3, ge=1, description="epochs without a better validation value after which training ends")
     select_by: Literal["ndcg", "loss"] = Field("ndcg", description="validation value that chooses the best epoch")
     validation_cases: int = Field(2_000, ge=1, description="cases, drawn by the seed, that are scored every epoch")
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="predictions (ranker: cases) a step, all workers together; by default a 200th of an epoch, within "
+        description="predictions (ranker: cases) a step, all workers together; by default a 400th of an epoch, within "
         "256 to 8192",
     )
     micro_batch_tokens: int = Field(8_192, ge=1, description="tokens encoded at once; bounds a worker's memory")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(5e-3, gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
@@ -47,7 +47,7 @@ class RankerTrainingConfig(TrainingConfig):
 
     epochs: int = Field(30, ge=1, description="passes over the cases at most; the learning rate ends there")
     patience: int = Field(6, ge=1, description="epochs without a better validation value after which training ends")
-    batch_size: int | None = Field(256, ge=1, description="cases a step, all workers together; null: a 200th")
+    batch_size: int | None = Field(256, ge=1, description="cases a step, all workers together; null: a 400th")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 

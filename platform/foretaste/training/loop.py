@@ -122,7 +122,7 @@ def train(
 
 
 def _steps(predictions: float, config: TrainingConfig) -> int:
-    size = config.batch_size or min(8_192, max(256, predictions // 200))
+    size = config.batch_size or min(8_192, max(256, predictions // 400))
     return max(1, math.ceil(predictions / size))
 
 
