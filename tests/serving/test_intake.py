@@ -62,6 +62,21 @@ def test_what_is_no_event_is_rejected(bench: Any, raw: Any) -> None:
     assert (answer.accepted, [r.code for r in answer.rejected]) == (0, ["invalid"])
 
 
+def test_properties_nested_without_end_are_rejected(bench: Any) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = {"a": deep}
+    answer = bench.intake.accept([GOOD | {"at": 1_767_323_045_000, "properties": deep}])
+    (rejected,) = answer.rejected
+    assert (answer.accepted, rejected.code) == (0, "invalid")
+    assert "properties" in rejected.message
+
+
+def test_a_rejection_does_not_repeat_a_key_as_long_as_the_body(bench: Any) -> None:
+    (rejected,) = bench.intake.accept([GOOD | {"at": 1_767_323_045_000, "x" * 100_000: 1}]).rejected
+    assert len(rejected.message) <= 500
+
+
 def test_a_guest_cannot_be_named_as_a_member(bench: Any) -> None:
     bench.act("play", "t00", member_id=None)
     answer = bench.intake.accept([GOOD | {"member_id": "guest:s1", "at": 1_767_323_045_000}])

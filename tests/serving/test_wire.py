@@ -103,6 +103,7 @@ def test_every_time_survives_the_wire(at: datetime) -> None:
         ({"played_fraction": 1.01}, "played_fraction"),
         ({"played_fraction": float("inf")}, "played_fraction"),
         ({"properties": []}, "properties"),
+        ({"properties": {"a": "x" * 5_000}}, "properties"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -117,7 +118,6 @@ def test_an_event_with_a_bad_field_is_refused_by_that_field(change: dict[str, An
     [
         ({"member_id": None}, "missing_actor"),
         ({"title_id": None}, "missing_title"),
-        ({"properties": {"a": "x" * 5_000}}, "properties"),
     ],
 )
 def test_an_event_that_does_not_hold_together_is_refused(change: dict[str, Any], code: str) -> None:

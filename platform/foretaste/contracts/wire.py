@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -28,7 +28,7 @@ from foretaste.contracts.events import GUEST, NEEDS_TITLE, Action
 
 MAX_EVENTS = 1_000
 MAX_EXCLUDED = 1_000
-MAX_PROPERTIES_CHARACTERS = 4_096
+MAX_PROPERTIES_BYTES = 4_096
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,6 +82,16 @@ def _no_guest(member_id: str) -> str:
     return member_id
 
 
+def _small(properties: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(orjson.dumps(properties))
+    except TypeError as error:  # of orjson, also for what is nested too deep
+        raise PydanticCustomError("properties", "cannot be written as JSON") from error
+    if size > MAX_PROPERTIES_BYTES:
+        raise PydanticCustomError("properties", "has more than 4096 bytes as JSON")
+    return properties
+
+
 MemberId = Annotated[Id, AfterValidator(_no_guest)]
 Scalar = str | StrictInt | StrictBool | Annotated[float, Field(strict=True, allow_inf_nan=False)] | None
 
@@ -109,7 +119,9 @@ class Event(Wire):
     device: Id | None = None
     country: Id | None = None
     decision_id: Id | None = Field(None, description="the decision whose list caused the event")
-    properties: dict[str, Any] | None = Field(None, description="anything else, at most 4,096 characters as JSON")
+    properties: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(
+        None, description="anything else, at most 4,096 bytes as JSON"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -117,8 +129,6 @@ class Event(Wire):
             raise PydanticCustomError("missing_actor", "needs member_id or session_id")
         if self.action in NEEDS_TITLE and self.title_id is None:
             raise PydanticCustomError("missing_title", "title_id is needed for {action}", {"action": self.action.value})
-        if self.properties is not None and len(json.dumps(self.properties)) > MAX_PROPERTIES_CHARACTERS:
-            raise PydanticCustomError("properties", "properties has more than 4096 characters as JSON")
         return self
 
 
@@ -224,7 +234,7 @@ class RecommendAnswer(Wire):
     decision_id: str | None = Field(description="null where nothing was logged: a dry run, or a log that failed")
     items: list[Item]
     intent: dict[str, dict[str, float]] | None = Field(
-        description="probability of each class by head (action, genre, kind, recency); `attention` is each head's weight"
+        description="probability of each class by head (action, genre, kind, recency); `attention`: weight of each head"
     )
     policy: PolicyAnswer
     freshness: Freshness

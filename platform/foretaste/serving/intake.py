@@ -14,6 +14,7 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 
 FUTURE = "future_time"
 INVALID = "invalid"
+MAX_MESSAGE = 500
 OWN_CODES = frozenset({"missing_actor", "missing_title"})
 
 
@@ -60,4 +61,4 @@ def _rejected(index: int, error: ValidationError) -> Rejected:
     errors = error.errors(include_url=False, include_input=False)
     own = next((e["type"] for e in errors if e["type"] in OWN_CODES), None)
     message = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in errors[:5])
-    return Rejected(index=index, code=own or INVALID, message=message)
+    return Rejected(index=index, code=own or INVALID, message=message[:MAX_MESSAGE])

@@ -18,6 +18,7 @@ REQUEST_ID_KEY, ECHO_KEY = "foretaste.request_id", "foretaste.echo_request_id"
 """Keys of the request's scope."""
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
+MAX_FIELD = 200  # a key that nobody knows may be as long as the body
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _invalid(request: Request, error: Exception) -> Response:
         why = str(found[0].get("ctx", {}).get("error", found[0]["msg"]))
         return problem(request, 400, f"the body is not JSON: {why}")
     errors = [
-        FieldProblem(field=".".join(str(part) for part in e["loc"][1:]), code=e["type"], message=e["msg"])
+        FieldProblem(field=".".join(str(part) for part in e["loc"][1:])[:MAX_FIELD], code=e["type"], message=e["msg"])
         for e in found
     ]
     first = errors[0]

@@ -14,7 +14,7 @@ from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.models import load_models
-from foretaste.serving.recommender import Recommender
+from foretaste.serving.recommender import Recommender, is_decision_name
 from foretaste.serving.record import readable
 from foretaste.serving.slow import SlowViews, ViewSource
 
@@ -57,7 +57,7 @@ class Service:
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Read a logged decision."""
-        row = self._decisions.get(decision_id)
+        row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
         return None if row is None else readable(row)
 
     def ready(self) -> dict[str, Any]:
