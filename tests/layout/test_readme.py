@@ -23,8 +23,9 @@ SMALL = {
 def commands() -> list[str]:
     """Lines of the README's sh blocks, without comments."""
     blocks = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    lines = [re.sub(r"\s+#.*$", "", line).strip() for block in blocks for line in block.replace("\\\n", " ").split("\n")]
-    return [line for line in lines if line]
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    bare = [re.sub(r"\s+#.*$", "", line).strip() for line in lines]
+    return [line for line in bare if line]
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
@@ -49,9 +50,13 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
 
 def test_every_documented_setting_exists_and_every_section_is_documented() -> None:
     from foretaste.jobs.settings import Settings
+    from foretaste.worlds.config import WorldConfig
 
-    documented = set(re.findall(r"^\| `([a-z_]+)` \|", README, flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z_]+)` \|", _body("Settings"), flags=re.MULTILINE))
     assert documented == set(Settings.model_fields)
+    planted = _body("The synthetic service, and what is planted in it").split("| parameter |")[1]
+    rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", planted, flags=re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"[a-z_]+", row)} == set(WorldConfig.model_fields)
 
 
 @pytest.mark.slow
@@ -70,8 +75,11 @@ def test_the_step_by_step_commands_run_in_order_on_a_small_world(
     assert (tmp_path / ".foretaste" / "evaluation" / "report.html").stat().st_size > 10_000
 
 
+def _body(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
 def _section(title: str) -> list[str]:
-    body = README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
-    block = re.search(r"^```sh\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
+    block = re.search(r"^```sh\n(.*?)^```", _body(title), flags=re.MULTILINE | re.DOTALL)
     assert block is not None
     return [re.sub(r"\s+#.*$", "", line).strip() for line in block.group(1).strip().split("\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -208,7 +209,8 @@ def show(
     say(
         f"genre {story.genre}: {story.share_before:.0%} of the list before, {story.share_after:.0%} after; "
         f"{story.overlap:.0%} of the titles stayed; "
-        f"newest event used is {after['freshness']['age_seconds']:.3f} s old; changed answer {story.freshness_ms:.0f} ms after the events were sent"
+        f"newest event used is {after['freshness']['age_seconds']:.3f} s old; "
+        f"changed answer {story.freshness_ms:.0f} ms after the events were sent"
     )
 
 
@@ -218,8 +220,8 @@ def say_next(url: str, story: Story) -> None:
     say("\nTry next (after `make serve`):")
     body = f'{{"member_id":"{story.member_id}","session_id":"s1","k":10,"explain":"items"}}'
     say(f"  curl -s {url}/v1/recommend {json_header} -d '{body}'")
-    event = f'{{"event_id":"e1","member_id":"{story.member_id}","session_id":"s1","at":"{datetime.now(UTC):%FT%TZ}"'
-    say(f'  curl -s {url}/v1/events {json_header} -d \'{{"events":[{event},"action":"search","query":"x"}}]}}\'')
+    event = json.dumps(visit([], story.member_id, query=story.genre, until=datetime.now(UTC))[0])
+    say(f"  curl -s {url}/v1/events {json_header} -d '{{\"events\":[{event}]}}'")
     say(f"  curl -s {url}/v1/decisions/{story.decision_id}")
     say(f"  curl -s {url}/health/ready; curl -s {url}/openapi.json\n")
 

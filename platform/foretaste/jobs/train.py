@@ -20,7 +20,7 @@ def train(
 ) -> dict[str, Any]:
     """Train the intent model, then the ranker on what the intent model has not seen; returns their figures.
 
-    Under leave-one-out there is no window of time that is left for the ranker, so that only the intent model is trained.
+    Under leave-one-out no window of time is left for the ranker: only the intent model is trained.
     """
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
@@ -67,9 +67,8 @@ def _progress(name: str) -> Any:
 
 
 def _figures(name: str, result: TrainResult) -> dict[str, Any]:
-    say(
-        f"train {name}: filed {result.bundle.version}, best epoch {result.best_epoch}, {result.seconds:.1f} s of training"
-    )
+    about = f"best epoch {result.best_epoch}, {result.seconds:.1f} s of training"
+    say(f"train {name}: filed {result.bundle.version}, {about}")
     return {
         "version": result.bundle.version,
         "best_epoch": result.best_epoch,
