@@ -13,8 +13,12 @@ COLUMNS = ("score", "age", "same_genre")
 
 
 def ranker(seed: int = 0) -> Ranker:
+    """One whose weights are drawn, as if trained: an untrained one gives the order of one column."""
     torch.manual_seed(seed)
-    return Ranker(RankerConfig(hidden=(16, 8)), COLUMNS)
+    model = Ranker(RankerConfig(hidden=(16, 8)), COLUMNS)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def features(cases: int = 4, candidates: int = 6, seed: int = 0) -> NDArray[np.float32]:
@@ -114,3 +118,12 @@ def test_a_bundle_scores_as_the_ranker_it_was_made_of() -> None:
     again = build_ranker(ranker_bundle_config(model), {k: v.clone() for k, v in model.state_dict().items()})
     assert again.columns == COLUMNS
     assert np.array_equal(again.scores(features()), RankerScorer(model).scores(features()))
+
+
+def test_an_untrained_ranker_gives_the_logits_of_the_column_that_it_starts_from() -> None:
+    batch = torch.from_numpy(features())
+    model = Ranker(RankerConfig(start_from="score"), COLUMNS).eval()
+    rows = batch.flatten(0, 1)
+    model.standardise(rows.mean(0), rows.std(0))
+    shifted_BC = model(batch) - batch[..., 0]
+    assert torch.allclose(shifted_BC, shifted_BC[0, 0].expand_as(shifted_BC), atol=1e-5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.markup import escape
 from rich.table import Table
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
@@ -168,7 +169,7 @@ def visit(clicked: Sequence[str], member_id: str, *, query: str, until: datetime
             "event_id": f"demo-{stamp}-{number:02d}",
             "member_id": member_id,
             "session_id": "demo-session",
-            "at": (until - timedelta(seconds=20 * (len(steps) - number))).isoformat(),
+            "at": (until - timedelta(seconds=20 * (len(steps) - 1 - number))).isoformat(),
             "action": action,
             **more,
         }
@@ -206,6 +207,8 @@ def show(
         if head in after["intent"]:
             intents.add_row(head, _top(before["intent"][head]), _top(after["intent"][head]))
     console.print(intents)
+    num_explored = sum("explored" in item["reasons"] for item in explored["items"])
+    say(f"* has the genre {story.genre}; with exploration {num_explored} of {K} places were filled by dice")
     say(
         f"genre {story.genre}: {story.share_before:.0%} of the list before, {story.share_after:.0%} after; "
         f"{story.overlap:.0%} of the titles stayed; "
@@ -239,7 +242,7 @@ def _label(answer: Mapping[str, Any], place: int, titles: Catalogue, genre: str)
     code = titles.code_of[item["title_id"]]
     genres = [g for i, g in enumerate(titles.genres) if titles.genres_N1G[code, i]]
     marks = ("* " if genre in genres else "") + ("(explored) " if "explored" in item["reasons"] else "")
-    return f"{marks}{item['name']} [{', '.join(genres)}]"
+    return escape(f"{marks}{item['name']} [{', '.join(genres)}]")
 
 
 def _top(distribution: Mapping[str, float], count: int = 3) -> str:

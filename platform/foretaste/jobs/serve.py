@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 
 from foretaste.jobs.client import Client
@@ -26,11 +28,14 @@ def serve(settings: Settings, *, host: str | None = None, port: int | None = Non
 @contextlib.contextmanager
 def running(settings: Settings, *, host: str | None = None, port: int | None = None) -> Iterator[str]:
     """Run the application on the Ray that is there and give its address; it stops with the block."""
-    from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Serve's own, of pydantic
+        from ray import serve as ray_serve
+        from ray.serve.config import HTTPOptions
 
-    from foretaste.serving.graph import build
+        from foretaste.serving.graph import build
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     needed(settings.tables.prepared, made_by="prepare")
     address, number = host or settings.serving.host, free_port(host or settings.serving.host, port, settings)
     url = f"http://{address}:{number}"

@@ -28,6 +28,9 @@ class RankerConfig(Frozen):
     probability_weight: float = Field(
         0.2, gt=0, description="weight of the probability's loss beside that of the order of candidates"
     )
+    start_from: str = Field(
+        "intent_logprob", description="column whose order an untrained ranker gives, where it has that column"
+    )
     max_cases: int = Field(20_000, ge=1, description="choices of the validation window that training looks at")
     num_candidates: int = Field(100, ge=2, description="best titles of the intent model that a case ranks in training")
 
@@ -53,11 +56,22 @@ class Ranker(nn.Module):
         self.out = nn.Linear(width + (config.hidden[-1] if config.hidden else width), 1)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.shift = nn.Parameter(torch.zeros(()))
+        for layer in (*self.crosses, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def standardise(self, mean_F: Tensor, deviation_F: Tensor) -> None:
-        """Set mean and deviation; a column that does not vary is only centred."""
+        """Set mean and deviation; a column that does not vary is only centred.
+
+        Training starts from here: logits are then those of the column `start_from`, so that the ranker has to learn
+        what to change in the order that it is given, and not that order first.
+        """
         self.mean_F.copy_(mean_F)
         self.deviation_F.copy_(torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F)))
+        if self.config.start_from in self.columns:
+            column = self.columns.index(self.config.start_from)
+            with torch.no_grad():
+                self.out.weight[0, column] = self.deviation_F[column]
 
     def forward(self, features_BCF: Tensor) -> Tensor:
         """Logits of the candidates, [B, C]."""
