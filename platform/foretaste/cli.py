@@ -97,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it did what it should, 1 when the data are bad, 2 when it was called wrongly."""
     options = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(number, _interrupt)
     try:
         code: int = options.run(options)
     except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:

@@ -23,9 +23,8 @@ def _start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "foretaste", "demo", "--config", str(ROOT / "deployments/local/foretaste.yaml")]
     for setting in (*SMALL, f"workspace={json.dumps(str(folder))}"):
         command += ["--set", setting]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=(folder / "err.txt").open("w"), text=True, env=_environment()
-    )
+    with (folder / "err.txt").open("w") as told:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=told, text=True, env=_environment())
 
 
 def _environment() -> dict[str, str]:

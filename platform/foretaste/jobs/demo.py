@@ -30,6 +30,7 @@ from foretaste.ops.telemetry import console, say
 
 K = 10
 CLICKED_TITLES = 3
+MOST_ASKED = 30  # answers with exploration, until one has a title that the dice placed
 
 
 def demo(settings: Settings, *, leave: bool = False) -> dict[str, Any]:
@@ -107,7 +108,10 @@ def tell(client: Client, settings: Settings) -> Story:
     receipt = client.events(events)
     after = client.recommend(**ask, policy="greedy")
     freshness_ms = (time.perf_counter() - sent) * 1000
-    explored = client.recommend(**ask, policy="epsilon_greedy")
+    answers = (client.recommend(**ask, policy="epsilon_greedy") for _ in range(MOST_ASKED))
+    num_asked, explored = next(
+        (n, answer) for n, answer in enumerate(answers, start=1) if answer["policy"]["explored"] or n == MOST_ASKED
+    )
     story = Story(
         member_id,
         genre,
@@ -117,7 +121,7 @@ def tell(client: Client, settings: Settings) -> Story:
         freshness_ms=freshness_ms,
         decision_id=explored["decision_id"],
     )
-    show(story, titles, before, after, explored, clicked=clicked, receipt=receipt)
+    show(story, titles, before, after, explored, clicked=clicked, receipt=receipt, num_asked=num_asked)
     check(story, after, newest=events[-1]["event_id"])
     return story
 
@@ -192,6 +196,7 @@ def show(
     *,
     clicked: Sequence[str],
     receipt: Mapping[str, Any],
+    num_asked: int,
 ) -> None:
     """Print both lists side by side, the intents, what was explored, and how fresh the answer is."""
     names = dict(zip(titles.ids, titles.names, strict=True))
@@ -208,7 +213,10 @@ def show(
             intents.add_row(head, _top(before["intent"][head]), _top(after["intent"][head]))
     console.print(intents)
     num_explored = sum("explored" in item["reasons"] for item in explored["items"])
-    say(f"* has the genre {story.genre}; with exploration {num_explored} of {K} places were filled by dice")
+    say(
+        f"* has the genre {story.genre}; with exploration, answer {num_asked}, {num_explored} of {K} places were "
+        "filled by dice; each item says its propensity"
+    )
     say(
         f"genre {story.genre}: {story.share_before:.0%} of the list before, {story.share_after:.0%} after; "
         f"{story.overlap:.0%} of the titles stayed; "
