@@ -63,5 +63,6 @@ def test_an_interrupted_demo_stops_everything_that_it_started(tmp_path: Path) ->
     started = psutil.Process(demo.pid).children(recursive=True)
     assert any("raylet" in " ".join(one.cmdline()[:1]) for one in started)
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(timeout=60) == 130
+    demo.communicate(timeout=60)
+    assert demo.returncode == 130
     assert _gone(started)
