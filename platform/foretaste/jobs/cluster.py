@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -51,6 +54,7 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     folder = tempfile.mkdtemp(prefix="foretaste-ray-")
+    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             num_cpus=config.num_cpus,
@@ -61,7 +65,14 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
         )
+        _keep(on_stop)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(on_stop: Any) -> None:
+    """Put the program's own answer to SIGTERM back: Ray's prints a stack trace and skips what is to be stopped."""
+    if threading.current_thread() is threading.main_thread() and on_stop is not None:
+        signal.signal(signal.SIGTERM, on_stop)
