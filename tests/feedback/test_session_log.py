@@ -26,6 +26,7 @@ def test_sqlite_keeps_the_contract(clause: str, tmp_path: Path) -> None:
 
 def test_sqlite_is_a_session_log(tmp_path: Path) -> None:
     log: SessionLog = SqliteSessionLog(tmp_path / "sessions.db", CONFIG)
+    assert log.read("nobody", limit=1) == ([], 0)
     log.close()
 
 
