@@ -34,3 +34,14 @@ def local_ray() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Run a real Redis on a free loopback port for the whole test run; each test takes a prefix of its own."""
+    from foretaste.testing.redis_server import redis_server
+
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed; `make setup` installs Debian's")
+    with redis_server() as url:
+        yield url

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretaste.contracts.sessions import SessionRule, session_starts
+from foretaste.contracts.events import ACTION_CODES, ENTRIES
+from foretaste.contracts.sessions import SessionRule, entries, session_starts, ways
 
 MINUTE = 60_000_000
 
@@ -54,3 +55,15 @@ def test_the_vectorised_rule_equals_its_readable_twin(
     ordered = sorted((actor, second * 1_000_000, code) for actor, second, code in rows)
     rule = SessionRule(gap_minutes=round(gap), native=native) if gap >= 1 else SessionRule(native=native)
     assert _starts(ordered, rule) == _twin(ordered, rule)
+
+
+def test_the_newest_search_message_or_browse_of_the_session_is_the_way_to_what_follows() -> None:
+    actions = ["detail", "search", "detail", "play", "browse", "play", "search", "play", "message_open", "play"]
+    session_E = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1], dtype=np.int64)
+    action_E = np.array([ACTION_CODES[action] for action in actions], dtype=np.int32)
+    way_E = ways(session_E, action_E)
+    assert way_E.tolist() == [-1, 1, 1, 1, 4, 4, 6, -1, 8, 8]
+    named = [ENTRIES[code] for code in entries(action_E, way_E)]
+    assert named == ["browse", *["search"] * 3, "browse", "browse", "search", "browse", "message", "message"]
+    nothing = np.zeros(0, dtype=np.int64)
+    assert ways(nothing, nothing.astype(np.int32)).tolist() == []

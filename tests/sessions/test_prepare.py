@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.contracts.columns import EVENTS, IMPRESSIONS, INTERACTIONS, TITLES
-from foretaste.contracts.events import ACTION_CODES, ENGAGEMENT, GUEST, actor_id
+from foretaste.contracts.events import ACTION_CODES, ENGAGEMENT, GUEST, WAYS, actor_id
 from foretaste.contracts.sessions import SessionRule
 from foretaste.ops.files import read_json, read_parquet, write_parquet
 from foretaste.sessions import prepare as stage
@@ -73,7 +73,11 @@ def _twin(events: list[Row], rule: SessionRule, validation: float, test: float) 
             natives = [e["session_id"] for e in session if e.get("session_id")] if rule.native else []
             session_id = natives[0] if natives else f"{actor}#{index}"
             in_session: list[Row] = []
+            way: Row = {"entry": "browse", "query": None}
             for e in session:
+                if e["action"] in WAYS:
+                    entry = WAYS[e["action"]]
+                    way = {"entry": entry, "query": e.get("query") if entry == "search" else None}
                 title = SERIES.get(e.get("title_id") or "", e.get("title_id"))
                 same = {"actor_id": actor, "session_id": session_id, "at": e["at"], "title_id": title}
                 if e["action"] == "impression":
@@ -82,7 +86,7 @@ def _twin(events: list[Row], rule: SessionRule, validation: float, test: float) 
                     continue
                 if not in_session or in_session[-1]["title_id"] != title:
                     blank = {"dwell_seconds": 0.0, "played_fraction": None, "num_events": 0}
-                    in_session.append(same | blank | {"session_index": index, "action": e["action"]})
+                    in_session.append(same | blank | way | {"session_index": index, "action": e["action"]})
                 run = in_session[-1]
                 run["action"] = max(run["action"], e["action"], key=ACTION_CODES.__getitem__)
                 run["dwell_seconds"] += e.get("dwell_seconds") or 0.0
@@ -108,7 +112,10 @@ ROWS = st.lists(
             "member_id": st.sampled_from(["m", "n", None]),
             "session_id": st.sampled_from([None, "x", "y"]),
             "minute": st.sampled_from([0, 1, 20, 21, 40, 41, 100]),
-            "action": st.sampled_from(["play", "detail", "stop", "thumb_up", "impression", "search", "hover"]),
+            "action": st.sampled_from(
+                ["play", "detail", "stop", "thumb_up", "impression", "search", "hover", "browse"]
+            ),
+            "query": st.sampled_from([None, "q", "r"]),
             "title_id": st.sampled_from(["a", "b", "s", "s-e1", "s-e2"]),
             "dwell_seconds": st.sampled_from([None, 0.0, 2.5, 60.0]),
             "played_fraction": st.sampled_from([None, 0.0, 0.5, 1.0]),

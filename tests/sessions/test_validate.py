@@ -207,7 +207,7 @@ def test_decisions_and_outcomes_have_rules_of_their_own(tmp_path: Path) -> None:
         "decision_id": "d", "session_id": "s", "surface": "home", "at": NOW, "request": "{}", "candidates": ["t"],
         "candidate_scores": [1.0], "items": [item], "slate_propensity": 1.0, "policy": "greedy",
         "policy_version": "1", "policy_params": "{}", "explored": False, "seed": 1, "features": [],
-        "sequence_mark": 0, "num_events_visible": 0, "timings": [],
+        "served": None, "sequence_mark": 0, "num_events_visible": 0, "timings": [],
     }  # fmt: skip
     fine = decision | {"decision_id": "e", "items": [item | {"propensity": 1.0}]}
     write_parquet(pa.Table.from_pylist([decision, fine], schema=DECISIONS), tmp_path / "decisions.parquet")

@@ -35,6 +35,16 @@ EVENTS = pa.schema(
 )
 """Raw events, one row each, as a log or a client sends them."""
 
+LOGGED_EVENTS = pa.schema(
+    [
+        _field("actor_id", pa.string(), null=False),
+        _field("sequence", pa.int64(), null=False),  # of the session log: monotonic per actor
+        _field("received_at", AT, null=False),
+        *EVENTS,
+    ]
+)
+"""Events as the session log stored them: what was visible to an answer follows from it."""
+
 TITLES = pa.schema(
     [
         _field("title_id", pa.string(), null=False),
@@ -65,6 +75,8 @@ INTERACTIONS = pa.schema(
         _field("dwell_seconds", pa.float64(), null=False),  # summed over the run, 0 when unknown
         _field("played_fraction", pa.float64()),  # largest of the run
         _field("num_events", pa.int32(), null=False),
+        _field("entry", pa.string(), null=False),  # how the member came to it: one of events.ENTRIES
+        _field("query", pa.string()),  # of the search that led there, null otherwise
         _field("split_time", pa.string(), null=False),  # global time split: train, validation, test
         _field("split_last", pa.string(), null=False),  # leave-one-out split: train, validation, test
     ]
@@ -96,6 +108,14 @@ DECISION_ITEM = pa.struct(
 )
 STAGE_TIMING = pa.struct([_field("stage", pa.string(), null=False), _field("ms", pa.float64(), null=False)])
 FEATURE = pa.struct([_field("name", pa.string(), null=False), _field("value", pa.string(), null=False)])
+SERVED = pa.struct(
+    [
+        _field("name", pa.string(), null=False),
+        _field("dtype", pa.string(), null=False),  # of numpy, e.g. float32
+        _field("shape", pa.list_(pa.int32()), null=False),
+        _field("values", pa.string(), null=False),  # base64 of the array's bytes, little-endian, row by row
+    ]
+)
 
 DECISIONS = pa.schema(
     [
@@ -117,6 +137,7 @@ DECISIONS = pa.schema(
         _field("intent_model", pa.string()),  # fingerprint
         _field("ranker_model", pa.string()),  # fingerprint
         _field("features", pa.list_(FEATURE), null=False),  # slow views read, with their *_asof_ms versions
+        _field("served", pa.list_(SERVED)),  # of a share of decisions: every feature value that was used; else null
         _field("sequence_mark", pa.int64(), null=False),  # session log high-water mark that was read
         _field("newest_event_at", AT),
         _field("num_events_visible", pa.int32(), null=False),

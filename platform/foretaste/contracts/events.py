@@ -37,6 +37,14 @@ PLAY_LIKE: frozenset[str] = frozenset({Action.RATE, Action.STOP, Action.PLAY, Ac
 
 NEEDS_TITLE: frozenset[str] = ENGAGEMENT | {Action.IMPRESSION, Action.HOVER, Action.REMOVE}
 
+PASSIVE: frozenset[str] = frozenset({Action.IMPRESSION})
+"""What happens to a member without their doing: no part of what an answer reads of them."""
+
+ENTRIES: tuple[str, ...] = ("browse", "search", "message")
+"""How a member came to a title; the order is the order of codes in arrays."""
+WAYS: dict[str, str] = {Action.BROWSE: "browse", Action.SEARCH: "search", Action.MESSAGE_OPEN: "message"}
+"""Actions after which, in the same session, titles are come to in another way."""
+
 
 GUEST = "guest:"
 

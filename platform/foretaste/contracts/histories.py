@@ -6,10 +6,13 @@ Shapes: B histories, T interactions of all of them together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+ARRAYS = ("title_T", "action_T", "at_T", "session_T", "dwell_T", "fraction_T", "entry_T")
+"""The arrays of `Histories` that have an element an interaction, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,13 @@ class Histories:
     session_T: NDArray[np.int32]  # 0-based session index within the history
     dwell_T: NDArray[np.float32]  # seconds, 0 when unknown
     fraction_T: NDArray[np.float32]  # 0..1, NaN when unknown
+    entry_T: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))  # events.ENTRIES, or browse
 
     def __post_init__(self) -> None:
         """Check that the arrays have one length and the offsets cover them."""
-        sizes = {
-            len(a) for a in (self.title_T, self.action_T, self.at_T, self.session_T, self.dwell_T, self.fraction_T)
-        }
+        if len(self.entry_T) == 0:
+            object.__setattr__(self, "entry_T", np.zeros(len(self.title_T), dtype=np.int32))
+        sizes = {len(getattr(self, name)) for name in ARRAYS}
         last = int(self.offsets_B1[-1]) if len(self.offsets_B1) else -1
         if len(sizes) != 1 or last not in sizes or int(self.offsets_B1[0]) != 0:
             raise ValueError(f"histories: arrays have lengths {sorted(sizes)}, offsets end at {last}")
@@ -48,12 +52,7 @@ class Histories:
         index_T = np.arange(offsets_B1[-1]) + np.repeat(start_B - offsets_B1[:-1], lengths_B)
         return Histories(
             offsets_B1,
-            self.title_T[index_T],
-            self.action_T[index_T],
-            self.at_T[index_T],
-            self.session_T[index_T],
-            self.dwell_T[index_T],
-            self.fraction_T[index_T],
+            *(getattr(self, name)[index_T] for name in ARRAYS),
         )
 
     def rows(self, index_B: NDArray[np.int64]) -> Histories:
@@ -73,8 +72,5 @@ def concatenate(parts: Sequence[Histories]) -> Histories:
     lengths_B = np.concatenate([part.lengths_B for part in parts])
     return Histories(
         np.concatenate([[0], np.cumsum(lengths_B)]).astype(np.int64),
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("title_T", "action_T", "at_T", "session_T", "dwell_T", "fraction_T")
-        ),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS),
     )

@@ -1,4 +1,4 @@
-"""What a session is, for the batch path and the request path alike."""
+"""What a session is and how titles are come to in it, for the batch path and the request path alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foretaste.contracts.config import Frozen
+from foretaste.contracts.events import ACTION_CODES, ENTRIES, WAYS
 
 
 class SessionRule(Frozen):
@@ -34,3 +35,24 @@ def session_starts(
         gap_T = np.where(both_T, np.diff(native_T) != 0, gap_T)
     starts_T[1:] = (np.diff(actor_T) != 0) | gap_T
     return starts_T
+
+
+def ways(session_E: NDArray[np.int64], action_E: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Number of the event that set the way by which titles are come to at each event, -1 where none did; int64[E].
+
+    That is the newest search, message_open or browse up to the event and in its session. Events are in order,
+    `session_E` differs between any two sessions, `action_E` are events.ACTION_CODES.
+    """
+    turns_E = np.isin(action_E, [ACTION_CODES[action] for action in WAYS])
+    place_E = np.arange(len(action_E))
+    newest_E = np.maximum.accumulate(np.where(turns_E, place_E, -1)) if len(place_E) else place_E
+    same_E = (newest_E >= 0) & (session_E[newest_E] == session_E)
+    return np.where(same_E, newest_E, -1)
+
+
+def entries(action_E: NDArray[np.int32], way_E: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Code in events.ENTRIES of the way of each event (`ways`); without one, browse."""
+    code_of = np.zeros(len(ACTION_CODES), dtype=np.int32)
+    for action, entry in WAYS.items():
+        code_of[ACTION_CODES[action]] = ENTRIES.index(entry)
+    return np.where(way_E >= 0, code_of[action_E[way_E]], np.int32(0)).astype(np.int32)

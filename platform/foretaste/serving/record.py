@@ -65,6 +65,7 @@ def record(
         "intent_model": models.intent_fingerprint,
         "ranker_model": models.ranker_fingerprint,
         "features": [{"name": name, "value": value} for name, value in versions(views, scored).items()],
+        "served": None,
         "sequence_mark": seen.mark,
         "newest_event_at": seen.rows[-1]["at"] if seen.rows else None,
         "num_events_visible": len(seen.rows),

@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from foretaste.contracts.columns import EVENTS, IMPRESSIONS, INTERACTIONS
-from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENGAGEMENT, Action
-from foretaste.contracts.sessions import SessionRule, session_starts
+from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENGAGEMENT, ENTRIES, Action
+from foretaste.contracts.sessions import SessionRule, entries, session_starts, ways
 from foretaste.sessions.split import TRAIN, split_last
 
 
@@ -61,7 +61,8 @@ def sequence(events: pl.DataFrame, series_of: pl.DataFrame, *, rule: SessionRule
     distinct = _distinct(events)
     sessions = _sessions(distinct, rule)
     rolled = (
-        sessions.join(series_of, on="title_id", how="left", maintain_order="left")
+        _entries(sessions)
+        .join(series_of, on="title_id", how="left", maintain_order="left")
         .with_columns(title_id=pl.coalesce("series_id", "title_id"))
         .drop("series_id")
     )
@@ -103,6 +104,18 @@ def _sessions(events: pl.DataFrame, rule: SessionRule) -> pl.DataFrame:
     return numbered.with_columns(session_index=index.cast(pl.Int32)).with_columns(session_id=pl.coalesce(named, own))
 
 
+def _entries(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Say of every event how the member came there, and by which query."""
+    action_E = sessions["action"].replace_strict(ACTION_CODES, return_dtype=pl.Int32).to_numpy()
+    way_E = ways(sessions["session_number"].to_numpy(), action_E)
+    named = pl.Series(ENTRIES)[entries(action_E, way_E).astype(np.int64)]
+    asked = sessions["query"].gather(np.where(way_E >= 0, way_E, 0)) if sessions.height else sessions["query"]
+    by_search = pl.Series("by_search", named == "search")
+    return sessions.with_columns(
+        entry=named, query=pl.select(pl.when(by_search).then(asked).otherwise(None)).to_series()
+    )
+
+
 def _interactions(engaged: pl.DataFrame, collapse: Collapse) -> pl.DataFrame:
     action_T = engaged["action"].replace_strict(ACTION_CODES, return_dtype=pl.Int32)
     titles_T = engaged["title_id"].to_arrow().dictionary_encode().indices.to_numpy().astype(np.int32)
@@ -113,7 +126,7 @@ def _interactions(engaged: pl.DataFrame, collapse: Collapse) -> pl.DataFrame:
         engaged["dwell_seconds"].fill_null(float("nan")).to_numpy(),
         engaged["played_fraction"].fill_null(float("nan")).to_numpy(),
     )
-    first = engaged.select("actor_id", "session_id", "session_index", "at", "title_id")[runs.first_R]
+    first = engaged.select("actor_id", "session_id", "session_index", "at", "title_id", "entry", "query")[runs.first_R]
     actor_R = first["actor_id"].rle_id().to_numpy().astype(np.int64)
     return first.with_columns(
         position=pl.int_range(pl.len(), dtype=pl.Int32).over("actor_id"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.contracts.events import ACTION_CODES
+from foretaste.contracts.events import ACTION_CODES, ENTRIES
 from foretaste.contracts.histories import Histories
 
 
@@ -33,6 +34,7 @@ def pack(interactions: pa.Table, catalogue: Catalogue) -> tuple[Histories, list[
             session_T=np.asarray(interactions["session_index"], dtype=np.int32),
             dwell_T=np.asarray(interactions["dwell_seconds"], dtype=np.float32),
             fraction_T=np.asarray(interactions["played_fraction"].cast(pa.float32()).fill_null(float("nan"))),
+            entry_T=np.asarray(pc.index_in(interactions["entry"], value_set=pa.array(ENTRIES)), dtype=np.int32),
         ),
         actors.dictionary.to_pylist(),
     )

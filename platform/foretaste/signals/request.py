@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.events import ACTION_CODES, ENGAGEMENT
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.sessions import SessionRule, session_starts
+from foretaste.contracts.sessions import SessionRule, entries, session_starts, ways
 from foretaste.signals.interactions import runs
 
 
@@ -32,6 +32,8 @@ def visible_history(
         distinct.setdefault(event["event_id"], event)
     visible = list(distinct.values())
     session_E = _sessions(visible, rule)
+    action_E = np.array([ACTION_CODES.get(e["action"], -1) for e in visible], dtype=np.int32)
+    entry_E = entries(action_E, ways(session_E, action_E))
     engaged = [place for place, e in enumerate(visible) if e["action"] in ENGAGEMENT]
     rows = [visible[place] for place in engaged]
     title_ids = [catalogue.series_of.get(e["title_id"], e["title_id"]) for e in rows]
@@ -52,6 +54,7 @@ def visible_history(
         session_T=session_E[engaged][first_R].astype(np.int32),
         dwell_T=collapsed.dwell_R.astype(np.float32),
         fraction_T=collapsed.fraction_R.astype(np.float32),
+        entry_T=entry_E[engaged][first_R],
     )
 
 

@@ -97,6 +97,8 @@ def interactions_table(
                     "dwell_seconds": 0.0,
                     "played_fraction": 1.0 if action == Action.COMPLETE else None,
                     "num_events": 1,
+                    "entry": "browse",
+                    "query": None,
                     "split_time": ("train", "validation", "test")[sum(at >= cut for cut in cuts)],
                     "split_last": {1: "test", 2: "validation"}.get(left, "train"),
                 }

@@ -30,6 +30,7 @@ def decision(decision_id: str, **other: Any) -> dict[str, Any]:
         "intent_model": "abc",
         "ranker_model": None,
         "features": [{"name": "members_asof_ms", "value": "1"}],
+        "served": None,
         "sequence_mark": 3,
         "newest_event_at": NOW_US - 1,
         "num_events_visible": 3,
