@@ -73,7 +73,10 @@ def parts(prepared: Path, at_least: int) -> list[Part]:
     return [Part(str(file), number, of) for file in files for number in range(of)]
 
 
-COLUMNS = ["actor_id", "session_index", "position", "at", "title_id", "action", "dwell_seconds", "played_fraction"]
+COLUMNS = [
+    "actor_id", "session_index", "position", "at", "title_id", "action", "dwell_seconds", "played_fraction", "entry",
+    "query",
+]  # fmt: skip
 
 
 def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, target_actions: frozenset[str]) -> Examples:
