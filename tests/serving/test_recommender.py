@@ -156,10 +156,12 @@ def test_a_decision_says_what_it_knew_and_of_which_versions(bench: Any) -> None:
     assert row["newest_event_at"] == row["at"] - 1_000_000
     assert (row["intent_model"], row["ranker_model"]) == ("intent-1", "ranker-1")
     asof = str(bench.source.asof_ms)
-    assert row["features"] == [
-        {"name": "members_asof_ms", "value": asof},
-        {"name": "titles_asof_ms", "value": asof},
-    ]
+    known = {one["name"]: one["value"] for one in row["features"]}
+    assert (known["members_asof_ms"], known["titles_asof_ms"]) == (asof, asof)
+    assert known["catalogue"] == bench.catalogue.fingerprint
+    assert json.loads(known["session_rule"]) == bench.models.rule.model_dump()
+    assert json.loads(known["session_window"])["read_events"] == bench.config.session_log.read_events
+    assert "failed" not in known
     stages = [timing["stage"] for timing in row["timings"]]
     assert stages == ["session_log", "features", "intent", "pool", "ranker", "policy"]
     rows, mark = bench.sessions.read("m1", limit=200, mark=row["sequence_mark"], before_us=row["at"])

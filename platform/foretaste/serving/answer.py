@@ -20,12 +20,10 @@ from foretaste.contracts.wire import (
 from foretaste.models.intent import IntentPrediction
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.explain import popular_titles, reasons
-from foretaste.serving.record import places
+from foretaste.serving.record import SESSION_LOG, places
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Watch
-
-SESSION_LOG = "session_log"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

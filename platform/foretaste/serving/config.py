@@ -30,6 +30,9 @@ class ServingConfig(Frozen):
     future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
     title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")
     stale_hours: float = Field(48.0, gt=0, description="age in hours from which a slow view is called stale")
+    audit_share: float = Field(
+        0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"
+    )
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()
 

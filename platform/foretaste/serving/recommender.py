@@ -14,11 +14,11 @@ from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import dice
-from foretaste.serving.answer import SESSION_LOG, answer
+from foretaste.serving.answer import answer
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.models import Models
 from foretaste.serving.problems import RefusedError
-from foretaste.serving.record import record
+from foretaste.serving.record import SESSION_LOG, reading, record
 from foretaste.serving.slow import SlowViews, Views
 from foretaste.serving.stages import Scored, Seen, score
 from foretaste.serving.watch import Watch
@@ -72,6 +72,7 @@ class Recommender:
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
         }
+        self._reading = reading(models, config.session_log)
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not."""
@@ -101,6 +102,8 @@ class Recommender:
                 seed=seed,
                 models=self.models,
                 laps=watch.laps,
+                reading=self._reading,
+                audit_share=self._config.audit_share,
             )
             decision_id = self._logged(row)
             watch.lap("decision_log", num_in=1, num_out=1 if decision_id is not None else 0)

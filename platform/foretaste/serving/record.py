@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,11 +11,18 @@ import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
 from foretaste.contracts.wire import RecommendRequest
+from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.models import Models
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap
+from foretaste.signals.served import encode, of_answer, sampled
+
+SESSION_LOG = "session_log"
+FAILED = "failed"
+CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
+MEMBERS_VERSION, TITLES_VERSION, GENERATION = "members_asof_ms", "titles_asof_ms", "views_generation"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,10 +39,17 @@ def record(
     seed: int,
     models: Models,
     laps: Sequence[Lap],
+    reading: Mapping[str, str],
+    audit_share: float,
 ) -> dict[str, Any]:
-    """Make the DECISIONS row of an answer; times in microseconds."""
+    """Make the DECISIONS row of an answer; times in microseconds.
+
+    `reading` is what of the configuration its features depend on, by name; of a share of `audit_share` of the
+    decisions every value that was used is in the row too.
+    """
     ids = [models.catalogue.ids[code - 1] for code in scored.codes_C.tolist()]
     scores = scored.scores_C.tolist()
+    known = versions(views, scored) | failed(seen, views) | dict(reading)
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,
@@ -64,8 +78,8 @@ def record(
         "seed": seed,
         "intent_model": models.intent_fingerprint,
         "ranker_model": models.ranker_fingerprint,
-        "features": [{"name": name, "value": value} for name, value in versions(views, scored).items()],
-        "served": None,
+        "features": [{"name": name, "value": value} for name, value in known.items()],
+        "served": served(decision_id, seen, views, scored, share=audit_share),
         "sequence_mark": seen.mark,
         "newest_event_at": seen.rows[-1]["at"] if seen.rows else None,
         "num_events_visible": len(seen.rows),
@@ -80,12 +94,44 @@ def places(slate: Slate) -> list[tuple[int, float, bool]]:
     return list(zip(slate.order_K.tolist(), slate.propensity_K.tolist(), slate.explored_K.tolist(), strict=True))
 
 
+def reading(models: Models, log: SessionLogConfig) -> dict[str, str]:
+    """What of the configuration the features of an answer depend on, by name, so that a replay needs no settings."""
+    return {
+        CATALOGUE: models.catalogue.fingerprint,
+        RULE: models.rule.model_dump_json(),
+        WINDOW: log.model_dump_json(include={"read_events", "window_days", "guest_days"}),
+    }
+
+
+def served(decision_id: str, seen: Seen, views: Views, scored: Scored, *, share: float) -> list[dict[str, Any]] | None:
+    """Every value that an answer was computed from, where its decision is among the share."""
+    if not sampled(decision_id, share):
+        return None
+    values = of_answer(
+        seen.history,
+        seen.signals,
+        views.members,
+        views.titles,
+        scored.pool_C,
+        scored.prediction,
+        scored.features_CF,
+    )
+    return encode(values)
+
+
+def failed(seen: Seen, views: Views) -> dict[str, str]:
+    """Inputs that could not be read, so that nothing stands in for them; no entry where all could."""
+    names = [*([SESSION_LOG] if seen.failed else []), *views.failures]
+    return {FAILED: ",".join(names)} if names else {}
+
+
 def versions(views: Views, scored: Scored) -> dict[str, str]:
     """Versions of the slow views that were read: one for all candidates, or a JSON list where they differ."""
     asof_C = views.titles.asof_ms[scored.codes_C]
     alike = len(np.unique(asof_C)) <= 1
     titles = str(int(asof_C[0]) if len(asof_C) else -1) if alike else json.dumps(asof_C.tolist())
-    return {"members_asof_ms": str(int(views.members.asof_ms_B[0])), "titles_asof_ms": titles}
+    found = {MEMBERS_VERSION: str(int(views.members.asof_ms_B[0])), TITLES_VERSION: titles}
+    return found if views.generation is None else found | {GENERATION: views.generation}
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Views:
     titles: TitleView
     stale: tuple[str, ...]  # inputs that failed, are absent or are too old
     failed: bool  # whether zeros stand in for something that could not be read
+    failures: tuple[str, ...] = ()  # inputs whose newest read failed
+    generation: str | None = None  # of the sources that the rows are of; None without a source
 
 
 class SlowViews:
@@ -109,7 +111,8 @@ class SlowViews:
             stale.append(MEMBERS)
         if self._failed or titles.newest_ms == ABSENT or self._old(titles.newest_ms, asof):
             stale.append(TITLES)
-        return Views(members, titles, tuple(stale), failed or titles.newest_ms == ABSENT)
+        failures = [name for name, is_so in ((MEMBERS, failed), (TITLES, self._failed)) if is_so]
+        return Views(members, titles, tuple(stale), failed or titles.newest_ms == ABSENT, tuple(failures))
 
     def _members(self, member_id: str | None, asof: int) -> MemberView | None:
         if self._source is None or self._mismatched:

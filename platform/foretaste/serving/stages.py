@@ -6,8 +6,8 @@ Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Seen:
     rows: Sequence[dict[str, Any]]  # of the session log, in order of (at, event_id)
     mark: int
     failed: bool  # whether the log could not be read
+    signals: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # signals.served names them signal.*
 
     @property
     def asof_B(self) -> NDArray[np.int64]:
@@ -56,6 +57,8 @@ class Scored:
     source: str  # what the scores are of
     prediction: IntentPrediction | None
     fallback: Fallback | None
+    pool_C: NDArray[np.int32]  # the same titles in the order in which they were described
+    features_CF: NDArray[np.float32] | None = None  # what the ranker was told of them, where its scores count
 
 
 def score(
@@ -77,16 +80,17 @@ def score(
     watch.lap("pool", num_in=num, num_out=len(codes_C))
     own_C = scores_N[codes_C - 1].astype(np.float64)
     if prediction is None:
-        return Scored(codes_C, own_C, POPULAR, None, why)
+        return Scored(codes_C, own_C, POPULAR, None, why, codes_C)
     if len(codes_C) == 0:
-        return Scored(codes_C, own_C, INTENT, prediction, None)
-    ranked_C, why = _rank(seen, views, models, prediction, codes_C, late=watch.elapsed_ms > budget_ms)
-    watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked_C is not None else 0)
-    if ranked_C is None:
-        return Scored(codes_C, own_C, INTENT, prediction, why)
+        return Scored(codes_C, own_C, INTENT, prediction, None, codes_C)
+    ranked, why = _rank(seen, views, models, prediction, codes_C, late=watch.elapsed_ms > budget_ms)
+    watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
+    if ranked is None:
+        return Scored(codes_C, own_C, INTENT, prediction, why, codes_C)
+    ranked_C, features_CF = ranked
     order_C = np.argsort(-ranked_C, kind="stable")
     why = Fallback.FEATURES_FAILED if views.failed or seen.failed else None
-    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why)
+    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why, codes_C, features_CF)
 
 
 def _predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
@@ -111,7 +115,8 @@ def _rank(
     codes_C: NDArray[np.int32],
     *,
     late: bool,
-) -> tuple[NDArray[np.float64] | None, Fallback | None]:
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float32]] | None, Fallback | None]:
+    """Scores of the pool and the features that they are of, or why there are none."""
     if models.ranker is None:
         return None, Fallback.NO_MODEL
     if late:
@@ -133,7 +138,7 @@ def _rank(
     except Exception:  # see above
         _log.exception("the ranker failed; answering by the intent model")
         return None, Fallback.RANKER_FAILED
-    return ranked_C, None
+    return (ranked_C, features_BCF[0]), None
 
 
 def _finite(scores: NDArray[np.floating[Any]], what: str) -> None:
