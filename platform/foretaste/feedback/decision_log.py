@@ -17,7 +17,7 @@ import queue
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ class DecisionLog:
         if line is not None:
             row: dict[str, Any] = orjson.loads(line)
             return row
-        for name in reversed(self._names()):
-            found = self._load(name, decision_id=decision_id)
+        for name in reversed(_names(self._folder)):
+            found = _load(self._folder / name, decision_id=decision_id)
             if found.num_rows:
                 first: dict[str, Any] = found.cast(_NUMBERED_TIMES).to_pylist()[0]
                 return first
@@ -109,7 +109,7 @@ class DecisionLog:
 
     def read(self) -> pa.Table:
         """Give all decisions of all processes, rolled or not, as DECISIONS."""
-        return pa.concat_tables([DECISIONS.empty_table(), *(self._load(name) for name in self._names())])
+        return pa.concat_tables([DECISIONS.empty_table(), *decision_tables(self._folder)])
 
     def roll(self) -> None:
         """Roll what is written so far, in this thread; nothing to do where nothing is."""
@@ -178,23 +178,30 @@ class DecisionLog:
             self.num_dropped += num_dropped
             _log.warning("decision log: dropped %d unreadable lines of %s", num_dropped, file.path.name)
 
-    def _names(self) -> list[str]:
-        files = [f for f in self._folder.iterdir() if f.suffix in (LINES, TABLE) and not f.name.startswith(PARTIAL)]
-        return sorted({file.stem for file in files})
 
-    def _load(self, name: str, *, decision_id: str | None = None) -> pa.Table:
-        """Decisions of one file, rolled or not; it may be rolled while this looks, hence the second try."""
-        path = self._folder / name
-        wanted = None if decision_id is None else [("decision_id", "==", decision_id)]
-        for attempt in (path.with_suffix(TABLE), path.with_suffix(LINES), path.with_suffix(TABLE)):
-            try:
-                if attempt.suffix == TABLE:
-                    table = pq.read_table(attempt, filters=wanted, partitioning=None)
-                    return conform(table, DECISIONS, what=attempt.name)
-                return _table(attempt, decision_id=decision_id)[0]
-            except FileNotFoundError:
-                continue
-        return DECISIONS.empty_table()
+def decision_tables(folder: Path) -> Iterator[pa.Table]:
+    """Give the decisions of all processes file by file, rolled or not, as DECISIONS; changes nothing in the folder."""
+    for name in _names(folder):
+        yield _load(folder / name)
+
+
+def _names(folder: Path) -> list[str]:
+    files = [f for f in folder.iterdir() if f.suffix in (LINES, TABLE) and not f.name.startswith(PARTIAL)]
+    return sorted({file.stem for file in files})
+
+
+def _load(path: Path, *, decision_id: str | None = None) -> pa.Table:
+    """Decisions of one file, rolled or not; it may be rolled while this looks, hence the second try."""
+    wanted = None if decision_id is None else [("decision_id", "==", decision_id)]
+    for attempt in (path.with_suffix(TABLE), path.with_suffix(LINES), path.with_suffix(TABLE)):
+        try:
+            if attempt.suffix == TABLE:
+                table = pq.read_table(attempt, filters=wanted, partitioning=None)
+                return conform(table, DECISIONS, what=attempt.name)
+            return _table(attempt, decision_id=decision_id)[0]
+        except FileNotFoundError:
+            continue
+    return DECISIONS.empty_table()
 
 
 def _table(path: Path, *, decision_id: str | None = None) -> tuple[pa.Table, int]:
