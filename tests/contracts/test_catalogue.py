@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from foretaste.contracts.catalogue import UNKNOWN_TIME, catalogue
+from foretaste.contracts.catalogue import GENRE_PARTS, UNKNOWN_TIME, catalogue
 from foretaste.contracts.columns import TITLES
 
 
@@ -50,3 +50,17 @@ def test_the_order_of_rows_does_not_matter_and_a_changed_genre_does() -> None:
 def test_a_title_that_stands_twice_is_named() -> None:
     with pytest.raises(ValueError, match="'m' stands more than once"):
         catalogue(_titles(ROWS[2], ROWS[2]))
+
+
+def test_an_episode_keeps_its_own_release_and_counts_in_the_fingerprint() -> None:
+    day = datetime(1970, 1, 3, tzinfo=UTC)
+    found = catalogue(_titles(*ROWS))
+    dated = catalogue(_titles(ROWS[0], ROWS[1] | {"released_at": day}, ROWS[2]))
+    places = [dated.place_of[title_id] for title_id in ("m", "s", "s-e1", None)]
+    assert dated.code_P[places].tolist() == [1, 2, 2, 0]
+    assert dated.released_P[places].tolist() == [86_400_000_000, UNKNOWN_TIME, 2 * 86_400_000_000, UNKNOWN_TIME]
+    assert dated.fingerprint != found.fingerprint
+
+
+def test_the_parts_of_a_title_are_whole_and_divided_between_its_genres() -> None:
+    assert catalogue(_titles(*ROWS)).genre_parts_N1G.tolist() == [[0, 0], [0, GENRE_PARTS], [GENRE_PARTS // 2] * 2]

@@ -1,7 +1,7 @@
 """The titles that can be recommended, as arrays with codes.
 
 Shapes: N titles that can be recommended, N1 = N + 1 rows where row 0 stands for an unknown title,
-G genres, K kinds.
+G genres, K kinds, P places of titles that events may name, episodes included.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from foretaste.contracts.columns import TITLES, conform
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
+GENRE_PARTS = 5_040
+"""A title's weight of 1, in whole parts: most numbers of genres divide it, so that sums of parts have no rounding."""
+NOWHERE, NO_TITLE = 0, 1
+"""Places of a title that the catalogue does not have, and of none at all."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Catalogue:
     genres_N1G: NDArray[np.float32]  # multi-hot
     released_N1: NDArray[np.int64]  # microseconds since 1970, UNKNOWN_TIME when unknown
     series_of: dict[str, str]  # episode title_id -> series title_id
+    episode_released: dict[str, int]  # as released_N1, of episodes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,13 +50,37 @@ class Catalogue:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with any id, kind, genre or release date."""
+        """Twelve hexadecimal digits that change with any id, kind, genre or release date, of episodes too."""
         digest = hashlib.blake2b(digest_size=6)
         for part in ("\n".join(self.ids), "\n".join(self.kinds), "\n".join(self.genres)):
             digest.update(part.encode() + b"\0")
         for array in (self.kind_N1, self.genres_N1G, self.released_N1):
             digest.update(np.ascontiguousarray(array).tobytes())
+        episodes = [f"{one}\0{self.series_of[one]}\0{at}" for one, at in sorted(self.episode_released.items())]
+        digest.update("\n".join(episodes).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def place_of(self) -> dict[str | None, int]:
+        """Place of every title that an event may name; of another, NOWHERE."""
+        return {None: NO_TITLE} | {title_id: place for place, title_id in enumerate(self.code_of, start=NO_TITLE + 1)}
+
+    @cached_property
+    def code_P(self) -> NDArray[np.int32]:
+        """Catalogue code of each place, 0 of NOWHERE and NO_TITLE."""
+        return np.array([0, 0, *self.code_of.values()], dtype=np.int32)
+
+    @cached_property
+    def released_P(self) -> NDArray[np.int64]:
+        """Release of the title of each place, an episode's being its own; UNKNOWN_TIME when unknown."""
+        own = dict(zip(self.ids, self.released_N1[1:].tolist(), strict=True)) | self.episode_released
+        return np.array([UNKNOWN_TIME, UNKNOWN_TIME, *(own[title_id] for title_id in self.code_of)], dtype=np.int64)
+
+    @cached_property
+    def genre_parts_N1G(self) -> NDArray[np.int64]:
+        """GENRE_PARTS of each title, divided between its genres."""
+        many_N11 = np.maximum(self.genres_N1G.sum(axis=1, keepdims=True).astype(np.int64), 1)
+        return np.asarray(GENRE_PARTS // many_N11 * (self.genres_N1G > 0))
 
     def codes(self, title_ids: list[str | None] | pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Catalogue codes of title ids, 0 for one that is unknown or null."""
@@ -76,9 +105,8 @@ def catalogue(titles: pa.Table) -> Catalogue:
     genres_N1G = np.zeros((len(own) + 1, len(genres)), dtype=np.float32)
     for code, row in enumerate(own, start=1):
         genres_N1G[code, [genre_code[genre] for genre in row["genres"]]] = 1.0
-    released_N1 = np.full(len(own) + 1, UNKNOWN_TIME, dtype=np.int64)
-    released = titles.filter(pc.is_null(titles["series_id"]))["released_at"].cast(pa.int64())
-    released_N1[1:] = np.asarray(released.fill_null(UNKNOWN_TIME))
+    released = np.asarray(titles["released_at"].cast(pa.int64()).fill_null(UNKNOWN_TIME))
+    released_N1 = np.append(UNKNOWN_TIME, released[np.asarray(pc.is_null(titles["series_id"]))])
     return Catalogue(
         ids=tuple(row["title_id"] for row in own),
         names=tuple(row["name"] or row["title_id"] for row in own),
@@ -88,4 +116,7 @@ def catalogue(titles: pa.Table) -> Catalogue:
         genres_N1G=genres_N1G,
         released_N1=released_N1,
         series_of={row["title_id"]: row["series_id"] for row in rows if row["series_id"] is not None},
+        episode_released={
+            row["title_id"]: at for row, at in zip(rows, released.tolist(), strict=True) if row["series_id"] is not None
+        },
     )
