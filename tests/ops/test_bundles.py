@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foretaste.ops.bundles import fetch_bundle, file_bundle, promote, versions
+from foretaste.ops.bundles import fetch_bundle, file_bundle, find_bundle, promote, versions
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -70,3 +70,12 @@ def test_an_unknown_version_and_an_untrained_model_say_so(tmp_path: Path) -> Non
         fetch_bundle(tmp_path, "intent", "nope")
     with pytest.raises(FileNotFoundError, match="no bundle intent nope"):
         promote(tmp_path, "intent", "nope")
+
+
+def test_a_bundle_is_found_by_its_fingerprint_also_when_it_is_no_longer_current(tmp_path: Path) -> None:
+    first = _file(tmp_path, "one")
+    _file(tmp_path, "two", at=AT + timedelta(days=1))
+    old = fetch_bundle(tmp_path, "intent", first)
+    assert find_bundle(tmp_path, "intent", old.fingerprint) == old
+    with pytest.raises(FileNotFoundError, match="fingerprint 0123"):
+        find_bundle(tmp_path, "intent", "0123")

@@ -103,3 +103,11 @@ def fetch_bundle(registry: Path, name: str, version: str | None = None) -> Bundl
     if found != manifest["fingerprint"]:
         raise ValueError(f"bundle {name} {version}: files have fingerprint {found}, filed {manifest['fingerprint']}")
     return Bundle(name, version, path, manifest)
+
+
+def find_bundle(registry: Path, name: str, fingerprint: str) -> Bundle:
+    """Find a bundle by its fingerprint, also one that is no longer current; raises as `fetch_bundle`."""
+    found = [version for version in versions(registry, name) if version.endswith(f"-{fingerprint}")]
+    if not found:
+        raise FileNotFoundError(f"no bundle {name} of fingerprint {fingerprint} in {registry}")
+    return fetch_bundle(registry, name, found[-1])

@@ -18,7 +18,7 @@ from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentPrediction, build_intent
 from foretaste.models.ranker import build_ranker
-from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle
+from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.surfaces.prequery import Availability, availability
@@ -70,12 +70,23 @@ def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = No
     if intent is None:
         _log.warning("no intent model in %s: answers come from the popularity list", registry)
         return _without_models(prepared, rule)
+    return _loaded(intent, _current(registry, RANKER), rule)
+
+
+def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str | None) -> Models:
+    """Load the models that a decision names by their fingerprints; raises as `load_models`."""
+    if intent is None:
+        return _without_models(prepared, None)
+    bundle = find_bundle(registry, INTENT, intent)
+    return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None)
+
+
+def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> Models:
     titles = read_parquet(intent.path / "titles.parquet")
     known = catalogue(titles)
     predictor = build_intent(
         read_json(intent.path / "config.json"), known, load_file(intent.path / "weights.safetensors")
     )
-    ranker = _current(registry, RANKER)
     about = intent.manifest["about"]["prepared"]
     return Models(
         catalogue=known,
