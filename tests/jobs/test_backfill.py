@@ -8,8 +8,7 @@ from pathlib import Path
 from foretaste.feedback.session_log import microseconds
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.jobs.backfill import backfill
-from foretaste.ops.files import write_parquet
-from foretaste.testing.builders import events_table
+from foretaste.testing.builders import events_table, interactions_table, prepared_folder, titles_table
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -21,12 +20,13 @@ def test_each_member_gets_their_newest_events_in_order_and_guests_get_none(tmp_p
         for i in range(4)
     ]
     guest = {"event_id": "g", "member_id": None, "session_id": "gs", "at": at[0], "action": "play", "title_id": "t"}
-    write_parquet(events_table([guest, *rows]), tmp_path / "acts" / "bucket=0000" / "part.parquet")
+    acts = events_table([guest, *rows])
+    prepared_folder(tmp_path, interactions_table([]), titles_table(1), acts=acts)
     log = SqliteSessionLog(tmp_path / "sessions.db")
     done: list[float] = []
     try:
         for added in (3, 0):
-            assert backfill(tmp_path / "acts", log, newest=3, received_at=NOW, advance=done.append) == added
+            assert backfill(tmp_path, log, newest=3, received_at=NOW, advance=done.append) == added
         found, mark = log.read("m", limit=10)
         assert [(row["event_id"], row["at"]) for row in found] == [(f"e{i}", microseconds(at[i])) for i in (1, 2, 3)]
         assert mark == 3

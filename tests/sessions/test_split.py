@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretaste.sessions.split import Cuts, Sketch, cuts, split_last, split_time
+from foretaste.contracts.splits import SPLITS, Cuts, split_last, split_time
+from foretaste.sessions.split import Sketch, cuts
 
 
 def _parts(at: list[int], validation: float = 0.2, test: float = 0.2) -> list[str]:
     at_T = np.array(at, dtype=np.int64)
     cut = cuts([Sketch.of(at_T)], validation_share=validation, test_share=test)
-    return [part[:2] for part in split_time(at_T, cut).tolist()]
+    return [part[:2] for part in SPLITS[split_time(at_T, cut)].tolist()]
 
 
 def test_shares_are_taken_from_the_end_of_time() -> None:
@@ -42,7 +43,7 @@ def test_all_of_train_is_before_all_of_validation_is_before_all_of_test(at: list
     sketches = [Sketch.of(at_T[b::buckets]) for b in range(buckets)]
     cut = cuts(sketches, validation_share=0.2, test_share=0.2)
     assert cut == cuts([Sketch.of(at_T)], validation_share=0.2, test_share=0.2)
-    parts = split_time(at_T, cut)
+    parts = SPLITS[split_time(at_T, cut)]
     sides = [at_T[parts == name].tolist() for name in ("train", "validation", "test")]
     bounds = [bound for side in sides if side for bound in (min(side), max(side))]
     assert bounds == sorted(bounds)
@@ -60,17 +61,17 @@ def test_a_sketch_of_many_times_finds_the_cuts_of_all_of_them() -> None:
         test_share=0.1,
     )
     for part in ("validation", "test"):
-        share = [float((split_time(at_T, cut) == part).mean()) for cut in (whole, rough)]
+        share = [float((SPLITS[split_time(at_T, cut)] == part).mean()) for cut in (whole, rough)]
         assert share[0] == pytest.approx(0.1, abs=1e-4)
         assert share[1] == pytest.approx(0.1, abs=1e-3)
 
 
 def test_the_last_is_test_and_the_one_before_it_validation_of_three_or_more() -> None:
     actor = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3])
-    found = [part[:2] for part in split_last(actor).tolist()]
+    found = [part[:2] for part in SPLITS[split_last(actor)].tolist()]
     assert found == ["tr", "va", "te", "tr", "tr", "tr", "tr", "tr", "va", "te"]
     assert split_last(actor[:0]).tolist() == []
 
 
 def test_cuts_are_half_open() -> None:
-    assert split_time(np.array([9, 10, 19, 20]), Cuts(10, 20)).tolist() == ["train", "validation", "validation", "test"]
+    assert split_time(np.array([9, 10, 19, 20]), Cuts(10, 20)).tolist() == [0, 1, 1, 2]

@@ -10,22 +10,23 @@ from typing import Any
 import polars as pl
 
 from foretaste.feedback.session_log import SessionLog
-from foretaste.ops.files import parquet_files, read_parquet
+from foretaste.ops.tables import prepared_buckets, read_prepared
 
 EVENTS_A_BATCH = 20_000
 
 
 def backfill(
-    acts: Path, log: SessionLog, *, newest: int, received_at: datetime, advance: Callable[[float], None]
+    prepared: Path, log: SessionLog, *, newest: int, received_at: datetime, advance: Callable[[float], None]
 ) -> int:
     """Append the newest events of every member to the log and return how many were new.
 
-    `acts` is the prepared table of that name; guests are left out, since their sessions are over. The log is
+    Of the acts of a prepared folder; guests are left out, since their sessions are over. The log is
     idempotent, so a run that was cut off is completed by the next.
     """
     added = 0
-    for path in parquet_files(acts):
-        members = pl.DataFrame(pl.from_arrow(read_parquet(path))).filter(pl.col("member_id").is_not_null())
+    for bucket in prepared_buckets(prepared):
+        acts = read_prepared(prepared, "acts", bucket=bucket)
+        members = pl.DataFrame(pl.from_arrow(acts)).filter(pl.col("member_id").is_not_null())
         recent = members.group_by("member_id", maintain_order=True).tail(newest)
         rows = recent.with_columns(pl.col("at").to_physical()).to_arrow().to_pylist()
         for first in range(0, len(rows), EVENTS_A_BATCH):

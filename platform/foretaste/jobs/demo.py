@@ -26,6 +26,7 @@ from foretaste.jobs.settings import Settings
 from foretaste.jobs.train import train
 from foretaste.ops.files import read_parquet
 from foretaste.ops.memory import peak_memory
+from foretaste.ops.tables import read_prepared
 from foretaste.ops.telemetry import console, say
 
 K = 10
@@ -95,7 +96,7 @@ class Story:
 def tell(client: Client, settings: Settings) -> Story:
     """Ask, send a few events of another taste, ask again; show both lists."""
     titles = catalogue(read_parquet(settings.tables.raw / "titles.parquet"))
-    member_id = typical_member(read_parquet(settings.tables.prepared / "interactions", columns=["actor_id"]))
+    member_id = typical_member(read_prepared(settings.tables.prepared, "interactions", columns=["actor_id"]))
     ask = {"member_id": member_id, "session_id": "demo-session", "k": K, "explain": "items"}
     before = client.recommend(**ask, policy="greedy")
     again = client.recommend(**ask, policy="greedy")

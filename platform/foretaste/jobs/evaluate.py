@@ -16,6 +16,7 @@ from foretaste.jobs.workspace import needed
 from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.ops.bundles import Bundle, fetch_bundle
 from foretaste.ops.files import read_json, read_parquet
+from foretaste.ops.tables import read_prepared, read_titles
 from foretaste.ops.telemetry import progress, say
 
 
@@ -34,8 +35,8 @@ def evaluate(
     about = bundle.manifest["about"]
     if about["split"] != split:
         raise ValueError(f"the current intent model was trained with split {about['split']!r}, not {split!r}")
-    titles = catalogue(read_parquet(prepared / "titles.parquet"))
-    interactions = read_parquet(prepared / "interactions")
+    titles = catalogue(read_titles(prepared))
+    interactions = read_prepared(prepared, "interactions")
     model = load_intent(bundle, titles)
     fitted_on = ("train", "validation") if about["refit"] else ("train",)
     baselines = fit_baselines(

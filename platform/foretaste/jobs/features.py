@@ -31,7 +31,7 @@ def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
     try:
         with progress("session log", total=None, unit="events") as advance:
             newest = settings.serving.session_log.read_events
-            added = backfill(prepared / "acts", log, newest=newest, received_at=datetime.now(UTC), advance=advance)
+            added = backfill(prepared, log, newest=newest, received_at=datetime.now(UTC), advance=advance)
     finally:
         log.close()
     return {**counts, "materialized_until": end.isoformat(), "session_log_added": added}

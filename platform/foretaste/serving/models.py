@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -20,6 +19,7 @@ from foretaste.models.intent import IntentPrediction, build_intent
 from foretaste.models.ranker import build_ranker
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
+from foretaste.ops.tables import read_titles, titles_file
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.surfaces.prequery import Availability, availability
 
@@ -113,9 +113,9 @@ def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
 
 
 def _without_models(prepared: Path, rule: SessionRule | None) -> Models:
-    if not (prepared / "titles.parquet").is_file():
+    if not titles_file(prepared).is_file():
         raise FileNotFoundError(f"neither a model nor a catalogue at {prepared}: run `foretaste prepare` first")
-    titles: pa.Table = read_parquet(prepared / "titles.parquet")
+    titles = read_titles(prepared)
     known = catalogue(titles)
     manifest = prepared / "manifest.json"
     about = read_json(manifest) if manifest.is_file() else {}

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foretaste.contracts.events import ENGAGEMENT, PLAY_LIKE, Action
+from foretaste.contracts.splits import Cuts
 from foretaste.sessions.config import PrepareConfig
-from foretaste.sessions.split import Cuts
 
 MANIFEST = "manifest.json"
 
@@ -41,6 +41,7 @@ def manifest(
         "engagement_by_action": actions,
         "split_time": _of(splits, "split_time"),
         "split_last": _of(splits, "split_last"),
+        "tables": _listed(config.num_buckets),
         "cuts": {name: _iso(us) for name, us in asdict(cut).items()},
         "target_actions": _targets(config, set(actions)),
         "repeats": counts["repeated_interactions"] > REPEATS_FROM * counts["interactions"],
@@ -65,3 +66,11 @@ def _of(counts: Counts, prefix: str) -> Counts:
 
 def _iso(microseconds: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
+
+
+def _listed(num_buckets: int) -> dict[str, Any]:
+    buckets = [f"bucket={number:04d}" for number in range(num_buckets)]
+    return {
+        table: {bucket: [{"file": f"{table}/{bucket}/part.parquet", "run": 1}] for bucket in buckets}
+        for table in ("interactions", "acts", "impressions")
+    }

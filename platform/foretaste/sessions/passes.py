@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.splits import SPLITS, Cuts, split_time
 from foretaste.ops.files import parquet_files, write_parquet
 from foretaste.sessions.buckets import STAGED
 from foretaste.sessions.sequence import Collapse, sequence
-from foretaste.sessions.split import Cuts, Sketch, split_time
+from foretaste.sessions.split import Sketch
 from foretaste.sessions.spread import Item
 
 PART = "part.parquet"
@@ -58,7 +59,7 @@ class Splitting:
     def __call__(self, item: Item) -> Item:
         """Write the bucket's interactions with the time split."""
         table = pq.read_table(self.staging / "interactions" / item["bucket"] / PART, partitioning=None)
-        parts = pa.array(split_time(table["at"].cast(pa.int64()).to_numpy(), self.cut), pa.string())
+        parts = pa.array(SPLITS[split_time(table["at"].cast(pa.int64()).to_numpy(), self.cut)], pa.string())
         place = table.column_names.index("split_time")
         table = table.set_column(place, table.schema.field(place), parts)
         write_parquet(table, self.folder / "interactions" / item["bucket"] / PART)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.columns import EVENTS, IMPRESSIONS, INTERACTIONS
 from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENGAGEMENT, ENTRIES, Action
 from foretaste.contracts.sessions import SessionRule, entries, session_starts, ways
-from foretaste.sessions.split import TRAIN, split_last
+from foretaste.contracts.splits import SPLITS, TRAIN, split_last
 
 
 class CollapsedRuns(Protocol):
@@ -135,7 +135,7 @@ def _interactions(engaged: pl.DataFrame, collapse: Collapse) -> pl.DataFrame:
         played_fraction=pl.Series(runs.fraction_R, dtype=pl.Float64).fill_nan(None),
         num_events=pl.Series(runs.num_events_R, dtype=pl.Int32),
         split_time=pl.lit(TRAIN),
-        split_last=pl.Series(split_last(actor_R), dtype=pl.String),
+        split_last=pl.Series(SPLITS[split_last(actor_R)], dtype=pl.String),
     )
 
 

@@ -1,6 +1,6 @@
-"""Divide interactions into train, validation and test: by time for all, or by the last of each actor.
+"""Where time is divided into train, validation and test.
 
-Shapes: T interactions of one bucket sorted by (actor, position), S instants of a sketch.
+Shapes: T interactions of one bucket, S instants of a sketch.
 """
 
 from __future__ import annotations
@@ -11,20 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-SPLITS = np.array([TRAIN, VALIDATION, TEST])
-FEWEST = 3
-"""Actors with fewer interactions stay in train as a whole."""
+from foretaste.contracts.splits import Cuts
 
 SKETCH = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """Microseconds at which the next part begins: train < validation_from <= validation < test_from <= test."""
-
-    validation_from: int
-    test_from: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +50,3 @@ def cuts(sketches: Sequence[Sketch], *, validation_share: float, test_share: flo
         return int(at_S[max(place, 0)])
 
     return Cuts(last_instant(1.0 - validation_share - test_share) + 1, last_instant(1.0 - test_share) + 1)
-
-
-def split_time(at_T: NDArray[np.int64], cut: Cuts) -> NDArray[np.str_]:
-    """Part of each time under the global split.
-
-    An interaction goes where it begins. One that begins before a cut may end after it: its dwell and strongest
-    action are then known a little early, but no interaction of that actor stands between.
-    """
-    return SPLITS[(at_T >= cut.validation_from).astype(np.int64) + (at_T >= cut.test_from)]
-
-
-def split_last(actor_T: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Leave one out: the last row of each actor is test, the one before it validation, of three or more."""
-    num = len(actor_T)
-    part_T = np.zeros(num, dtype=np.int64)
-    if num:
-        stops = np.append(np.flatnonzero(np.diff(actor_T)) + 1, num)
-        stops = stops[np.diff(stops, prepend=0) >= FEWEST]
-        part_T[stops - 1], part_T[stops - 2] = 2, 1
-    return SPLITS[part_T]

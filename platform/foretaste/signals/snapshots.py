@@ -9,6 +9,8 @@ Shapes: T interactions sorted by (member, time), R title-days, S snapshot rows, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,11 @@ from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.columns import MEMBER_SNAPSHOTS, TITLE_SNAPSHOTS
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import GUEST, Action
-from foretaste.ops.files import parquet_files, read_json, read_parquet, whole_folder, write_json, write_parquet
+from foretaste.ops.files import whole_folder, write_json, write_parquet
+from foretaste.ops.tables import prepared_buckets, read_manifest, read_prepared, read_titles
 from foretaste.signals.midnights import DAY_US, EVER, MONTH, WEEK, Days, Grid
+from foretaste.signals.published import MANIFEST, SOURCES
 
-SOURCES = "sources"
-"""Folder of the snapshots within the feature store's data."""
-MANIFEST = "manifest.json"
 LONG_DAYS = 400
 _COLUMNS = ["actor_id", "at", "title_id", "action", "played_fraction"]
 _ROWS_AT_ONCE = 250_000
@@ -57,15 +58,15 @@ def build_snapshots(
     Members are done bucket by bucket, titles are counted by bucket and day first. `advance` is called with
     interactions read. Raises FileNotFoundError where `prepared` has no files, ValueError where they hold nothing.
     """
-    titles = catalogue(read_parquet(prepared / "titles.parquet"))
-    targets = sorted(read_json(prepared / "manifest.json")["target_actions"])
-    files = parquet_files(prepared / "interactions")
-    grid = _grid(files, config)
+    titles = catalogue(read_titles(prepared))
+    targets = sorted(read_manifest(prepared)["target_actions"])
+    buckets = prepared_buckets(prepared)
+    grid = _grid(prepared, buckets, config)
     counts = dict.fromkeys(("interactions", "members", "member_rows", "titles", "title_rows"), 0)
     with whole_folder(out / SOURCES) as folder:
         days = []
-        for number, file in enumerate(files):
-            rows = read_parquet(file, columns=_COLUMNS)
+        for number, bucket in enumerate(buckets):
+            rows = read_prepared(prepared, "interactions", columns=_COLUMNS, bucket=bucket)
             snapshots = member_snapshots(rows, titles, targets, grid, config)
             write_parquet(snapshots, folder / "members" / f"{number:05d}.parquet")
             days.append(title_days(rows, targets, config))
@@ -82,7 +83,10 @@ def build_snapshots(
 
 def _manifest(titles: Catalogue, grid: Grid, config: SnapshotConfig) -> dict[str, Any]:
     """What readers need: the order of the affinities' columns above all."""
+    columns = [str(field) for schema in (MEMBER_SNAPSHOTS, TITLE_SNAPSHOTS) for field in schema]
+    said = json.dumps([config.model_dump(mode="json"), titles.genres, titles.kinds, columns])
     return {
+        "generation": hashlib.blake2b(said.encode(), digest_size=6).hexdigest(),
         "genres": list(titles.genres),
         "kinds": list(titles.kinds),
         "catalogue_fingerprint": titles.fingerprint,
@@ -93,11 +97,12 @@ def _manifest(titles: Catalogue, grid: Grid, config: SnapshotConfig) -> dict[str
     }
 
 
-def _grid(files: Sequence[Path], config: SnapshotConfig) -> Grid:
-    spans = [pc.min_max(read_parquet(file, columns=["at"])["at"].cast(pa.int64())).as_py() for file in files]
+def _grid(prepared: Path, buckets: Sequence[str], config: SnapshotConfig) -> Grid:
+    times = (read_prepared(prepared, "interactions", columns=["at"], bucket=bucket)["at"] for bucket in buckets)
+    spans = [pc.min_max(at.cast(pa.int64())).as_py() for at in times]
     first = min((span["min"] for span in spans if span["min"] is not None), default=None)
     if first is None:
-        raise ValueError(f"{files[0].parent.parent}: the files hold no interactions")
+        raise ValueError(f"{prepared}: the tables hold no interactions")
     last = max(span["max"] for span in spans if span["max"] is not None)
     first_day, last_day = first // DAY_US, last // DAY_US
     step = config.step_days or (1 if last_day - first_day < LONG_DAYS else 7)

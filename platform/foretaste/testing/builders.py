@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from foretaste.contracts.columns import EVENTS, IMPRESSIONS, INTERACTIONS, TITLES, conform
-from foretaste.contracts.events import ENGAGEMENT, PLAY_LIKE, Action
+from foretaste.contracts.events import ENGAGEMENT, PLAY_LIKE, Action, actor_id
 from foretaste.contracts.sessions import SessionRule
 from foretaste.ops.files import write_json, write_parquet
 
@@ -168,15 +168,23 @@ def prepared_folder(
     titles: pa.Table,
     *,
     impressions: pa.Table | None = None,
+    acts: pa.Table | None = None,
     num_buckets: int = 2,
 ) -> Path:
-    """Write what preparation leaves behind: interactions and impressions by bucket, titles, the manifest."""
+    """Write what preparation leaves behind: interactions, impressions and acts by bucket, titles, the manifest."""
     shown = IMPRESSIONS.empty_table() if impressions is None else impressions
-    for name, table in (("interactions", interactions), ("impressions", shown)):
-        bucket = np.array([zlib.crc32(a.encode()) % num_buckets for a in table["actor_id"].to_pylist()], dtype=np.int64)
+    done = EVENTS.empty_table() if acts is None else acts
+    tables: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, table in (("interactions", interactions), ("impressions", shown), ("acts", done)):
+        tables[name] = {}
+        actors = [actor_id(r["member_id"], r["session_id"]) for r in done.to_pylist()] if name == "acts" else None
+        actors = table["actor_id"].to_pylist() if actors is None else actors
+        bucket = np.array([zlib.crc32(a.encode()) % num_buckets for a in actors], dtype=np.int64)
         for number in range(num_buckets):
             part = table.filter(pa.array(bucket == number))
-            write_parquet(part, folder / name / f"bucket={number:04d}" / "part.parquet")
+            file = f"{name}/bucket={number:04d}/part.parquet"
+            write_parquet(part, folder / file)
+            tables[name][f"bucket={number:04d}"] = [{"file": file, "run": 1}]
     write_parquet(titles, folder / "titles.parquet")
     actions = set(interactions["action"].to_pylist())
     targets = PLAY_LIKE if actions & PLAY_LIKE else ENGAGEMENT - {Action.THUMB_DOWN.value}
@@ -184,6 +192,7 @@ def prepared_folder(
         set(zip(interactions["actor_id"].to_pylist(), interactions["title_id"].to_pylist(), strict=True))
     )
     manifest = {
+        "tables": tables,
         "target_actions": sorted(str(action) for action in targets),
         "repeats": again > 0.01 * interactions.num_rows,
         "counts": {"interactions": interactions.num_rows, "impressions": shown.num_rows, "titles": titles.num_rows},

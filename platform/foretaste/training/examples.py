@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.events import ACTION_CODES
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.contracts.intents import Intent
-from foretaste.ops.files import parquet_files
+from foretaste.ops.tables import prepared_buckets, read_prepared
 from foretaste.sessions.label import action_labels, recency_labels
 from foretaste.signals.histories import pack
 
@@ -28,9 +27,10 @@ SPLIT_COLUMN = {"time": "split_time", "last": "split_last"}
 
 
 class Part(NamedTuple):
-    """One share of the actors of one bucket file; an actor is in one part whole."""
+    """One share of the actors of one bucket; an actor is in one part whole."""
 
-    path: str
+    prepared: str
+    bucket: str
     number: int
     of: int
 
@@ -68,9 +68,9 @@ def parts(prepared: Path, at_least: int) -> list[Part]:
 
     Raises FileNotFoundError where nothing was prepared.
     """
-    files = parquet_files(prepared / "interactions")
-    of = -(-at_least // len(files))
-    return [Part(str(file), number, of) for file in files for number in range(of)]
+    buckets = prepared_buckets(prepared)
+    of = -(-at_least // len(buckets))
+    return [Part(str(prepared), bucket, number, of) for bucket in buckets for number in range(of)]
 
 
 COLUMNS = [
@@ -86,7 +86,7 @@ def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, targ
     validation rows are learned from too and nothing is validated with.
     """
     column = SPLIT_COLUMN[split]
-    table = pq.read_table(part.path, columns=[*COLUMNS, column], partitioning=None)
+    table = read_prepared(Path(part.prepared), "interactions", columns=[*COLUMNS, column], bucket=part.bucket)
     if part.of > 1:
         actors = table["actor_id"].combine_chunks().dictionary_encode().indices
         table = table.filter(pa.array(np.asarray(actors) % part.of == part.number))

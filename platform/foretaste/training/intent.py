@@ -17,7 +17,8 @@ from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.intents import Intent
 from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
-from foretaste.ops.files import read_json, read_parquet, write_json, write_parquet
+from foretaste.ops.files import read_json, write_json, write_parquet
+from foretaste.ops.tables import described, read_titles
 from foretaste.training.config import TrackingConfig, TrainingConfig
 from foretaste.training.examples import Census, Examples, Part, census, parts, read_part, together
 from foretaste.training.executors import executor
@@ -55,7 +56,7 @@ def train_intent(
     Checkpoints and records go to `storage`. With executor «ray» a Ray must be running. Raises ValueError where
     there is nothing to learn from.
     """
-    titles = read_parquet(prepared / "titles.parquet")
+    titles = read_titles(prepared)
     known = catalogue(titles)
     manifest = read_json(prepared / "manifest.json")
     name = f"intent-{now:%Y%m%dT%H%M%S}"
@@ -77,7 +78,7 @@ def train_intent(
             "model_config": model.fingerprint(),
             "training_config": training.model_dump(mode="json"),
             "time_aware": model.time_aware,
-            "prepared": manifest,
+            "prepared": described(manifest),
             "split": training.split,
             "refit": training.refit,
             "trained_until": datetime.fromtimestamp(counted.newest_us / 1e6, tz=UTC).isoformat(),

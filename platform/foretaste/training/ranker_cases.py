@@ -23,7 +23,7 @@ from foretaste.contracts.events import ACTION_CODES, GUEST
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentRecommender
-from foretaste.ops.files import read_parquet
+from foretaste.ops.tables import read_prepared
 from foretaste.signals.candidates import candidate_features
 from foretaste.signals.histories import pack
 from foretaste.signals.views import MemberView, TitleView
@@ -91,7 +91,7 @@ class Questions:
 def questions(prepared: Path, known: Catalogue, manifest: dict[str, Any], *, limit: int, seed: int) -> Questions:
     """Draw at most `limit` choices of the validation window of the time split. Raises ValueError without any."""
     column = SPLIT_COLUMN["time"]
-    table = read_parquet(prepared / "interactions", columns=[*COLUMNS, column])
+    table = read_prepared(prepared, "interactions", columns=[*COLUMNS, column])
     table = table.filter(pc.not_equal(table[column], TEST))
     timeline, actor_ids = pack(table, known)
     wanted = np.array([ACTION_CODES[action] for action in manifest["target_actions"]], dtype=np.int32)
