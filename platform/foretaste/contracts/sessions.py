@@ -37,6 +37,14 @@ def session_starts(
     return starts_T
 
 
+def still_open(newest_B: NDArray[np.int64], asof_B: NDArray[np.int64], *, rule: SessionRule) -> NDArray[np.bool_]:
+    """Say whether an event at `asof_B` would belong to the session whose newest moment was `newest_B` (microseconds).
+
+    So a session closes without a new event. The native id of an event that is yet to come is not known.
+    """
+    return np.asarray(asof_B - newest_B <= round(rule.gap_minutes * 60e6))
+
+
 def ways(session_E: NDArray[np.int64], action_E: NDArray[np.int32]) -> NDArray[np.int64]:
     """Number of the event that set the way by which titles are come to at each event, -1 where none did; int64[E].
 

@@ -124,8 +124,8 @@ SESSION_SIGNALS: tuple[Signal, ...] = (
 """Every signal of a request, in the order in which they are logged."""
 
 _CONSTANTS = {
-    name: value for name, value in sorted(globals().items()) if name.isupper() and isinstance(value, int | float | str)
-} | {"POSITIVE": list(POSITIVE), "ABANDONED": list(ABANDONED), "ACTIONS": list(ACTIONS)}
+    name: value for name, value in sorted(globals().items()) if name.isupper() and isinstance(value, int | float)
+} | {"POSITIVE": list(POSITIVE), "ABANDONED": list(ABANDONED), "ACTIONS": list(ACTIONS), "GENRE_PARTS": GENRE_PARTS}
 
 
 def _fingerprint() -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.events import ACTION_CODES, Action
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.sessions import SessionRule, still_open
 
 STEPS_TO_HALF = 3.0
 """Interactions after which one counts half in what the session is about."""
@@ -34,7 +34,7 @@ def current_session(histories: Histories, asof_B: NDArray[np.int64], *, rule: Se
     some_B = np.flatnonzero(stop_B > start_B)
     last_B = stop_B[some_B] - 1
     ended_B = histories.at_T[last_B] + (histories.dwell_T[last_B].astype(np.float64) * 1e6).astype(np.int64)
-    open_B = asof_B[some_B] - ended_B <= round(rule.gap_minutes * 60e6)
+    open_B = still_open(ended_B, asof_B[some_B], rule=rule)
     if len(last_B):
         begins_T = np.ones(len(histories.session_T), dtype=np.bool_)
         begins_T[1:] = np.diff(histories.session_T) != 0

@@ -19,6 +19,7 @@ from foretaste.contracts.columns import TITLES, conform
 from foretaste.contracts.events import ACTION_CODES, Action
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
+from foretaste.signals.session import current_session
 
 ALWAYS = np.iinfo(np.int64)
 
@@ -96,11 +97,10 @@ def pool(scores_N: NDArray[np.float32], blocked_N1: NDArray[np.bool_], *, size: 
 
 
 def _completed(history: Histories, *, asof: int, rule: SessionRule) -> NDArray[np.int32]:
-    """Titles completed in the last session, where it is still open."""
-    if len(history.at_T) == 0 or asof - int(history.at_T[-1]) > rule.gap_minutes * 60e6:
-        return np.zeros(0, dtype=np.int32)
-    whole_T = (history.action_T == ACTION_CODES[Action.COMPLETE]) | (history.fraction_T >= 1.0)
-    done: NDArray[np.int32] = history.title_T[whole_T & (history.session_T == history.session_T[-1])]
+    """Titles completed in the session that is still open."""
+    first = int(current_session(history, np.array([asof], dtype=np.int64), rule=rule)[0])
+    whole_T = (history.action_T[first:] == ACTION_CODES[Action.COMPLETE]) | (history.fraction_T[first:] >= 1.0)
+    done: NDArray[np.int32] = history.title_T[first:][whole_T]
     return done
 
 

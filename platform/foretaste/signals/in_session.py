@@ -1,0 +1,219 @@
+"""What the open session says, one function a signal; see `declared.SESSION_SIGNALS`.
+
+Each gives [B, width] of its declared type.
+
+Shapes: B answers, E events, R interactions, X of them in the open sessions, G genres, K kinds.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.contracts.events import ACTION_CODES, Action
+from foretaste.signals.declared import COMPLETE_FROM, LAST_TITLES, MILLION, NEVER, STEPS_TO_HALF, TOKEN_PLACES
+from foretaste.signals.declared import WEIGHT_BITS as BITS
+from foretaste.signals.scene import Scene, Spans, Whole, mean, pick, shares, since
+
+_WORD = re.compile(r"\w+")
+_SEARCH, _REMOVE, _COMPLETE, _DOWN = (
+    ACTION_CODES[a] for a in (Action.SEARCH, Action.REMOVE, Action.COMPLETE, Action.THUMB_DOWN)
+)
+SECOND_US = 1_000_000
+
+
+def weight(steps: int) -> int:
+    """Weight of the interaction with so many newer ones, in units of the newest's over 2**WEIGHT_BITS.
+
+    The whole number next below 2 ** (WEIGHT_BITS - steps / STEPS_TO_HALF), by whole numbers alone.
+    """
+    power = BITS * STEPS_TO_HALF - steps
+    if power < 0:
+        return 0
+    root = 1 << (power // STEPS_TO_HALF)
+    while (root + 1) ** STEPS_TO_HALF <= 1 << power:  # little by little: the table is made once
+        step = 1
+        while (root + 2 * step) ** STEPS_TO_HALF <= 1 << power:
+            step *= 2
+        root += step
+    return root
+
+
+WEIGHTS = np.array([weight(steps) for steps in range(BITS * STEPS_TO_HALF + 1)] + [0], dtype=np.int64)
+"""Weights by steps; the last stands for all that follow."""
+
+
+def depth(scene: Scene) -> Whole:
+    """Count the events of the open session."""
+    return scene.now_E.sizes_B[:, None]
+
+
+def age(scene: Scene) -> NDArray[np.float32]:
+    """Time since the first event of the open session."""
+    first_B = pick(scene.at_E, scene.now_E.first_B, scene.open_B)
+    return since(scene.asof_B, first_B, scene.open_B, unit_us=SECOND_US)
+
+
+def idle(scene: Scene) -> NDArray[np.float32]:
+    """Time since the newest event of all."""
+    return since(scene.asof_B, scene.newest_B, scene.some_B, unit_us=SECOND_US)
+
+
+def actions(scene: Scene) -> Whole:
+    """Count the events of the open session by action."""
+    return scene.actions_BA
+
+
+def interactions(scene: Scene) -> Whole:
+    """Count the interactions of the open session."""
+    return scene.now_R.sizes_B[:, None]
+
+
+def titles(scene: Scene) -> Whole:
+    """Count the distinct titles that the open session says yes to."""
+    row_X, _ = _titles(scene)
+    return np.bincount(row_X, minlength=len(scene.asof_B)).astype(np.int64)[:, None]
+
+
+def last_titles(scene: Scene) -> Whole:
+    """Name the newest of those titles, the newest first; 0 where there are fewer."""
+    row_X, index_X = _titles(scene)
+    place_X = np.arange(len(row_X)) - np.searchsorted(row_X, row_X)
+    latest_X = place_X < LAST_TITLES
+    codes = np.zeros((len(scene.asof_B), LAST_TITLES), dtype=np.int64)
+    codes[row_X[latest_X], place_X[latest_X]] = scene.title_R[index_X[latest_X]]
+    return codes
+
+
+def genres(scene: Scene) -> NDArray[np.float32]:
+    """Share of each genre in the interactions that say yes."""
+    return shares(scene.now_R.sums(scene.genres_RG * scene.yes_R[:, None]))
+
+
+def kinds(scene: Scene) -> NDArray[np.float32]:
+    """Share of each kind in the interactions that say yes."""
+    return shares(scene.now_R.sums(scene.kinds_RK * scene.yes_R[:, None]))
+
+
+def genres_lately(scene: Scene) -> NDArray[np.float32]:
+    """Share of each genre where newer interactions count more."""
+    return shares(scene.now_R.sums(scene.genres_RG * _lately(scene)))
+
+
+def kinds_lately(scene: Scene) -> NDArray[np.float32]:
+    """Share of each kind where newer interactions count more."""
+    return shares(scene.now_R.sums(scene.kinds_RK * _lately(scene)))
+
+
+def dwell(scene: Scene) -> NDArray[np.float32]:
+    """Time spent with titles, the sum of milliseconds."""
+    return (scene.now_R.sums(scene.dwell_R) / 1000).astype(np.float32)
+
+
+def fraction_mean(scene: Scene) -> NDArray[np.float32]:
+    """Mean played fraction of the open session's interactions."""
+    return mean_fraction(scene, scene.now_R)
+
+
+def fraction_max(scene: Scene) -> NDArray[np.float32]:
+    """Largest played fraction of the open session."""
+    most_B1 = scene.now_R.largest(scene.fraction_R)
+    return np.where(most_B1 >= 0, most_B1 / MILLION, NEVER).astype(np.float32)
+
+
+def completed(scene: Scene) -> Whole:
+    """Count the interactions that completed a title."""
+    return scene.now_R.sums((scene.action_R == _COMPLETE) | (scene.fraction_R >= COMPLETE_FROM))
+
+
+def searches(scene: Scene) -> Whole:
+    """Count the searches of the open session."""
+    return scene.performed(Action.SEARCH)
+
+
+def since_search(scene: Scene) -> NDArray[np.float32]:
+    """Time since the newest search of the open session."""
+    at_B, some_B = _newest(scene, np.flatnonzero(scene.action_E == _SEARCH), scene.at_E)
+    return since(scene.asof_B, at_B, some_B, unit_us=SECOND_US)
+
+
+def query_tokens(scene: Scene) -> Whole:
+    """Count the words of the newest search that has a query; see `hashed`."""
+    query_E = scene.acts.columns.query_E
+    query_B, some_B = _newest(scene, np.flatnonzero((scene.action_E == _SEARCH) & (query_E >= 0)), query_E)
+    counts = np.zeros((len(query_B), TOKEN_PLACES), dtype=np.int64)
+    asked, which = np.unique(query_B[some_B], return_inverse=True)
+    if len(asked):
+        counts[some_B] = np.array([hashed(scene.acts.queries[query]) for query in asked.tolist()])[which]
+    return counts
+
+
+def thumbs_down(scene: Scene) -> Whole:
+    """Count the interactions with a thumb down."""
+    return scene.now_R.sums(scene.action_R == _DOWN)
+
+
+def removes(scene: Scene) -> Whole:
+    """Count the removals from a list."""
+    return scene.performed(Action.REMOVE)
+
+
+def abandons(scene: Scene) -> Whole:
+    """Count the interactions that were given up early."""
+    return scene.now_R.sums(scene.abandoned_R)
+
+
+def genres_refused(scene: Scene) -> NDArray[np.float32]:
+    """Share of each genre in what was thumbed down, abandoned or removed."""
+    no_R = (scene.action_R == _DOWN) | scene.abandoned_R
+    parts_BG = scene.now_R.sums(scene.genres_RG * no_R[:, None])
+    removed_X = np.flatnonzero(scene.action_E == _REMOVE)
+    if len(removed_X):
+        parts_XG = scene.catalogue.genre_parts_N1G[scene.acts.title_E[removed_X]]
+        parts_BG = parts_BG + scene.now_E.of(removed_X).sums(parts_XG)
+    return shares(parts_BG)
+
+
+def hashed(query: str) -> list[int]:
+    """Count the words of a query, whatever their case, at places that their bytes say."""
+    counts = [0] * TOKEN_PLACES
+    for word in _WORD.findall(query.casefold()):
+        counts[zlib.crc32(word.encode("utf-8", "surrogatepass")) % TOKEN_PLACES] += 1
+    return counts
+
+
+def mean_fraction(scene: Scene, spans: Spans) -> NDArray[np.float32]:
+    """Mean played fraction of the interactions of which it is known."""
+    known_R = scene.fraction_R >= 0
+    total_B1, count_B1 = spans.sums(scene.fraction_R * known_R), spans.sums(known_R)
+    return mean(total_B1, count_B1, unit=MILLION, otherwise=NEVER)
+
+
+def _titles(scene: Scene) -> tuple[Whole, Whole]:
+    """Distinct titles that open sessions say yes to: answer, and newest interaction; the newest first."""
+    row_X, index_X = scene.now_R.rows()
+    yes_X = scene.yes_R[index_X]
+    row_X, index_X = row_X[yes_X][::-1], index_X[yes_X][::-1]
+    key_X = row_X * (len(scene.catalogue) + 1) + scene.title_R[index_X]
+    place = np.sort(np.unique(key_X, return_index=True)[1])
+    place = place[np.argsort(row_X[place], kind="stable")]
+    return row_X[place], index_X[place]
+
+
+def _lately(scene: Scene) -> Whole:
+    """Weight of each interaction of the open session by those that follow, 0 where it says no: int64[R, 1]."""
+    row_X, index_X = scene.now_R.rows()
+    weight_R = np.zeros(len(scene.action_R), dtype=np.int64)
+    steps_X = scene.now_R.stop_B[row_X] - 1 - index_X
+    weight_R[index_X] = WEIGHTS[np.minimum(steps_X, len(WEIGHTS) - 1)]
+    return np.asarray((weight_R * scene.yes_R)[:, None])
+
+
+def _newest(scene: Scene, index_X: Whole, values_E: NDArray[np.integer]) -> tuple[Whole, NDArray[np.bool_]]:
+    """Value of the newest of some events that is in the open session, and whether there is one."""
+    among = scene.now_E.of(index_X)
+    some_B = among.sizes_B > 0
+    return pick(values_E[index_X].astype(np.int64), among.stop_B - 1, some_B), some_B
