@@ -225,3 +225,21 @@ def test_a_ttl_of_part_of_a_day_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="whole days"):
         store.members(["m"], us(START + timedelta(days=2)))
     store.close()
+
+
+def test_rows_are_found_again_by_their_exact_version(world: tuple[FeatureStore, Path, list[str]]) -> None:
+    store, _, ids = world
+    until = START + timedelta(days=DAYS + 3)
+    store.materialize(until)
+    asked = [*ids, None, "nobody"]
+    online = store.members(asked, us(until))
+    same(store.members_at(asked, online.asof_ms_B, store.generation), online)
+    titles = store.titles(KNOWN, us(until))
+    codes_N = np.arange(len(KNOWN) + 1)
+    same(store.titles_at(KNOWN, codes_N, titles.asof_ms, store.generation), titles)
+    with pytest.raises(ValueError, match="member 'm000' was never published with version 7"):
+        store.members_at(["m000"], np.array([7]))
+    with pytest.raises(ValueError, match=r"title 't000\d' was never published with version 7"):
+        store.titles_at(KNOWN, codes_N[1:], 7)
+    with pytest.raises(ValueError, match="no generation 'other'"):
+        store.members_at(["m000"], online.asof_ms_B[:1], "other")

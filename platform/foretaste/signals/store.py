@@ -33,7 +33,8 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.columns import AT
 from foretaste.ops.files import read_json, read_parquet, write_json
 from foretaste.signals.midnights import DAY_US
-from foretaste.signals.snapshots import MANIFEST, SOURCES
+from foretaste.signals.published import MANIFEST, SOURCES, TitleVersions
+from foretaste.signals.published import generation as published
 from foretaste.signals.views import MemberView, TitleView, Vocabulary, member_view, title_view, versions, visible
 
 DATA_VARIABLE = "FORETASTE_FEATURES"
@@ -55,6 +56,7 @@ class FeatureStore:
     def __init__(self, repo: Path, data: Path) -> None:
         """`repo` holds feature_store.yaml and the definitions, `data` (<workspace>/features) everything else."""
         self._repo, self._data = repo.absolute(), data.absolute()
+        self._title_versions: dict[tuple[str, str], TitleVersions] = {}
 
     def apply(self) -> None:
         """Register the definitions; again changes nothing. Raises FileNotFoundError where there are no snapshots."""
@@ -81,13 +83,19 @@ class FeatureStore:
             self._feast.materialize(_EPOCH, newest, [MEMBERS, TITLES])
         for name in (MEMBERS, TITLES):
             self._remove_others(name, newest)
-        loaded = {"until": until.isoformat(), "genres": list(vocabulary.genres), "kinds": list(vocabulary.kinds)}
+        name = published(self._data).name
+        loaded = {
+            "until": until.isoformat(),
+            "generation": name,
+            "genres": list(vocabulary.genres),
+            "kinds": list(vocabulary.kinds),
+        }
         write_json(loaded, self._data / ONLINE)
-        self.__dict__.pop("_online", None)
+        self._forget_loaded()
 
     def check(self, catalogue: Catalogue) -> None:
         """Raise ValueError where affinities online are not, or no longer, of the genres and kinds of the catalogue."""
-        self.__dict__.pop("_online", None)
+        self._forget_loaded()
         self._online.check(catalogue, what=f"online store of {self._data}")
 
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:
@@ -117,6 +125,41 @@ class FeatureStore:
                     view.completion_rate[code] = row["title_completion_rate"].float_val
                     view.asof_ms[code] = asof_ms
         return view
+
+    @property
+    def generation(self) -> str:
+        """Generation of the rows that are online: with their versions it says exactly what was read."""
+        return self._loaded_generation
+
+    def members_at(
+        self, ids: Sequence[str | None], asof_ms_B: NDArray[np.int64], generation: str | None = None
+    ) -> MemberView:
+        """Read members by exact version, by default of the generation that is published to, without Feast.
+
+        None or version ABSENT is absent. Raises ValueError for a generation or a version that never was.
+        """
+        return published(self._data, generation).members(ids, asof_ms_B)
+
+    def titles_at(
+        self,
+        catalogue: Catalogue,
+        codes_C: NDArray[Any],
+        asof_ms_C: NDArray[np.int64] | int,
+        generation: str | None = None,
+    ) -> TitleView:
+        """Read titles by code and exact version (one for all, or one each), without Feast; all others are absent.
+
+        Rows are kept in memory and read again when one is missing. Raises ValueError as `members_at` does.
+        """
+        found = published(self._data, generation)
+        key = (found.name, catalogue.fingerprint)
+        try:
+            if key in self._title_versions:
+                return self._title_versions[key].at(codes_C, asof_ms_C)
+        except ValueError:
+            pass  # published since they were read
+        self._title_versions[key] = TitleVersions(found, catalogue)
+        return self._title_versions[key].at(codes_C, asof_ms_C)
 
     def historical_members(self, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> MemberView:
         """Read each member as they were seen at an instant of the past (microseconds since 1970); None is absent."""
@@ -156,7 +199,7 @@ class FeatureStore:
     def close(self) -> None:
         """Close every connection; the next use opens them again."""
         store = self.__dict__.pop("_feast", None)
-        for name in ("_views", "_online"):
+        for name in ("_views", "_online", "_loaded_generation"):
             self.__dict__.pop(name, None)
         if store is not None:
             connection = getattr(store._get_provider().online_store, "_conn", None)
@@ -186,11 +229,21 @@ class FeatureStore:
     def _online(self) -> Vocabulary:
         return self._vocabulary(self._data / ONLINE)
 
+    @cached_property
+    def _loaded_generation(self) -> str:
+        if not (self._data / ONLINE).is_file():
+            raise FileNotFoundError(f"{self._data / ONLINE} is not there: load the online store first")
+        return str(read_json(self._data / ONLINE)["generation"])
+
     def _vocabulary(self, path: Path) -> Vocabulary:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there: build the snapshots and load the online store first")
         found = read_json(path)
         return Vocabulary(tuple(found["genres"]), tuple(found["kinds"]))
+
+    def _forget_loaded(self) -> None:
+        for name in ("_online", "_loaded_generation"):
+            self.__dict__.pop(name, None)
 
     def _ttl_us(self, name: str) -> int:
         """TTL of a view in microseconds, 0 for none. Raises ValueError unless it is of whole days."""

@@ -7,7 +7,7 @@ Shapes: B requests, N1 catalogue codes (row 0 is the unknown title), G genres, K
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -98,6 +98,11 @@ class TitleView:
             asof_ms=np.full(size, ABSENT, dtype=np.int64),
         )
 
+    def put(self, codes_C: NDArray[np.int64], rows: TitleView, place_C: NDArray[np.int64]) -> None:
+        """Copy rows, found by their place, to the titles of these codes."""
+        for field in fields(self):
+            getattr(self, field.name)[codes_C] = getattr(rows, field.name)[place_C]
+
     @property
     def newest_ms(self) -> int:
         """Newest version among the titles, ABSENT where there is none."""
@@ -138,13 +143,20 @@ def member_view(rows: pa.Table, seen_B: NDArray[np.bool_], vocabulary: Vocabular
 def title_view(rows: pa.Table, seen_N: NDArray[np.bool_], catalogue: Catalogue) -> TitleView:
     """Read joined rows of title snapshots, one a title in order of code; those not `seen_N` are absent."""
     view = TitleView.absent(catalogue)
-    seen, codes = rows.filter(pa.array(seen_N)), np.flatnonzero(seen_N) + 1
-    view.plays_7d[codes] = np.asarray(seen["title_plays_7d"])
-    view.plays_30d[codes] = np.asarray(seen["title_plays_30d"])
-    view.plays_all[codes] = np.asarray(seen["title_plays_all"])
-    view.completion_rate[codes] = np.asarray(seen["title_completion_rate"])
-    view.asof_ms[codes] = np.asarray(seen["title_asof_ms"])
+    seen = title_rows(rows.filter(pa.array(seen_N)))
+    view.put(np.flatnonzero(seen_N) + 1, seen, np.arange(len(seen.asof_ms)))
     return view
+
+
+def title_rows(rows: pa.Table) -> TitleView:
+    """Read rows of title snapshots as arrays in their order, of no catalogue."""
+    return TitleView(
+        plays_7d=np.asarray(rows["title_plays_7d"]),
+        plays_30d=np.asarray(rows["title_plays_30d"]),
+        plays_all=np.asarray(rows["title_plays_all"]),
+        completion_rate=np.asarray(rows["title_completion_rate"]),
+        asof_ms=np.asarray(rows["title_asof_ms"]),
+    )
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
