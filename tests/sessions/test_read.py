@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from foretaste.contracts.columns import DECISIONS, EVENTS, TITLES
-from foretaste.sessions.read import UnreadableFileError, columns_of, pieces, read, table_files
+from foretaste.sessions.read import UnreadableFileError, columns_of, pieces, read
+from foretaste.sessions.sources import files_under
 
 AT = datetime(2026, 1, 31, 18, 0, tzinfo=UTC)
 EVENT: dict[str, Any] = {"event_id": "e1", "member_id": "m", "at": AT, "action": "play", "title_id": "t"}
@@ -251,4 +252,4 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
 def test_unfinished_and_foreign_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:
     for name in ("b.csv", "a.parquet", ".partial-1-c.parquet", "notes.md"):
         (tmp_path / name).touch()
-    assert [path.name for path in table_files(tmp_path)] == ["a.parquet", "b.csv"]
+    assert [Path(file.name).name for file in files_under(tmp_path)] == ["a.parquet", "b.csv"]

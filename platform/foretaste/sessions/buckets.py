@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from foretaste.contracts.columns import EVENTS, TITLES
 from foretaste.contracts.events import GUEST
 from foretaste.sessions.quarantine import quarantined
-from foretaste.sessions.read import pieces, read, table_files
+from foretaste.sessions.read import pieces, read
 from foretaste.sessions.rules import Titles
+from foretaste.sessions.sources import files_under
 from foretaste.sessions.spread import Item
 from foretaste.sessions.validate import check_events
 
@@ -45,7 +46,7 @@ def bucket_name(number: int) -> str:
 def units(raw: Path, *, rows: int) -> list[Item]:
     """Divide the files under raw/events into units of work: Parquet by row groups, about `rows` each, others whole."""
     found: list[Item] = []
-    for path in table_files(raw / "events"):
+    for path in [Path(f.name) for f in files_under(raw / "events")]:
         for groups in _row_groups(path, rows) if path.suffix == ".parquet" else [None]:
             found.append({"number": len(found), "path": str(path), "row_groups": groups})
     return found

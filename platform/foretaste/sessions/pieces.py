@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from foretaste.sessions.cells import Cells
+from foretaste.sessions.sources import File
 
 
 class UnreadableFileError(ValueError):
     """A file that cannot be read at all."""
 
-    def __init__(self, path: Path, found: str, wanted: str) -> None:
+    def __init__(self, path: File, found: str, wanted: str) -> None:
         """Name the file, what is there and what was wanted."""
         super().__init__(f"{path}: {found}; wanted {wanted}")
         self.path, self.found, self.wanted = path, found, wanted

@@ -20,8 +20,9 @@ from foretaste.sessions.buckets import Bucketing, bucket_name, units
 from foretaste.sessions.config import PrepareConfig
 from foretaste.sessions.manifest import MANIFEST, Counts, manifest, must_equal
 from foretaste.sessions.passes import Sequencing, Splitting, stored_sketches
-from foretaste.sessions.read import read, table_files
+from foretaste.sessions.read import read
 from foretaste.sessions.sequence import Collapse
+from foretaste.sessions.sources import files_under
 from foretaste.sessions.split import cuts
 from foretaste.sessions.spread import Item, Spread, on_ray
 from foretaste.sessions.validate import validate_titles
@@ -86,7 +87,7 @@ def prepare(
 
 
 def _titles(raw: Path) -> pa.Table:
-    files = [path for path in table_files(raw) if path.parent == raw and path.stem == "titles"]
+    files = [Path(f.name) for f in files_under(raw, recursive=False) if f.stem == "titles"]
     if len(files) != 1:
         raise ValueError(f"{raw}: wanted one titles file (titles.parquet), found {[path.name for path in files]}")
     source = read(files[0], TITLES)

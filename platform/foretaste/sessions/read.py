@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from foretaste.sessions import read_csv, read_json_lines
 from foretaste.sessions.cells import Cells, from_arrow
 from foretaste.sessions.pieces import Malformed, Piece, UnreadableFileError
+from foretaste.sessions.sources import SUFFIXES, File, file_at
 
-__all__ = ["SUFFIXES", "Read", "UnreadableFileError", "columns_of", "pieces", "read", "read_table", "table_files"]
+__all__ = ["SUFFIXES", "Read", "UnreadableFileError", "columns_of", "pieces", "read", "read_table"]
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 PIECE_ROWS = 1_000_000
 
 
@@ -53,20 +53,22 @@ class Read:
         return "null" if value is None else str(value)
 
 
-def read(path: Path, schema: pa.Schema) -> Read:
+def read(path: Path | File, schema: pa.Schema) -> Read:
     """Read a whole file. Raises UnreadableFileError naming the file, what was wanted and what is there."""
-    return _joined(list(pieces(path, schema)), path, schema)
+    file = _file(path)
+    return _joined(list(pieces(file, schema)), file, schema)
 
 
 def pieces(
-    path: Path, schema: pa.Schema, *, row_groups: Sequence[int] | None = None, piece_rows: int = PIECE_ROWS
+    path: Path | File, schema: pa.Schema, *, row_groups: Sequence[int] | None = None, piece_rows: int = PIECE_ROWS
 ) -> Iterator[Read]:
     """Read a file piece by piece, of a Parquet file only the row groups asked for; memory holds one piece.
 
     Raises UnreadableFileError for an unknown suffix and a missing, empty, truncated or damaged file.
     """
-    for piece in _found(path, schema, row_groups, piece_rows):
-        yield _typed(piece, str(path), schema)
+    file = _file(path)
+    for piece in _found(file, schema, row_groups, piece_rows):
+        yield _typed(piece, str(file), schema)
 
 
 def read_table(table: pa.Table, schema: pa.Schema, *, file: str) -> Read:
@@ -74,21 +76,20 @@ def read_table(table: pa.Table, schema: pa.Schema, *, file: str) -> Read:
     return _typed(_arrow_piece(table, first_row=0), file, schema)
 
 
-def columns_of(path: Path) -> list[str]:
+def columns_of(path: Path | File) -> list[str]:
     """Column names of a file. Raises UnreadableFileError as `read` does."""
+    path = _file(path)
     suffix = _checked(path, wanted="a table")
     if suffix == ".parquet":
         return list(_parquet(path, wanted="a table").schema_arrow.names)
     return (read_csv.header(path) if suffix in (".csv", ".tsv") else read_json_lines.keys(path)) or []
 
 
-def table_files(folder: Path) -> list[Path]:
-    """Files that can be read in a folder and below, in order of their path; names with a dot are unfinished."""
-    found = (p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and p.is_file())
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+def _file(path: Path | File) -> File:
+    return path if isinstance(path, File) else file_at(path)
 
 
-def _found(path: Path, schema: pa.Schema, row_groups: Sequence[int] | None, piece_rows: int) -> Iterator[Piece]:
+def _found(path: File, schema: pa.Schema, row_groups: Sequence[int] | None, piece_rows: int) -> Iterator[Piece]:
     wanted = f"a file with columns {schema.names}"
     suffix = _checked(path, wanted=wanted)
     if suffix in (".csv", ".tsv"):
@@ -99,24 +100,25 @@ def _found(path: Path, schema: pa.Schema, row_groups: Sequence[int] | None, piec
         yield from _parquet_pieces(path, wanted, row_groups, piece_rows)
 
 
-def _checked(path: Path, *, wanted: str) -> str:
+def _checked(path: File, *, wanted: str) -> str:
     if path.suffix not in SUFFIXES:
         raise UnreadableFileError(path, f"suffix {path.suffix!r} is not known", f"one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise UnreadableFileError(path, "a folder" if path.is_dir() else "there is no such file", wanted)
-    if path.stat().st_size == 0:
+    if path.size < 0:
+        found = "a folder" if Path(path.name).is_dir() else "there is no such file"
+        raise UnreadableFileError(path, found, wanted)
+    if path.size == 0:
         raise UnreadableFileError(path, "the file is empty (0 bytes)", wanted)
     return path.suffix
 
 
-def _parquet(path: Path, *, wanted: str) -> pq.ParquetFile:
+def _parquet(path: File, *, wanted: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(path.open_arrow(), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(path, f"not Parquet, truncated or damaged: {error}", wanted) from error
 
 
-def _parquet_pieces(path: Path, wanted: str, row_groups: Sequence[int] | None, piece_rows: int) -> Iterator[Piece]:
+def _parquet_pieces(path: File, wanted: str, row_groups: Sequence[int] | None, piece_rows: int) -> Iterator[Piece]:
     file = _parquet(path, wanted=wanted)
     groups = list(range(file.num_row_groups)) if row_groups is None else list(row_groups)
     first = sum(file.metadata.row_group(g).num_rows for g in range(groups[0])) if groups else 0
@@ -163,7 +165,7 @@ def _typed(piece: Piece, file: str, schema: pa.Schema) -> Read:
     )
 
 
-def _joined(parts: list[Read], path: Path, schema: pa.Schema) -> Read:
+def _joined(parts: list[Read], path: File, schema: pa.Schema) -> Read:
     if len(parts) == 1:
         return parts[0]
     if not parts:

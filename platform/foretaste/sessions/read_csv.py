@@ -6,8 +6,8 @@ Shapes: N rows of a piece, M malformed rows.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from foretaste.sessions.cells import Cells, from_text
 from foretaste.sessions.pieces import Malformed, Piece, UnreadableFileError
+from foretaste.sessions.sources import File
 
 BLOCK_BYTES = 16 << 20
 
 
-def header(path: Path) -> list[str]:
+def header(path: File) -> list[str]:
     """Column names. Raises UnreadableFileError where they are not text, empty or stand twice."""
     delimiter = "," if path.suffix == ".csv" else "\t"
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        with io.TextIOWrapper(path.open(), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             names = next(csv.reader(stream, delimiter=delimiter), [])
         "".join(names).encode()
     except (UnicodeEncodeError, csv.Error) as error:
@@ -36,7 +37,7 @@ def header(path: Path) -> list[str]:
     return names
 
 
-def pieces(path: Path, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
+def pieces(path: File, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
     """Read a file block by block; blank rows are passed over, a row with another number of cells is malformed.
 
     Raises UnreadableFileError where the last row breaks off.
@@ -52,7 +53,7 @@ def pieces(path: Path, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
     last_cell = b""
     try:
         stream = arrow_csv.open_csv(
-            path,
+            path.open_arrow(),
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
@@ -159,7 +160,7 @@ def _decoded(cells: pa.Array, *, replace: bool = False) -> tuple[pa.Array, NDArr
         return pa.array(texts, pa.string()), bad_N
 
 
-def _breaks_off(path: Path, row: Any) -> bool:
+def _breaks_off(path: File, row: Any) -> bool:
     """Whether the malformed row given is the file's last and is cut short, or opens a quote and never closes it."""
     tail = _tail(path, len(row.text.encode()) + 2)
     if not tail.rstrip(b"\r\n").endswith(row.text.rstrip("\r\n").encode()):
@@ -168,7 +169,7 @@ def _breaks_off(path: Path, row: Any) -> bool:
     return unclosed or (row.actual_columns < row.expected_columns and not tail.endswith((b"\n", b"\r")))
 
 
-def _tail(path: Path, num_bytes: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - num_bytes))
+def _tail(path: File, num_bytes: int) -> bytes:
+    with path.open() as stream:
+        stream.seek(max(0, path.size - num_bytes))
         return stream.read()

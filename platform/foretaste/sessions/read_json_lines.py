@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,15 @@ from numpy.typing import NDArray
 
 from foretaste.sessions.cells import Cells, from_json
 from foretaste.sessions.pieces import Malformed, Piece, UnreadableFileError
+from foretaste.sessions.sources import File
 
 WANTED = "one JSON object a line"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def keys(path: Path, *, sample: int = 1000) -> list[str]:
+def keys(path: File, *, sample: int = 1000) -> list[str]:
     """Keys of the first objects of a file, in order of appearance."""
-    with path.open("rb") as stream:
+    with path.open() as stream:
         rows = (_parsed(line) for line in itertools.islice(stream, sample))
         names = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
     if not names:
@@ -32,12 +32,12 @@ def keys(path: Path, *, sample: int = 1000) -> list[str]:
     return names
 
 
-def pieces(path: Path, schema: pa.Schema, *, piece_rows: int) -> Iterator[Piece]:
+def pieces(path: File, schema: pa.Schema, *, piece_rows: int) -> Iterator[Piece]:
     """Read a file; blank lines are passed over, a line that is no object is a malformed row.
 
     Raises UnreadableFileError where the last line breaks off, or the file is one JSON array.
     """
-    with path.open("rb") as stream:
+    with path.open() as stream:
         start = stream.read(64).lstrip()
         if start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
             raise UnreadableFileError(path, "the file begins with '[': a JSON array", WANTED)
@@ -47,7 +47,7 @@ def pieces(path: Path, schema: pa.Schema, *, piece_rows: int) -> Iterator[Piece]
             yield _piece(path, lines, schema)
 
 
-def _piece(path: Path, lines: list[tuple[int, bytes]], schema: pa.Schema) -> Piece:
+def _piece(path: File, lines: list[tuple[int, bytes]], schema: pa.Schema) -> Piece:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     malformed: list[Malformed] = []

@@ -21,6 +21,7 @@ from foretaste.sessions.findings import Findings, Kind, findings_table
 from foretaste.sessions.quarantine import quarantined
 from foretaste.sessions.read import Read, UnreadableFileError, columns_of, read, read_table
 from foretaste.sessions.rules import Rules, Titles
+from foretaste.sessions.sources import file_at
 
 CONTRACTS: dict[str, pa.Schema] = {"events": EVENTS, "titles": TITLES, "decisions": DECISIONS, "outcomes": OUTCOMES}
 ID_COLUMN = {"events": "event_id", "titles": "title_id", "decisions": "decision_id", "outcomes": "decision_id"}
@@ -126,7 +127,8 @@ def contract_of(path: Path, columns: Sequence[str]) -> str:
     best = max(share, key=lambda name: share[name])
     if not share[best]:
         wanted = "; ".join(f"{name}: {need}" for name, need in needed.items())
-        raise UnreadableFileError(path, f"columns {list(columns)} are of no table", f"the columns of one of {wanted}")
+        found = f"columns {list(columns)} are of no table"
+        raise UnreadableFileError(file_at(path), found, f"the columns of one of {wanted}")
     return best
 
 
