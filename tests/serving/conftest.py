@@ -35,7 +35,7 @@ class Bench:
         self.intent = FakeIntent(self.catalogue)
         self.ranker = FakeRanker()
         self.source = FakeViews(self.catalogue)
-        self.config = ServingConfig(epsilon=0.2, session_log=SessionLogConfig(durable=False))
+        self.config = ServingConfig(epsilon=0.2, session_log=SessionLogConfig(durable=False, window_days=30.0))
         self.models = Models(
             catalogue=self.catalogue,
             windows=availability(titles, self.catalogue),

@@ -16,8 +16,7 @@ def test_good_events_are_stored_and_the_same_again_is_a_duplicate(bench: Any) ->
     assert (first.accepted, first.duplicate, first.rejected) == (2, 0, [])
     again = bench.intake.accept([event, event | {"event_id": "e3"}])
     assert (again.accepted, again.duplicate) == (1, 1)
-    rows, mark = bench.sessions.read("m1", limit=10)
-    assert mark == 3
+    rows, _ = bench.sessions.read("m1", limit=10)
     assert [row["event_id"] for row in rows] == ["e1", "e2", "e3"]
     assert rows[0]["at"] == 1_767_323_045_000_000
     assert json.loads(rows[0]["properties"]) == {"ä": [1, None]}
@@ -53,7 +52,7 @@ def test_a_bad_event_is_rejected_with_its_place_and_the_others_are_stored(
     (rejected,) = answer.rejected
     assert (rejected.index, rejected.code) == (1, code)
     assert named in rejected.message
-    assert bench.sessions.read("m1", limit=10)[1] == 2
+    assert len(bench.sessions.read("m1", limit=10)[0]) == 2
 
 
 @pytest.mark.parametrize("raw", [None, 5, "text", [], [{}], {}, True])
@@ -81,4 +80,4 @@ def test_a_guest_cannot_be_named_as_a_member(bench: Any) -> None:
     bench.act("play", "t00", member_id=None)
     answer = bench.intake.accept([GOOD | {"member_id": "guest:s1", "at": 1_767_323_045_000}])
     assert answer.accepted == 0
-    assert bench.sessions.read("guest:s1", limit=10)[1] == 1
+    assert len(bench.sessions.read("guest:s1", limit=10)[0]) == 1

@@ -152,7 +152,7 @@ def test_a_decision_says_what_it_knew_and_of_which_versions(bench: Any) -> None:
     bench.act("play", "t00")
     bench.act("play", "t02")
     row = bench.decisions.get(bench.ask().decision_id)
-    assert (row["sequence_mark"], row["num_events_visible"]) == (2, 2)
+    assert row["num_events_visible"] == 2
     assert row["newest_event_at"] == row["at"] - 1_000_000
     assert (row["intent_model"], row["ranker_model"]) == ("intent-1", "ranker-1")
     asof = str(bench.source.asof_ms)

@@ -1,4 +1,8 @@
-"""The session log on one machine: SQLite with a write-ahead log, shared by any number of processes."""
+"""The session log on one machine: SQLite with a write-ahead log, shared by any number of processes.
+
+Writers take turns at the file, so one counter gives every sequence, commits are in its order, and what waits to be
+shipped is what lies above a second counter.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,67 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from foretaste.contracts.events import actor_id
-from foretaste.feedback.session_log import Appended, Event, SessionLogConfig, microseconds
+from foretaste.contracts.events import GUEST
+from foretaste.feedback.session_log import (
+    MARGIN_US,
+    Appended,
+    Event,
+    LoggedEvent,
+    SessionLogConfig,
+    microseconds,
+)
+from foretaste.feedback.stored_row import StoredRow, stored_row
+
+VERSION = 2
+READ, PASSIVE, SHIP_ONLY = 0, 1, 2
+"""Shelves: what reads give, impressions, and what is too old for either."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    actor TEXT NOT NULL, event_id TEXT NOT NULL, at INTEGER NOT NULL, sequence INTEGER NOT NULL,
-    received_at INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (actor, event_id)
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY, actor TEXT NOT NULL, event_id TEXT NOT NULL, at INTEGER NOT NULL,
+    shelf INTEGER NOT NULL, received_at INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (actor, event_id)
 );
-CREATE INDEX IF NOT EXISTS events_by_time ON events (actor, at, event_id);
-CREATE INDEX IF NOT EXISTS events_by_arrival ON events (received_at);
-CREATE TABLE IF NOT EXISTS actors (
-    actor TEXT PRIMARY KEY, sequence INTEGER NOT NULL, stored INTEGER NOT NULL
-) WITHOUT ROWID;
+CREATE INDEX events_to_read ON events (actor, at, event_id) WHERE shelf = 0;
+CREATE INDEX events_passive ON events (actor, at, event_id) WHERE shelf = 1;
+CREATE INDEX events_too_old ON events (sequence) WHERE shelf = 2;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counters VALUES ('last', 0), ('shipped', 0);
+CREATE TABLE merges (member TEXT NOT NULL, session TEXT NOT NULL, PRIMARY KEY (member, session)) WITHOUT ROWID;
 """
-_NEWEST = "SELECT body, sequence, at FROM events WHERE actor = ?{} ORDER BY at DESC, event_id DESC LIMIT ?"
+_COUNTER = "SELECT value FROM counters WHERE name = ?"
+_SET_COUNTER = "UPDATE counters SET value = max(value, ?) WHERE name = ?"
+_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (actor, event_id) DO NOTHING"
+_FIRST = "SELECT sequence FROM events WHERE actor = ? AND event_id = ?"
+_NEWEST = (
+    "SELECT body, sequence, at FROM events WHERE actor = ? AND shelf = 0{} ORDER BY at DESC, event_id DESC LIMIT ?"
+)
+_TRIM = (
+    "DELETE FROM events WHERE sequence IN (SELECT sequence FROM events WHERE actor = ? AND shelf = {} "
+    "ORDER BY at DESC, event_id DESC LIMIT -1 OFFSET ?) AND sequence <= ?"
+)
+_EXPIRED = (
+    "SELECT sequence FROM events WHERE shelf = {} AND (actor >= '{guest}' AND actor < '{after}') = ? AND at < ? "
+    "AND sequence <= ?"
+)
+_AFTER_GUEST = GUEST[:-1] + chr(ord(GUEST[-1]) + 1)
+_REMOVED_AT_ONCE = 500  # rows in a transaction of housekeeping, so that writers get their turns
 
 
 class SqliteSessionLog:
-    """See `session_log.SessionLog`; one connection a thread and process, writers take turns at the file."""
+    """See `session_log.SessionLog`; one connection a thread and process."""
 
     def __init__(self, path: Path, config: SessionLogConfig | None = None) -> None:
-        """Open or make the log at `path`. Raises ValueError where less is stored than read."""
-        self.config = config or SessionLogConfig()
-        if self.config.stored_events < self.config.read_events:
-            raise ValueError(
-                f"session log: stored_events {self.config.stored_events} is below read_events {self.config.read_events}"
-            )
+        """Open or make the log at `path`.
+
+        Raises ValueError where less is stored than read, and where the file is of another version of the log.
+        """
+        self.config = (config or SessionLogConfig()).checked()
         self._path = path
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -47,46 +79,92 @@ class SqliteSessionLog:
         self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction("IMMEDIATE") as connection:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
+            self._make(connection)
 
     def append(self, events: Sequence[Event], *, received_at: datetime) -> list[Appended]:
-        """See `SessionLog.append`. Raises sqlite3.OperationalError when the file stays locked for `busy_seconds`."""
-        rows = [_row(event) for event in events]
-        arrived = microseconds(received_at)
+        """See `SessionLog.append`. A batch is stored whole or not at all.
+
+        Raises sqlite3.OperationalError when the file stays locked for `busy_seconds`.
+        """
+        rows = [stored_row(event) for event in events]
         with self._transaction("IMMEDIATE") as connection:
-            counters: dict[str, list[int]] = {}
-            results = [self._insert(connection, row, arrived, counters) for row in rows]
-            for actor, (sequence, stored) in counters.items():
-                stored -= self._trim(connection, actor, stored)
-                connection.execute("INSERT OR REPLACE INTO actors VALUES (?, ?, ?)", (actor, sequence, stored))
-        return results
+            return self._append(connection, rows, microseconds(received_at))
 
     def read(
         self, actor_id: str, *, limit: int, before_us: int | None = None, mark: int | None = None
     ) -> tuple[list[dict[str, Any]], int]:
         """See `SessionLog.read`."""
         with self._transaction("DEFERRED") as connection:
-            counter = connection.execute("SELECT sequence FROM actors WHERE actor = ?", (actor_id,)).fetchone()
-            highest = counter[0] if counter is not None else 0
+            highest = connection.execute(_COUNTER, ("last",)).fetchone()[0]
             seen = highest if mark is None else min(mark, highest)
             query = _NEWEST.format("" if seen == highest else f" AND sequence <= {seen:d}")
-            found = connection.execute(query, (actor_id, limit)).fetchall()
-        return [
-            orjson.loads(body) | {"sequence": sequence}
-            for body, sequence, at in reversed(found)
-            if before_us is None or at < before_us
-        ], seen
+            found = connection.execute(query, (actor_id, min(limit, self.config.stored_events))).fetchall()
+        if before_us is not None:
+            window = self.config.window_us(actor_id)
+            since = 0 if window is None else before_us - window
+            found = [row for row in found if since <= row[2] < before_us]
+        return [orjson.loads(body) | {"sequence": sequence} for body, sequence, _ in reversed(found)], seen
+
+    def delete(self, actor_id: str) -> int:
+        """See `SessionLog.delete`."""
+        with self._transaction("IMMEDIATE") as connection:
+            connection.execute("DELETE FROM merges WHERE member = ?", (actor_id,))
+            return connection.execute("DELETE FROM events WHERE actor = ?", (actor_id,)).rowcount
+
+    def merge(self, session_id: str, member_id: str, *, received_at: datetime) -> int:
+        """See `SessionLog.merge`."""
+        query = "SELECT body FROM events WHERE actor = ? AND shelf = 0 ORDER BY sequence"
+        with self._transaction("IMMEDIATE") as connection:
+            found = connection.execute(query, (GUEST + session_id,)).fetchall()
+            if not found:
+                return 0
+            rows = [stored_row(orjson.loads(body) | {"member_id": member_id}) for (body,) in found]
+            connection.execute("INSERT INTO merges VALUES (?, ?) ON CONFLICT DO NOTHING", (member_id, session_id))
+            results = self._append(connection, rows, microseconds(received_at))
+        return sum(not result.duplicate for result in results)
+
+    def merged(self, member_id: str) -> list[str]:
+        """See `SessionLog.merged`."""
+        query = "SELECT session FROM merges WHERE member = ? ORDER BY session"
+        with self._transaction("DEFERRED") as connection:
+            return [session for (session,) in connection.execute(query, (member_id,))]
 
     def expire(self, *, now: datetime) -> int:
         """See `SessionLog.expire`."""
-        cut = microseconds(now - timedelta(days=self.config.keep_days))
+        removed = 0
+        for days, guests in ((self.config.window_days, 0), (self.config.guest_days, 1)):
+            if days is None:
+                continue
+            cut = microseconds(now) - round(days * MARGIN_US) - MARGIN_US
+            for shelf in (READ, PASSIVE):
+                removed += self._remove_expired(shelf, guests, cut)
         with self._transaction("IMMEDIATE") as connection:
-            gone = connection.execute(
-                "SELECT actor, count(*) FROM events WHERE received_at < ? GROUP BY actor", (cut,)
-            ).fetchall()
-            connection.executemany("UPDATE actors SET stored = stored - ?2 WHERE actor = ?1", gone)
-            return connection.execute("DELETE FROM events WHERE received_at < ?", (cut,)).rowcount
+            connection.execute(
+                "DELETE FROM merges WHERE NOT EXISTS (SELECT 1 FROM events WHERE actor = ? || session)", (GUEST,)
+            )
+        return removed
+
+    def pending(self, limit: int) -> list[LoggedEvent]:
+        """See `SessionLog.pending`."""
+        query = (
+            "SELECT actor, sequence, received_at, body FROM events "
+            "WHERE sequence > (SELECT value FROM counters WHERE name = 'shipped') ORDER BY sequence LIMIT ?"
+        )
+        with self._transaction("DEFERRED") as connection:
+            found = connection.execute(query, (limit,)).fetchall()
+        return [LoggedEvent(actor, sequence, at, orjson.loads(body)) for actor, sequence, at, body in found]
+
+    def shipped(self, events: Sequence[LoggedEvent]) -> None:
+        """See `SessionLog.shipped`; what is shipped and beyond what is stored goes now."""
+        if not events:
+            return
+        with self._transaction("IMMEDIATE") as connection:
+            connection.execute(_SET_COUNTER, (max(event.sequence for event in events), "shipped"))
+            (through,) = connection.execute(_COUNTER, ("shipped",)).fetchone()
+            connection.execute("DELETE FROM events WHERE shelf = 2 AND sequence <= ?", (through,))
+            for actor in sorted({event.actor_id for event in events}):
+                connection.execute(_TRIM.format(READ), (actor, self.config.stored_events, through))
+                connection.execute(_TRIM.format(PASSIVE), (actor, self.config.stored_impressions, through))
 
     def close(self) -> None:
         """See `SessionLog.close`; also closes the connections of other threads."""
@@ -96,37 +174,51 @@ class SqliteSessionLog:
                 connection.close()
             self._connections.clear()
 
-    def _insert(
-        self, connection: sqlite3.Connection, row: _Row, arrived: int, counters: dict[str, list[int]]
-    ) -> Appended:
-        actor, event_id, at, body = row
-        if actor not in counters:
-            found = connection.execute("SELECT sequence, stored FROM actors WHERE actor = ?", (actor,)).fetchone()
-            counters[actor] = list(found) if found is not None else [0, 0]
-        counter = counters[actor]
-        done = connection.execute(
-            "INSERT INTO events (actor, event_id, at, sequence, received_at, body) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING",
-            (actor, event_id, at, counter[0] + 1, arrived, body),
-        )
-        if done.rowcount == 1:
-            counter[0] += 1
-            counter[1] += 1
-            return Appended(counter[0], duplicate=False)
-        first = connection.execute(
-            "SELECT sequence FROM events WHERE actor = ? AND event_id = ?", (actor, event_id)
-        ).fetchone()
-        return Appended(first[0], duplicate=True)
+    def _append(self, connection: sqlite3.Connection, rows: list[StoredRow], arrived: int) -> list[Appended]:
+        before = connection.execute(_COUNTER, ("last",)).fetchone()[0]
+        last, results = max(before, arrived - 1), []
+        for row in rows:
+            done = connection.execute(
+                _INSERT, (last + 1, row.actor, row.event_id, row.at, self._shelf(row, arrived), arrived, row.body)
+            )
+            if done.rowcount == 1:
+                last += 1
+                results.append(Appended(last, duplicate=False))
+            else:
+                first = connection.execute(_FIRST, (row.actor, row.event_id)).fetchone()
+                results.append(Appended(first[0], duplicate=True))
+        connection.execute(_SET_COUNTER, (last, "last"))
+        return results
 
-    def _trim(self, connection: sqlite3.Connection, actor: str, stored: int) -> int:
-        over = stored - self.config.stored_events
-        if over <= 0:
-            return 0
-        return connection.execute(
-            "DELETE FROM events WHERE rowid IN "
-            "(SELECT rowid FROM events WHERE actor = ? ORDER BY at, event_id LIMIT ?)",
-            (actor, over),
-        ).rowcount
+    def _shelf(self, row: StoredRow, arrived: int) -> int:
+        window = self.config.window_us(row.actor)
+        if window is not None and row.at < arrived - window - MARGIN_US:
+            return SHIP_ONLY
+        return PASSIVE if row.passive else READ
+
+    def _remove_expired(self, shelf: int, guests: int, cut: int) -> int:
+        """Look for what is expired without holding up writers, then remove it a little at a time."""
+        query = _EXPIRED.format(shelf, guest=GUEST, after=_AFTER_GUEST)
+        with self._transaction("DEFERRED") as connection:
+            (through,) = connection.execute(_COUNTER, ("shipped",)).fetchone()
+            gone = connection.execute(query, (guests, cut, through)).fetchall()
+        for first in range(0, len(gone), _REMOVED_AT_ONCE):
+            with self._transaction("IMMEDIATE") as connection:
+                connection.executemany("DELETE FROM events WHERE sequence = ?", gone[first : first + _REMOVED_AT_ONCE])
+        return len(gone)
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            return
+        if version or connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+            raise ValueError(
+                f"session log {self._path}: is of version {version or 1}, wanted {VERSION}; move the file away (with "
+                f"its -wal and -shm), a new one is filled from the prepared events by `foretaste features`"
+            )
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
@@ -156,16 +248,3 @@ class SqliteSessionLog:
         with self._lock:
             self._connections.append(connection)
         return connection
-
-
-_Row = tuple[str, str, int, bytes]
-
-
-def _row(event: Event) -> _Row:
-    event_id, at = event.get("event_id"), event.get("at")
-    if not isinstance(event_id, str) or not event_id:
-        raise ValueError(f"session log: event_id is {event_id!r}, wanted a name")
-    if not isinstance(at, int) or isinstance(at, bool):
-        raise ValueError(f"session log: at of event {event_id} is {at!r}, wanted microseconds since 1970")
-    body = {name: value for name, value in event.items() if value is not None and name != "sequence"}
-    return actor_id(event.get("member_id"), event.get("session_id")), event_id, at, orjson.dumps(body)

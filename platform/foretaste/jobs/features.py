@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.feedback.session_log import open_session_log
 from foretaste.jobs.backfill import backfill
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
@@ -27,7 +27,7 @@ def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
         raise ValueError(f"--until {until}: wanted a time with its offset, e.g. 2026-03-01T00:00:00Z")
     store.materialize(end)
     say(f"features: applied and loaded up to {end:%Y-%m-%d %H:%M} UTC")
-    log = SqliteSessionLog(tables.serving / "sessions.db", settings.serving.session_log)
+    log = open_session_log(settings.serving.session_log, tables.serving)
     try:
         with progress("session log", total=None, unit="events") as advance:
             newest = settings.serving.session_log.read_events

@@ -9,8 +9,7 @@ from typing import Any
 
 from foretaste.contracts.wire import EventsAnswer, EventsRequest, RecommendAnswer, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
-from foretaste.feedback.session_log import SessionLog
-from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.feedback.session_log import SessionLog, open_session_log
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.models import load_models
@@ -106,7 +105,7 @@ def open_service(
         refresh_seconds=serving.title_refresh_seconds,
         clock=clock,
     )
-    sessions = SqliteSessionLog(folder / "serving" / "sessions.db", serving.session_log)
+    sessions = open_session_log(serving.session_log, folder / "serving")
     decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
     recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer)
     intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock)
