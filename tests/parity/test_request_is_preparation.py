@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import ACTION_CLASSES, LabelConfig
+from foretaste.contracts.relations import chosen
 from foretaste.contracts.sessions import SessionRule
 from foretaste.sessions.buckets import STAGED
-from foretaste.sessions.label import action_labels, recency_labels
+from foretaste.sessions.label import intent_labels
 from foretaste.sessions.sequence import sequence
-from foretaste.signals.candidates import NEVER, action_classes, recency_classes
+from foretaste.signals.candidates import CANDIDATE_COLUMNS, candidate_features
 from foretaste.signals.histories import pack
 from foretaste.signals.interactions import runs
 from foretaste.signals.request import visible_history
+from foretaste.signals.views import MemberView, TitleView
 from foretaste.testing.builders import START, interactions_table, random_events, random_interactions, titles_table
 
 DAY_US = 86_400_000_000
@@ -93,21 +96,33 @@ AT_EDGES = interactions_table(
     + [("o", START + timedelta(days=7 * week), "c") for week in range(4)]
     + [("p", START + timedelta(days=7 * week) + week * MOMENT, "d") for week in range(4)]
 )
+LABELS = LabelConfig()
 LOGS = [random_interactions(TITLES, actors=6, days=30, per_actor=20, seed=seed) for seed in range(4)]
 
 
 @pytest.mark.parametrize("table", [*LOGS, AT_EDGES])
-def test_candidates_are_of_the_classes_that_choices_are_labelled_with(table: pa.Table) -> None:
+def test_candidates_match_the_class_that_choosing_them_is_labelled_with(table: pa.Table) -> None:
     packed, _ = pack(table, KNOWN)
-    actor_T = np.repeat(np.arange(len(packed)), packed.lengths_B)
-    last: dict[tuple[int, int], int] = {}
-    last_T = []
-    for actor, title, at in zip(actor_T.tolist(), packed.title_T.tolist(), packed.at_T.tolist(), strict=True):
-        last_T.append(last.get((actor, title), NEVER))
-        last[actor, title] = at
-    classes_T1 = action_classes(np.array(last_T)[:, None], packed.at_T)
-    assert classes_T1[:, 0].tolist() == action_labels(packed).tolist()
-    released_T = KNOWN.released_N1[packed.title_T]
-    known_T = np.isin(packed.title_T, [1, 2, 3])
-    age_T = np.where(known_T, packed.at_T - np.where(known_T, released_T, 0), 0)
-    assert recency_classes(age_T, known_T).tolist() == recency_labels(packed, KNOWN).tolist()
+    labels = intent_labels(packed, KNOWN, LABELS)
+    asked = np.flatnonzero((packed.title_T > 0) & chosen(packed, LABELS) & (labels["action"] < len(ACTION_CLASSES) - 4))
+    begin_T = np.repeat(packed.offsets_B1[:-1], packed.lengths_B)
+    size = len(asked)
+    sure = {
+        name: np.eye(len(of), dtype=np.float32)[labels[name][asked]]
+        for name, of in (("action", ACTION_CLASSES), ("recency", LABELS.recency_classes))
+    }
+    found = candidate_features(
+        packed.take(begin_T[asked], asked),
+        packed.at_T[asked],
+        packed.title_T[asked][:, None],
+        np.zeros((size, len(KNOWN)), dtype=np.float32),
+        sure,
+        KNOWN,
+        MemberView.absent(size, num_genres=len(KNOWN.genres), num_kinds=len(KNOWN.kinds)),
+        TitleView.absent(KNOWN),
+        labels=LABELS,
+    )[:, 0]
+    known = labels["recency"][asked] >= 0
+    assert size > 10
+    assert (found[:, CANDIDATE_COLUMNS.index("action_match")] == 1).all()
+    assert (found[known, CANDIDATE_COLUMNS.index("recency_match")] == 1).all()

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue, catalogue
+from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import ACTION_CLASSES, RECENCY_CLASSES, RECENCY_DAYS
+from foretaste.contracts.intents import ACTION_CLASSES, DISCOVERIES, PLAYS
 from foretaste.signals import candidates
 from foretaste.signals.candidates import CANDIDATE_COLUMNS, LEAST_LOGPROB, LONGEST_HOURS, candidate_features
 from foretaste.signals.histories import pack
@@ -50,8 +51,11 @@ def case(seed: int, *, size: int = 4, pool: int = 6, known: Catalogue = KNOWN) -
         members.kind_affinity_BK[b] = dice.dirichlet(np.ones(sizes["num_kinds"]))
         members.count_30d_B[b], members.tenure_days_B[b] = dice.integers(0, 50), dice.uniform(0, 400)
     plays = dice.integers(0, 1000, (3, len(known) + 1))
-    rate = dice.uniform(size=len(known) + 1).astype(np.float32)
-    widths = {"genre": sizes["num_genres"], "kind": sizes["num_kinds"], "recency": 4, "action": 3}
+    titles = TitleView.absent(known)
+    titles.plays_7d[:], titles.plays_30d[:], titles.plays_all[:] = plays
+    titles.completion_rate[:] = dice.uniform(size=len(known) + 1)
+    titles.asof_ms[:] = 0
+    widths = {"genre": sizes["num_genres"], "kind": sizes["num_kinds"], "recency": 4, "action": len(ACTION_CLASSES)}
     heads = [name for name in widths if dice.uniform() < 0.8]
     return {
         "histories": histories,
@@ -61,7 +65,7 @@ def case(seed: int, *, size: int = 4, pool: int = 6, known: Catalogue = KNOWN) -
         "intents": {name: dice.dirichlet(np.ones(widths[name]), size).astype(np.float32) for name in heads},
         "catalogue": known,
         "members": members,
-        "titles": TitleView(plays[0], plays[1], plays[2], rate, np.zeros(len(known) + 1, dtype=np.int64)),
+        "titles": titles,
     }
 
 
@@ -97,7 +101,7 @@ def twin(made: Case, b: int, c: int) -> dict[str, float]:
     kind, released = int(known.kind_N1[code]), int(known.released_N1[code])
     age = None if released == UNKNOWN_TIME else (asof - released) / DAY_US
     mine = [event for event in events if event["title"] == code]
-    touched = "discover" if not mine else "continue" if asof - mine[-1]["at"] <= 7 * DAY_US else "return"
+    could_be = choosing(mine, known.kinds[kind] == "show", asof)
     members: MemberView = made["members"]
     titles: TitleView = made["titles"]
     intents: Mapping[str, NDArray[np.float32]] = {name: value[b] for name, value in made["intents"].items()}
@@ -110,8 +114,10 @@ def twin(made: Case, b: int, c: int) -> dict[str, float]:
         "kind_match": float(intents["kind"][kind]) if "kind" in intents else 0.0,
         "recency_match": 0.0
         if age is None or "recency" not in intents
-        else float(intents["recency"][bisect.bisect_left(RECENCY_DAYS, age)]),
-        "action_match": float(intents["action"][ACTION_CLASSES.index(touched)]) if "action" in intents else 0.0,
+        else float(intents["recency"][bisect.bisect_left([7, 30, 365], age)]),
+        "action_match": sum(float(intents["action"][ACTION_CLASSES.index(name)]) for name in could_be)
+        if "action" in intents
+        else 0.0,
         "session_genre": mean([share(session, partial(part_of, known, g)) for g in genres]),
         "session_kind": share(session, lambda title: float(title > 0 and known.kind_N1[title] == kind), by_kind=True),
         "member_genre": mean([float(members.genre_affinity_BG[b, g]) for g in genres]),
@@ -131,8 +137,23 @@ def twin(made: Case, b: int, c: int) -> dict[str, float]:
     }
 
 
+def choosing(mine: list[dict[str, Any]], series: bool, asof: int) -> tuple[str, ...]:
+    """Name the classes that choosing a title can have after what was done with it before."""
+    chosen = [e for e in mine if ACTIONS[e["action"]] in PLAYS or not math.isnan(e["fraction"])]
+    if not chosen:
+        listed = any(ACTIONS[e["action"]] == "add_to_list" for e in mine)
+        return ("from_list",) if listed else ("discover", *DISCOVERIES)
+    days = (asof - chosen[-1]["at"]) / DAY_US
+    if series:
+        return ("continue_series",) if days <= 7 else ("return_after_gap",)
+    if any(e["fraction"] >= 0.9 or ACTIONS[e["action"]] == "complete" for e in mine):
+        return ("rewatch",)
+    return ("resume_unfinished",) if days <= 28 else ("return_after_gap",)
+
+
 def past(histories: Histories, start: int, stop: int) -> list[dict[str, Any]]:
-    names = {"title": "title_T", "action": "action_T", "at": "at_T", "session": "session_T", "dwell": "dwell_T"}
+    names = {"title": "title_T", "action": "action_T", "at": "at_T", "session": "session_T", "dwell": "dwell_T",
+             "fraction": "fraction_T"}  # fmt: skip
     return [{name: getattr(histories, array)[t].item() for name, array in names.items()} for t in range(start, stop)]
 
 
@@ -237,6 +258,22 @@ def test_shapes_that_do_not_fit_are_named(name: str, value: Any) -> None:
         features(case(1) | {name: value})
 
 
+def test_heads_may_have_some_of_the_classes_in_any_order() -> None:
+    made = next(found for seed in range(50) if {"action", "recency"} <= (found := case(seed))["intents"].keys())
+    order, months = [12, 0, 4, 2, 5], [3, 0]
+    some = {
+        "action": (ACTION_CLASSES, made["intents"]["action"], order),
+        "recency": (("week", "month", "year", "older"), made["intents"]["recency"], months),
+    }
+    narrow: Case = {name: chance[:, kept] for name, (_, chance, kept) in some.items()}
+    wide: Case = {
+        name: np.where(np.isin(np.arange(len(of)), kept), chance, 0) for name, (of, chance, kept) in some.items()
+    }
+    classes = {name: tuple(of[place] for place in kept) for name, (of, _, kept) in some.items()}
+    some_classes = features(made | {"intents": made["intents"] | narrow, "classes": classes})
+    assert some_classes.tobytes() == features(made | {"intents": made["intents"] | wide}).tobytes()
+
+
 def test_no_requests_give_no_rows() -> None:
     assert features(part(case(1), np.zeros(0, dtype=np.int64))).shape == (0, 6, len(CANDIDATE_COLUMNS))
 
@@ -258,5 +295,4 @@ def one(table: Any, *, code: int, asof: int) -> dict[str, float]:
         MemberView.absent(1, num_genres=len(KNOWN.genres), num_kinds=len(KNOWN.kinds)),
         TitleView.absent(KNOWN),
     )
-    assert len(RECENCY_CLASSES) == 4
     return dict(zip(CANDIDATE_COLUMNS, found[0, 0].tolist(), strict=True))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.columns import TITLES, conform
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
+SERIES_KINDS = frozenset({"show", "series"})
 GENRE_PARTS = 5_040
 """A title's weight of 1, in whole parts: most numbers of genres divide it, so that sums of parts have no rounding."""
 NOWHERE, NO_TITLE = 0, 1
@@ -47,6 +48,13 @@ class Catalogue:
         """Catalogue code by title_id; an episode has the code of its series."""
         own = {title_id: code for code, title_id in enumerate(self.ids, start=1)}
         return own | {episode: own[series] for episode, series in self.series_of.items() if series in own}
+
+    @cached_property
+    def series_N1(self) -> NDArray[np.bool_]:
+        """Whether a title is a series: of a kind that is one, or with episodes of its own."""
+        with_episodes = set(self.series_of.values())
+        kinds = np.array([kind in SERIES_KINDS for kind in self.kinds] + [False], dtype=np.bool_)  # the last is of -1
+        return kinds[self.kind_N1] | np.array([False, *(own in with_episodes for own in self.ids)], dtype=np.bool_)
 
     @cached_property
     def fingerprint(self) -> str:

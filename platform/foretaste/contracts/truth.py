@@ -9,6 +9,9 @@ import pyarrow as pa
 
 from foretaste.contracts.columns import AT
 
+PLANTED_ACTIONS: tuple[str, ...] = ("discover", "continue", "return")
+"""What a world's session is for: something new, something of the last seven days, something of longer ago."""
+
 
 def _field(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)
@@ -47,7 +50,7 @@ TRUTH_SESSIONS = pa.schema(
         _field("departs", pa.bool_()),  # the intended genre was drawn away from the taste
         _field("genre", pa.string()),
         _field("kind", pa.string(), null=True),  # null: either
-        _field("action", pa.string()),  # one of intents.ACTION_CLASSES
+        _field("action", pa.string()),  # one of PLANTED_ACTIONS
         _field("recency", pa.string(), null=True),  # new (30 days), older (a year), null: any
         _field("num_choices", pa.int32()),  # planned, inside the window or not
     ]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from foretaste.contracts.config import Frozen
+from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.workspace import Workspace
@@ -30,6 +31,7 @@ class Settings(Frozen):
     cluster: ClusterConfig = ClusterConfig()
     world: WorldConfig = WorldConfig()
     prepare: PrepareConfig = PrepareConfig()
+    labels: LabelConfig = LabelConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     intent: IntentModelConfig = IntentModelConfig()
     ranker: RankerConfig = RankerConfig()

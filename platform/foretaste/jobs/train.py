@@ -36,6 +36,7 @@ def train(
                 tracking=settings.tracking,
                 now=datetime.now(UTC),
                 on_progress=_progress("intent"),
+                labels=settings.labels,
             )
             done["intent"] = _figures("intent", intent)
         if model == "ranker" or (model == "all" and split == "time"):

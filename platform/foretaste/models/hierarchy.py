@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import ACTIONS
-from foretaste.contracts.intents import ACTION_CLASSES, RECENCY_CLASSES, Intent
+from foretaste.contracts.intents import Intent, LabelConfig, specifications
 from foretaste.models.encoder import CausalEncoder
 from foretaste.models.sequences import NUM_GAPS, NUM_NUMBERS, Sequences
 
@@ -56,14 +56,9 @@ class IntentModelConfig(Frozen):
         return self
 
 
-def possible_classes(catalogue: Catalogue) -> dict[Intent, tuple[str, ...]]:
-    """Classes of every head, whether or not the data has them."""
-    return {
-        Intent.ACTION: ACTION_CLASSES,
-        Intent.GENRE: catalogue.genres,
-        Intent.KIND: catalogue.kinds,
-        Intent.RECENCY: RECENCY_CLASSES,
-    }
+def possible_classes(catalogue: Catalogue, labels: LabelConfig | None = None) -> dict[Intent, tuple[str, ...]]:
+    """Classes of every head by the intent specifications, whether or not the data has them."""
+    return {spec.name: spec.classes for spec in specifications(labels or LabelConfig(), catalogue)}
 
 
 @dataclass(frozen=True, slots=True)

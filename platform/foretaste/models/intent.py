@@ -6,17 +6,18 @@ Shapes: B histories, N titles (column j is catalogue code j + 1), I heads that a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import Intent, LabelConfig, specifications
 from foretaste.models.hierarchy import IntentModel, IntentModelConfig, possible_classes
 from foretaste.models.sequences import sequences
 
@@ -42,6 +43,7 @@ class IntentPrediction:
     classes: dict[str, tuple[str, ...]]
     attention_BI: NDArray[np.float32]  # weight of each head in the next title, in the order of `heads`
     heads: tuple[str, ...]
+    labels: LabelConfig = field(default_factory=LabelConfig)  # what the classes mean
 
 
 class IntentRecommender:
@@ -49,8 +51,9 @@ class IntentRecommender:
 
     name = "intent"
 
-    def __init__(self, model: IntentModel) -> None:
+    def __init__(self, model: IntentModel, labels: LabelConfig | None = None) -> None:
         self.model = model.eval()
+        self.labels = labels or LabelConfig()
         with torch.inference_mode():
             self._title_N1D = self.model.titles()
             self._title_DN = self._title_N1D[1:].T.contiguous()
@@ -80,7 +83,7 @@ class IntentRecommender:
             for head, logits_RC in logits.items():
                 intents[head.value][rows] = torch.softmax(logits_RC, dim=1).numpy()
         classes = {head.value: of for head, of in self.model.classes.items()}
-        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads)
+        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, self.labels)
 
     def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, dict[Intent, Tensor], Tensor]:
         config = self.model.config
@@ -105,27 +108,57 @@ def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:
     return batches
 
 
-def bundle_config(model: IntentModel, catalogue: Catalogue) -> dict[str, Any]:
+def bundle_config(model: IntentModel, catalogue: Catalogue, labels: LabelConfig | None = None) -> dict[str, Any]:
     """What `build_intent` needs beside the weights and the catalogue."""
+    labels = labels or LabelConfig()
     return {
         "model": model.config.model_dump(mode="json"),
-        "heads": [head.value for head in model.classes],
+        "heads": {head.value: list(of) for head, of in model.classes.items()},
+        "labels": labels.model_dump(mode="json"),
+        "specifications": _declared(labels, catalogue),
         "catalogue": catalogue.fingerprint,
     }
+
+
+def _declared(labels: LabelConfig, catalogue: Catalogue) -> dict[str, Any]:
+    return {spec.name.value: spec.model_dump(mode="json") for spec in specifications(labels, catalogue)}
 
 
 def build_intent(config: Mapping[str, Any], catalogue: Catalogue, weights: Mapping[str, Tensor]) -> IntentRecommender:
     """Make a recommender of a bundle's configuration, its catalogue and its weights.
 
-    Raises ValueError where the catalogue is not the one that the model was trained with, RuntimeError (of torch)
-    naming the tensors where the weights do not fit.
+    Raises ValueError where the catalogue or the intents are not those that the model was trained with, RuntimeError
+    (of torch) naming the tensors where the weights do not fit.
     """
     if config["catalogue"] != catalogue.fingerprint:
         raise ValueError(
             f"intent model was trained with catalogue {config['catalogue']}, given is {catalogue.fingerprint}"
         )
-    possible = possible_classes(catalogue)
-    heads = [Intent(name) for name in config["heads"]]
-    model = IntentModel(IntentModelConfig(**config["model"]), catalogue, {head: possible[head] for head in heads})
+    labels = _labels(config, catalogue)
+    classes = {Intent(name): tuple(of) for name, of in config["heads"].items()}
+    model = IntentModel(IntentModelConfig(**config["model"]), catalogue, classes)
     model.load_state_dict(dict(weights))
-    return IntentRecommender(model)
+    return IntentRecommender(model, labels)
+
+
+def _labels(config: Mapping[str, Any], catalogue: Catalogue) -> LabelConfig:
+    """Read what the classes mean, and check that it still means the same."""
+    if "labels" not in config:
+        raise ValueError("intent model was trained before its intents were declared: train it again")
+    try:
+        labels = LabelConfig(**config["labels"])
+    except ValidationError as error:
+        raise ValueError(f"intent model was trained with other intents: train it again; {error}") from error
+    here, there = _declared(labels, catalogue), config["specifications"]
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"intent model was trained with another intent {name!r}: it had {there.get(name)}, here is "
+                f"{here.get(name)}: train it again"
+            )
+    unknown = {
+        name: sorted(set(of) - set(here.get(name, {}).get("classes", ()))) for name, of in config["heads"].items()
+    }
+    if any(unknown.values()):
+        raise ValueError(f"intent model has heads with classes that its intents do not have: {unknown}")
+    return labels

@@ -40,7 +40,10 @@ class Seen:
     rows: Sequence[dict[str, Any]]  # of the session log, in order of (at, event_id)
     mark: int
     failed: bool  # whether the log could not be read
-    signals: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # signals.served names them signal.*
+    signals: Mapping[str, NDArray[Any]] = field(
+        default_factory=dict
+    )  # [W]; none where they failed
+    failures: tuple[str, ...] = ()  # what could not be read or computed
 
     @property
     def asof_B(self) -> NDArray[np.int64]:
@@ -132,6 +135,8 @@ def _rank(
             views.members,
             views.titles,
             rule=models.rule,
+            labels=prediction.labels,
+            classes=prediction.classes,
         )
         ranked_C = models.ranker.scores(features_BCF)[0]
         _finite(ranked_C, "ranker scores")

@@ -1,6 +1,6 @@
-"""What each choice says of the member's intent, as labels to learn from.
+"""What each interaction says of the member's intent, as labels to learn from.
 
-Shapes: B histories, T interactions of all of them together, G genres.
+Shapes: T interactions of all histories together, C classes of one intent.
 """
 
 from __future__ import annotations
@@ -8,53 +8,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
+from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import ACTION_CLASSES, CONTINUE_WITHIN_DAYS, RECENCY_DAYS, Intent
+from foretaste.contracts.intents import LabelConfig, specifications
+from foretaste.sessions.intent_rules import RULES, Labelled, Queries, queries_of
 
-DAY_US = 86_400_000_000
-DISCOVER, CONTINUE, RETURN = range(len(ACTION_CLASSES))
+__all__ = ["Labels", "intent_labels", "queries_of"]
+
+Labels = dict[str, NDArray[np.int32] | NDArray[np.float32]]
 
 
-def intent_labels(histories: Histories, catalogue: Catalogue) -> dict[str, NDArray[np.int32] | NDArray[np.float32]]:
-    """Label every interaction with the intents that it reveals, given what stands before it in its own history.
+def intent_labels(
+    histories: Histories, catalogue: Catalogue, config: LabelConfig | None = None, queries: Queries | None = None
+) -> Labels:
+    """Label every interaction with the intents that it reveals, by name of the intent.
 
-    `action`, `kind`, `recency`: int32[T], the class code of `contracts.intents` (of `Catalogue.kinds`), -1 where
-    the catalogue does not know. `genre`: float32[T, G], 1 for each genre of the title, 0 throughout when unknown.
+    Of a single-label intent the code of its class, -1 where it has none: int32[T]; of a multi-label one 1 for each
+    of its classes: float32[T, C]. `queries` are `queries_of` the table that the histories were packed from; without
+    them no search is known by its words.
     """
-    return {
-        Intent.ACTION.value: action_labels(histories),
-        Intent.KIND.value: catalogue.kind_N1[histories.title_T],
-        Intent.RECENCY.value: recency_labels(histories, catalogue),
-        Intent.GENRE.value: catalogue.genres_N1G[histories.title_T],
-    }
-
-
-def action_labels(histories: Histories) -> NDArray[np.int32]:
-    """Class code in `ACTION_CLASSES` of every interaction, -1 for a title outside the catalogue; int32[T].
-
-    The past is any earlier interaction of the same history with the same title; «within seven days» includes
-    the seventh day to the microsecond.
-    """
-    num_codes = int(histories.title_T.max(initial=0)) + 1
-    key_T = np.repeat(np.arange(len(histories)), histories.lengths_B) * num_codes + histories.title_T
-    order_T = np.argsort(key_T, kind="stable")
-    again_T = np.flatnonzero(np.diff(key_T[order_T]) == 0)
-    later, earlier = order_T[again_T + 1], order_T[again_T]
-    labels_T = np.full(len(key_T), DISCOVER, dtype=np.int32)
-    soon = histories.at_T[later] - histories.at_T[earlier] <= CONTINUE_WITHIN_DAYS * DAY_US
-    labels_T[later] = np.where(soon, CONTINUE, RETURN)
-    labels_T[histories.title_T == 0] = -1
-    return labels_T
-
-
-def recency_labels(histories: Histories, catalogue: Catalogue) -> NDArray[np.int32]:
-    """Class code in `RECENCY_CLASSES` of every interaction, -1 without a release date; int32[T].
-
-    A title seen before its release date counts as released this week.
-    """
-    released_T = catalogue.released_N1[histories.title_T]
-    known_T = released_T != UNKNOWN_TIME
-    age_T = histories.at_T - np.where(known_T, released_T, 0)
-    labels_T = np.searchsorted(np.array(RECENCY_DAYS) * DAY_US, age_T, side="left").astype(np.int32)
-    return np.where(known_T, labels_T, np.int32(-1))
+    config = config or LabelConfig()
+    unknown = Queries(np.full(len(histories.title_T), -1, dtype=np.int32), ())
+    given = Labelled(histories, catalogue, queries or unknown, config)
+    return {spec.name.value: RULES[spec.rule](given) for spec in specifications(config, catalogue)}

@@ -4,7 +4,7 @@ Every row depends on its own request and title alone, and (rank and standing) on
 give the same bits. Every value is finite.
 
 Shapes: B requests, C candidates each, F columns, T interactions of all histories, N titles, N1 catalogue codes,
-G genres, K kinds, R recency classes, A action classes.
+G genres, K kinds, X classes of one intent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import ACTION_CLASSES, CONTINUE_WITHIN_DAYS, RECENCY_CLASSES, RECENCY_DAYS, Intent
+from foretaste.contracts.intents import DISCOVERIES, RELATIONS, Intent, LabelConfig, specifications
+from foretaste.contracts.relations import NEVER, Past, recency_classes, relations
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.session import current_session, session_affinity
 from foretaste.signals.views import MemberView, TitleView
@@ -29,7 +30,7 @@ CANDIDATE_COLUMNS: tuple[str, ...] = (
     "genre_match",  # expected share of the predicted genre in the title's genres
     "kind_match",  # predicted probability of the title's kind
     "recency_match",  # predicted probability of the title's recency class
-    "action_match",  # predicted probability of what choosing the title would be: discover, continue, return
+    "action_match",  # predicted probability of what choosing the title would be: contracts.intents.RELATIONS
     "session_genre",  # affinity of the session that is going on to the title's genres
     "session_kind",
     "member_genre",  # long-term affinity of the member to the title's genres
@@ -50,7 +51,6 @@ CANDIDATE_COLUMNS: tuple[str, ...] = (
 LEAST_LOGPROB = -30.0
 LONGEST_HOURS = 24.0 * 365
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
-NEVER = UNKNOWN_TIME
 _CELLS = 4_000_000  # floats of B x C x G held at a time
 
 
@@ -65,15 +65,21 @@ def candidate_features(
     titles: TitleView,
     *,
     rule: SessionRule | None = None,
+    labels: LabelConfig | None = None,
+    classes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> NDArray[np.float32]:
     """Describe candidates by CANDIDATE_COLUMNS: float32[B, C, F].
 
     `histories` hold what is visible at `asof_B` (microseconds since 1970). `candidates_BC` are catalogue codes; a row
     of code 0 is padding, stands in no pool and is 0 throughout. `intent_scores_BN` are log-probabilities, column j of
     code j + 1; `intents` holds probabilities by contracts.intents.Intent, a head that is off is missing and matches 0.
+    `labels` says what the intents mean and `classes` the names of each head's columns, by default all of `labels`.
     Raises ValueError where shapes do not fit each other.
     """
-    _check(histories, asof_B, candidates_BC, intent_scores_BN, intents, catalogue, members, titles)
+    labels = labels or LabelConfig()
+    declared = {spec.name.value: spec.classes for spec in specifications(labels, catalogue)}
+    classes = declared | dict(classes or {})
+    _check(histories, asof_B, candidates_BC, intent_scores_BN, intents, classes, catalogue, members, titles)
     rows = max(1, _CELLS // max(1, candidates_BC.shape[1] * max(1, len(catalogue.genres))))
     size = len(asof_B)
     parts = [
@@ -87,6 +93,8 @@ def candidate_features(
             members if size <= rows else members.rows(part),
             titles,
             rule or SessionRule(),
+            labels,
+            classes,
         )
         for part in (np.arange(first, min(first + rows, size)) for first in range(0, size, rows))
     ]
@@ -104,13 +112,17 @@ def _features(
     members: MemberView,
     titles: TitleView,
     rule: SessionRule,
+    labels: LabelConfig,
+    classes: Mapping[str, tuple[str, ...]],
 ) -> NDArray[np.float32]:
     real_BC = candidates_BC > 0
     genre_parts, kind_parts = partial(_genre_parts, catalogue), partial(_kind_parts, catalogue)
     genres_BCG = genre_parts(candidates_BC)
     kind_BC = catalogue.kind_N1[candidates_BC]
     first_B = current_session(histories, asof_B, rule=rule)
-    last_BC, in_session_BC = _seen(histories, first_B, candidates_BC)
+    row_BC = np.broadcast_to(np.arange(len(asof_B))[:, None], candidates_BC.shape)
+    standing, newest_BC = Past(histories, labels).of(row_BC, candidates_BC)
+    relation_BC = relations(standing, catalogue.series_N1[candidates_BC], asof_B[:, None], labels)
     logprob_BC = _logprobs(intent_scores_BN, candidates_BC)
     released_BC = catalogue.released_N1[candidates_BC]
     known_BC = released_BC != UNKNOWN_TIME
@@ -121,8 +133,11 @@ def _features(
         "intent_standing": _standing(logprob_BC, real_BC),
         "genre_match": _expected(genres_BCG, intents.get(Intent.GENRE)),
         "kind_match": _chance(intents.get(Intent.KIND), kind_BC),
-        "recency_match": _chance(intents.get(Intent.RECENCY), recency_classes(age_BC, known_BC)),
-        "action_match": _chance(intents.get(Intent.ACTION), action_classes(last_BC, asof_B)),
+        "recency_match": _chance(
+            _regrouped(intents, classes, Intent.RECENCY, tuple((name,) for name in labels.recency_classes)),
+            recency_classes(age_BC, known_BC, labels),
+        ),
+        "action_match": _chance(_regrouped(intents, classes, Intent.ACTION, CHOOSING), relation_BC),
         "session_genre": _expected(genres_BCG, session_affinity(histories, first_B, genre_parts)),
         "session_kind": _chance(session_affinity(histories, first_B, kind_parts), kind_BC),
         "member_genre": _expected(genres_BCG, members.genre_affinity_BG),
@@ -133,8 +148,8 @@ def _features(
         "completion_rate": titles.completion_rate[candidates_BC],
         "age": np.log1p(np.maximum(age_BC, 0) / DAY_US),
         "age_unknown": ~known_BC,
-        "seen_in_session": in_session_BC,
-        "seen_before": last_BC != NEVER,
+        "seen_in_session": newest_BC >= first_B[:, None],
+        "seen_before": standing.touched_at_X != NEVER,
         "session_depth": np.log1p(histories.offsets_B1[1:] - first_B)[:, None],
         "idle": np.log1p(_idle_hours(histories, asof_B))[:, None],
         "member_plays_30d": np.log1p(members.count_30d_B)[:, None],
@@ -147,18 +162,28 @@ def _features(
     return features_BCF
 
 
-def recency_classes(age_BC: NDArray[np.int64], known_BC: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Class of contracts.intents.RECENCY_CLASSES of ages in microseconds, -1 where unknown; bounds are inclusive."""
-    return np.where(known_BC, np.searchsorted(np.array(RECENCY_DAYS) * DAY_US, age_BC, side="left"), -1)
+CHOOSING: tuple[tuple[str, ...], ...] = tuple(
+    (relation, *DISCOVERIES) if relation == "discover" else (relation,) for relation in RELATIONS
+)
+"""For each relation, the action classes that choosing such a title can have: how a discovery goes is not yet known."""
 
 
-def action_classes(last_BC: NDArray[np.int64], asof_B: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Class of contracts.intents.ACTION_CLASSES that choosing a title would have, given when it was last touched."""
-    discover, again, late = (ACTION_CLASSES.index(name) for name in ("discover", "continue", "return"))
-    never_BC = last_BC == NEVER
-    since_BC = asof_B[:, None] - np.where(never_BC, 0, last_BC)
-    soon_BC = since_BC <= CONTINUE_WITHIN_DAYS * DAY_US
-    return np.where(never_BC, discover, np.where(soon_BC, again, late))
+def _regrouped(
+    intents: Mapping[str, NDArray[np.float32]],
+    classes: Mapping[str, tuple[str, ...]],
+    intent: Intent,
+    groups: tuple[tuple[str, ...], ...],
+) -> NDArray[np.float64] | None:
+    """Probability of each group of classes, 0 for classes that the head does not have: float64[B, X]."""
+    chance_BX = intents.get(intent)
+    if chance_BX is None:
+        return None
+    sums_BX = np.zeros((len(chance_BX), len(groups)))
+    for group, names in enumerate(groups):
+        for name in names:
+            if name in classes[intent]:
+                sums_BX[:, group] += chance_BX[:, classes[intent].index(name)]
+    return sums_BX
 
 
 def _genre_parts(catalogue: Catalogue, codes: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -221,23 +246,6 @@ def _chance(
     return np.where(class_BC >= 0, found_BC, 0.0)
 
 
-def _seen(
-    histories: Histories, first_B: NDArray[np.int64], candidates_BC: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """When each candidate was last touched (NEVER for never), and whether in the session that is going on."""
-    row_T = np.repeat(np.arange(len(histories)), histories.lengths_B)
-    width = int(max(candidates_BC.max(initial=0), histories.title_T.max(initial=0))) + 1
-    key_T = row_T * width + histories.title_T
-    order_T = np.argsort(key_T, kind="stable")  # of one title the newest comes last
-    sorted_T = np.append(key_T[order_T], np.iinfo(np.int64).max)
-    wanted_BC = np.arange(len(histories))[:, None] * width + candidates_BC
-    place_BC = np.searchsorted(sorted_T, wanted_BC, side="right") - 1
-    found_BC = (sorted_T[place_BC] == wanted_BC) & (place_BC >= 0)
-    newest_BC = order_T[np.where(found_BC, place_BC, 0)] if len(order_T) else np.zeros_like(place_BC)
-    at_T = histories.at_T if len(order_T) else np.zeros(1, dtype=np.int64)
-    return np.where(found_BC, at_T[newest_BC], NEVER), found_BC & (newest_BC >= first_B[:, None])
-
-
 def _idle_hours(histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float64]:
     hours_B = np.full(len(asof_B), LONGEST_HOURS)
     some_B = histories.lengths_B > 0
@@ -252,13 +260,13 @@ def _check(
     candidates_BC: NDArray[np.int32],
     intent_scores_BN: NDArray[np.float32],
     intents: Mapping[str, NDArray[np.float32]],
+    classes: Mapping[str, tuple[str, ...]],
     catalogue: Catalogue,
     members: MemberView,
     titles: TitleView,
 ) -> None:
     size, num_genres, num_kinds = len(asof_B), len(catalogue.genres), len(catalogue.kinds)
-    heads = {Intent.GENRE: num_genres, Intent.KIND: num_kinds}
-    heads |= {Intent.RECENCY: len(RECENCY_CLASSES), Intent.ACTION: len(ACTION_CLASSES)}
+    heads = {name: len(of) for name, of in classes.items()} | {Intent.GENRE: num_genres, Intent.KIND: num_kinds}
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
         "histories": ((len(histories),), (size,)),
         "candidates": (candidates_BC.shape[:1], (size,)),

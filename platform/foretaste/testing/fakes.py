@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import ACTION_CLASSES, Intent
+from foretaste.contracts.intents import Intent
 from foretaste.models.intent import IntentPrediction
 from foretaste.signals.views import MemberView, TitleView, Vocabulary
 from foretaste.testing.builders import titles_table
 
+FAKE_ACTIONS = ("discover", "continue_series", "return_after_gap")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -85,7 +86,7 @@ class FakeIntent:
             if self.spoiled
             else scores_BN.astype(np.float32),
             intents={Intent.ACTION.value: action_BC, Intent.GENRE.value: share_BG},
-            classes={Intent.ACTION.value: ACTION_CLASSES, Intent.GENRE.value: self.catalogue.genres},
+            classes={Intent.ACTION.value: FAKE_ACTIONS, Intent.GENRE.value: self.catalogue.genres},
             attention_BI=np.tile(np.array([0.25, 0.75], dtype=np.float32), (len(histories), 1)),
             heads=heads,
         )
@@ -144,6 +145,9 @@ class FakeViews:
         """Titles whose plays are their code."""
         if self.failure is not None:
             raise self.failure
-        plays = np.arange(len(catalogue) + 1, dtype=np.int64)
-        asof_ms = np.full(len(catalogue) + 1, self.asof_ms, dtype=np.int64)
-        return TitleView(plays, plays * 2, plays * 3, np.full(len(plays), 0.5, dtype=np.float32), asof_ms)
+        view = TitleView.absent(catalogue)
+        for times, array in enumerate((view.plays_1d, view.plays_7d, view.plays_30d, view.plays_all)):
+            array += times * np.arange(len(array))
+        view.completion_rate[:] = 0.5
+        view.asof_ms[:] = self.asof_ms
+        return view

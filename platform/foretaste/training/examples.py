@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.events import ACTION_CODES
 from foretaste.contracts.histories import Histories, concatenate
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import Intent, LabelConfig, specifications
 from foretaste.ops.tables import prepared_buckets, read_prepared
-from foretaste.sessions.label import action_labels, recency_labels
+from foretaste.sessions.label import Labels, intent_labels, queries_of
 from foretaste.signals.histories import pack
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -42,9 +42,8 @@ class Examples:
     histories: Histories
     train_T: NDArray[np.bool_]  # a choice to learn from
     validation_T: NDArray[np.bool_]  # a choice to validate with
-    action_T: NDArray[np.int32]  # label of Intent.ACTION
-    recency_T: NDArray[np.int32]  # label of Intent.RECENCY
     newest_T: NDArray[np.bool_]  # rows that training may see: a prefix of each history
+    labels: dict[str, NDArray[np.int32]]  # [T] of each single-label intent: code of its class, -1 without
 
     def rows(self, index_B: NDArray[np.int64]) -> Examples:
         """Pick whole histories by their number."""
@@ -52,15 +51,17 @@ class Examples:
         length_B = self.histories.lengths_B[index_B]
         ends = np.cumsum(length_B)
         index_T = np.arange(int(length_B.sum())) + np.repeat(offsets_B1[index_B] - ends + length_B, length_B)
-        arrays = (self.train_T, self.validation_T, self.action_T, self.recency_T, self.newest_T)
-        return Examples(self.histories.rows(index_B), *(a[index_T] for a in arrays))  # type: ignore[arg-type]
+        labels = {name: label_T[index_T] for name, label_T in self.labels.items()}
+        train_T, validation_T, newest_T = (a[index_T] for a in (self.train_T, self.validation_T, self.newest_T))
+        return Examples(self.histories.rows(index_B), train_T, validation_T, newest_T, labels)
 
 
 def together(parts: list[Examples]) -> Examples:
     """Put the histories of several parts after each other."""
-    names = ("train_T", "validation_T", "action_T", "recency_T", "newest_T")
-    arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-    return Examples(concatenate([part.histories for part in parts]), *arrays)
+    names = ("train_T", "validation_T", "newest_T")
+    train_T, validation_T, newest_T = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
+    return Examples(concatenate([part.histories for part in parts]), train_T, validation_T, newest_T, labels)
 
 
 def parts(prepared: Path, at_least: int) -> list[Part]:
@@ -79,12 +80,21 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, target_actions: frozenset[str]) -> Examples:
+def read_part(
+    part: Part,
+    catalogue: Catalogue,
+    *,
+    split: str,
+    refit: bool,
+    target_actions: frozenset[str],
+    labels: LabelConfig | None = None,
+) -> Examples:
     """Read one part and mark what is learned from and what is validated with.
 
     A choice is an interaction whose action is in `target_actions` with a title of the catalogue. With `refit`
-    validation rows are learned from too and nothing is validated with.
+    validation rows are learned from too and nothing is validated with. `labels` says what the intents are.
     """
+    labels = labels or LabelConfig().following(target_actions)
     column = SPLIT_COLUMN[split]
     table = read_prepared(Path(part.prepared), "interactions", columns=[*COLUMNS, column], bucket=part.bucket)
     if part.of > 1:
@@ -92,7 +102,7 @@ def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, targ
         table = table.filter(pa.array(np.asarray(actors) % part.of == part.number))
     table = table.filter(pc.not_equal(table[column], TEST))
     if table.num_rows == 0:
-        return _none()
+        return _none(labels, catalogue)
     histories, _ = pack(table, catalogue)
     train_T = np.asarray(pc.equal(table[column], TRAIN).combine_chunks(), dtype=np.bool_)
     wanted = np.array([ACTION_CODES[action] for action in sorted(target_actions)], dtype=np.int32)
@@ -102,18 +112,22 @@ def read_part(part: Part, catalogue: Catalogue, *, split: str, refit: bool, targ
         histories=histories,
         train_T=choice_T & seen_T,
         validation_T=choice_T & ~seen_T,
-        action_T=action_labels(histories),
-        recency_T=recency_labels(histories, catalogue),
         newest_T=seen_T,
+        labels=_single(intent_labels(histories, catalogue, labels, queries_of(table))),
     )
 
 
-def _none() -> Examples:
+def _single(labels: Labels) -> dict[str, NDArray[np.int32]]:
+    return {name: label_T.astype(np.int32) for name, label_T in labels.items() if label_T.ndim == 1}
+
+
+def _none(labels: LabelConfig, catalogue: Catalogue) -> Examples:
     ints = np.zeros(0, dtype=np.int32)
     floats = np.zeros(0, dtype=np.float32)
     none = Histories(np.zeros(1, dtype=np.int64), ints, ints, ints.astype(np.int64), ints, floats, floats)
     off = np.zeros(0, dtype=np.bool_)
-    return Examples(none, off, off, ints, ints, off)
+    names = (spec.name.value for spec in specifications(labels, catalogue) if spec.kind == "single")
+    return Examples(none, off, off, off, dict.fromkeys(names, ints))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +155,17 @@ class Census:
         )
 
 
-def census(examples: Examples, catalogue: Catalogue) -> Census:
-    """Count what is to be learned."""
+def census(examples: Examples, catalogue: Catalogue, labels: LabelConfig | None = None) -> Census:
+    """Count what is to be learned, by the classes of the intents that `labels` declares."""
     titles = examples.histories.title_T[examples.train_T]
     chosen_N1 = np.bincount(titles, minlength=len(catalogue) + 1)
-    kinds = catalogue.kind_N1[titles]
     seen_at = examples.histories.at_T[examples.newest_T]
-
-    def counts(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.int64]:
-        return np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.int64)
+    single = {name: label_T[examples.train_T] for name, label_T in examples.labels.items()}
+    classes = {
+        spec.name.value: np.bincount(one[one >= 0], minlength=len(spec.classes)).astype(np.int64)
+        for spec in specifications(labels or LabelConfig(), catalogue)
+        if (one := single.get(spec.name.value)) is not None
+    }
 
     return Census(
         histories=len(examples.histories),
@@ -157,11 +173,6 @@ def census(examples: Examples, catalogue: Catalogue) -> Census:
         train=len(titles),
         validation=int(examples.validation_T.sum()),
         chosen_N1=chosen_N1.astype(np.int64),
-        classes={
-            Intent.ACTION.value: counts(examples.action_T[examples.train_T], 3),
-            Intent.GENRE.value: (chosen_N1 @ catalogue.genres_N1G).astype(np.int64),
-            Intent.KIND.value: counts(kinds, len(catalogue.kinds)),
-            Intent.RECENCY.value: counts(examples.recency_T[examples.train_T], 4),
-        },
+        classes=classes | {Intent.GENRE.value: (chosen_N1 @ catalogue.genres_N1G).astype(np.int64)},
         newest_us=int(seen_at.max(initial=0)),
     )

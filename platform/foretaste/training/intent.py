@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import Intent, LabelConfig, fingerprint, specifications
 from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
 from foretaste.ops.files import read_json, write_json, write_parquet
@@ -50,15 +50,17 @@ def train_intent(
     tracking: TrackingConfig,
     now: datetime,
     on_progress: Callable[[Epoch], None],
+    labels: LabelConfig | None = None,
 ) -> TrainResult:
     """Train the intent model on a prepared folder and file it as bundle «intent».
 
     Checkpoints and records go to `storage`. With executor «ray» a Ray must be running. Raises ValueError where
-    there is nothing to learn from.
+    there is nothing to learn from. `labels` declares the intents.
     """
     titles = read_titles(prepared)
     known = catalogue(titles)
     manifest = read_json(prepared / "manifest.json")
+    labels = (labels or LabelConfig()).following(manifest["target_actions"], manifest.get("engagement_by_action"))
     name = f"intent-{now:%Y%m%dT%H%M%S}"
     with recorded(tracking, name=name, storage=storage, about={"model": model, "training": training}) as run:
 
@@ -66,7 +68,7 @@ def train_intent(
             run.epoch(epoch)
             on_progress(epoch)
 
-        fit = partial(_fit, prepared, known, manifest, model=model, storage=storage, on_epoch=on_epoch)
+        fit = partial(_fit, prepared, known, manifest, labels=labels, model=model, storage=storage, on_epoch=on_epoch)
         state, counted, network = fit(training, name=name)
         chosen = state
         if training.refit:
@@ -76,6 +78,8 @@ def train_intent(
         best = state["epochs"][state["best_epoch"] - 1]
         about = {
             "model_config": model.fingerprint(),
+            "labels": fingerprint(labels, specifications(labels, known)),
+            "heads": {head.value: list(of) for head, of in network.classes.items()},
             "training_config": training.model_dump(mode="json"),
             "time_aware": model.time_aware,
             "prepared": described(manifest),
@@ -88,7 +92,7 @@ def train_intent(
             "metrics": best["metrics"],
         }
         with file_bundle(registry, "intent", at=now, about=about) as folder:
-            write_json(bundle_config(network, known), folder / "config.json")
+            write_json(bundle_config(network, known, labels), folder / "config.json")
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
             write_parquet(titles, folder / "titles.parquet")
         bundle = fetch_bundle(registry, "intent")
@@ -103,37 +107,50 @@ def _fit(
     manifest: dict[str, Any],
     training: TrainingConfig,
     *,
+    labels: LabelConfig,
     model: IntentModelConfig,
     storage: Path,
     name: str,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[dict[str, Any], Census, IntentModel]:
     refit = name.endswith("-refit")
-    read = partial(
-        _read, known, split=training.split, refit=refit, target_actions=frozenset(manifest["target_actions"])
-    )
+    targets = frozenset(manifest["target_actions"])
+    read = partial(_read, known, split=training.split, refit=refit, target_actions=targets, labels=labels)
     runner = executor(training, storage=storage, name=name)
     counted: Census = reduce(add, runner.load(parts(prepared, PARTS_A_WORKER * training.num_workers), read))
     if counted.train == 0:
         raise ValueError(
             f"{prepared}: no training rows under split {training.split!r} with {manifest['target_actions']}"
         )
-    make_network = partial(_network, model, known, classes_in(counted, model, known), training.seed)
-    make_task = partial(_task, make_network, counted, known, training, exclude_seen=not manifest["repeats"])
+    make_network = partial(_network, model, known, classes_in(counted, model, known, labels), training.seed)
+    make_task = partial(
+        _task, make_network, counted, known, training, exclude_seen=not manifest["repeats"], labels=labels
+    )
     return runner.train(make_task, training, on_epoch), counted, make_network()
 
 
 def _read(
-    known: Catalogue, part: Part, *, split: str, refit: bool, target_actions: frozenset[str]
+    known: Catalogue, part: Part, *, split: str, refit: bool, target_actions: frozenset[str], labels: LabelConfig
 ) -> tuple[Examples, Census]:
-    examples = read_part(part, known, split=split, refit=refit, target_actions=target_actions)
-    return examples, census(examples, known)
+    examples = read_part(part, known, split=split, refit=refit, target_actions=target_actions, labels=labels)
+    return examples, census(examples, known, labels)
 
 
-def classes_in(counted: Census, model: IntentModelConfig, known: Catalogue) -> dict[Intent, tuple[str, ...]]:
-    """Heads that are on, with their classes: those of the configuration whose data has two classes or more."""
-    possible = possible_classes(known)
-    return {head: possible[head] for head in model.intents if (counted.classes[head.value] > 0).sum() > 1}
+def classes_in(
+    counted: Census, model: IntentModelConfig, known: Catalogue, labels: LabelConfig | None = None
+) -> dict[Intent, tuple[str, ...]]:
+    """Heads that are on, with their classes: those of the configuration whose data has two classes or more.
+
+    Genres and kinds are all the catalogue's, since candidates have them whether chosen or not; of other intents only
+    the classes that occur.
+    """
+    heads = {}
+    for head, possible in possible_classes(known, labels).items():
+        occurs = counted.classes[head.value] > 0
+        if head in model.intents and occurs.sum() > 1:
+            whole = head in (Intent.GENRE, Intent.KIND)
+            heads[head] = tuple(one for one, some in zip(possible, occurs, strict=True) if some or whole)
+    return {head: heads[head] for head in model.intents if head in heads}
 
 
 def _network(
@@ -153,6 +170,9 @@ def _task(
     rank: int,
     *,
     exclude_seen: bool,
+    labels: LabelConfig,
 ) -> IntentTask:
     examples = together(payloads)
-    return IntentTask(make_network(), examples, counted, known, training, rank=rank, exclude_seen=exclude_seen)
+    return IntentTask(
+        make_network(), examples, counted, known, training, rank=rank, exclude_seen=exclude_seen, labels=labels
+    )

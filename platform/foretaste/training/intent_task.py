@@ -14,8 +14,8 @@ from torch import Tensor
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import Intent
-from foretaste.models.intent import IntentModel
+from foretaste.contracts.intents import Intent, LabelConfig
+from foretaste.models.intent import IntentModel, possible_classes
 from foretaste.models.losses import class_loss, full_softmax_loss, multi_label_loss, sampled_softmax_loss
 from foretaste.models.sequences import sequences
 from foretaste.training.config import TrainingConfig
@@ -38,6 +38,7 @@ class IntentTask:
         *,
         rank: int,
         exclude_seen: bool,
+        labels: LabelConfig | None = None,
     ) -> None:
         self.network: IntentModel = network
         self.num_predictions = int(examples.train_T.sum())
@@ -52,6 +53,7 @@ class IntentTask:
         self.q_N = torch.from_numpy(q_N / q_N.sum())
         self.cases, self.asof_B, self.target_B = self._cases(counted)
         self.validates = counted.validation > 0
+        self.codes = _codes(network, catalogue, labels or LabelConfig())
 
     def _cases(self, counted: Census) -> tuple[Histories, NDArray[np.int64], NDArray[np.int64]]:
         """Draw this worker's share of the validation cases: histories cut before the choice to be predicted."""
@@ -94,9 +96,14 @@ class IntentTask:
         loss = self._title_loss(encoded.item_BLD[batch.row_P, batch.token_P], title_N1D[1:], batch.title_P)
         config = self.network.config
         for head, logits_BLC in encoded.intents.items():
-            part = _intent_loss(head, logits_BLC[batch.row_P, batch.token_P], batch)
+            part = self._intent_loss(head, logits_BLC[batch.row_P, batch.token_P], batch)
             loss = loss + config.intent_weight * config.head_weights.get(head, 1.0) * part
         return loss, len(batch.title_P)
+
+    def _intent_loss(self, head: Intent, logits_PC: Tensor, batch: MicroBatch) -> Tensor:
+        if head is Intent.GENRE:
+            return multi_label_loss(logits_PC, batch.genres_PG)
+        return class_loss(logits_PC, self.codes[head].to(logits_PC.device)[batch.labels[head.value]])
 
     def _title_loss(self, item_PD: Tensor, title_ND: Tensor, target_P: Tensor) -> Tensor:
         bias_N = self.network.title_bias
@@ -142,8 +149,13 @@ class IntentTask:
         return loss, (logits_RN > own_R1).sum(dim=1)
 
 
-def _intent_loss(head: Intent, logits_PC: Tensor, batch: MicroBatch) -> Tensor:
-    if head is Intent.GENRE:
-        return multi_label_loss(logits_PC, batch.genres_PG)
-    labels = {Intent.ACTION: batch.action_P, Intent.KIND: batch.kind_P, Intent.RECENCY: batch.recency_P}
-    return class_loss(logits_PC, labels[head])
+def _codes(network: IntentModel, catalogue: Catalogue, labels: LabelConfig) -> dict[Intent, Tensor]:
+    """For each head, the column of its logits by the code of the class, -1 for a class that it does not have.
+
+    The last element is that of code -1.
+    """
+    return {
+        head: torch.tensor([of.index(one) if one in of else -1 for one in declared] + [-1])
+        for head, declared in possible_classes(catalogue, labels).items()
+        if (of := network.classes.get(head)) is not None
+    }

@@ -149,8 +149,9 @@ def _cases(
     predicted = model.predict(histories, at_B)
     candidates_BC = best_unseen(predicted.scores_BN, histories, size, repeats=repeats)
     features_BCF = candidate_features(
-        histories, at_B, candidates_BC, predicted.scores_BN, predicted.intents, known, members, titles, rule=rule
-    )
+        histories, at_B, candidates_BC, predicted.scores_BN, predicted.intents, known, members, titles, rule=rule,
+        labels=predicted.labels, classes=predicted.classes,
+    )  # fmt: skip
     chosen_BC = (candidates_BC == target_B[:, None]).astype(np.float32)
     return RankerCases(features_BCF, chosen_BC, candidates_BC > 0, np.zeros(len(histories), dtype=np.int8))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,15 +65,14 @@ class MicroBatch:
     row_P: Tensor
     token_P: Tensor
     title_P: Tensor  # 0..N-1, a column of the logits
-    action_P: Tensor  # labels, -1 unknown
-    recency_P: Tensor
-    kind_P: Tensor
     genres_PG: Tensor  # multi-hot
+    labels: dict[str, Tensor]  # [P] of each single-label intent: code of its class, -1 without
 
     def to(self, device: torch.device) -> MicroBatch:
         """Move all tensors to a device."""
-        rest = (getattr(self, name).to(device) for name in self.__slots__ if name != "tokens")
-        return MicroBatch(self.tokens.to(device), *rest)
+        row, token, title, genres = (one.to(device) for one in (self.row_P, self.token_P, self.title_P, self.genres_PG))
+        labels = {name: one.to(device) for name, one in self.labels.items()}
+        return MicroBatch(self.tokens.to(device), row, token, title, genres, labels)
 
 
 def steps(
@@ -134,16 +134,10 @@ def micro_batch(
     kept = examples.train_T[index_P]
     row_P, index_P = row_P[kept], index_P[kept]
     title_P = histories.title_T[index_P]
-    arrays = (
-        row_P,
-        index_P - from_R[row_P],
-        title_P - 1,
-        examples.action_T[index_P],
-        examples.recency_T[index_P],
-        catalogue.kind_N1[title_P],
-    )
-    row, token, title, action, recency, kind = (
-        torch.from_numpy(np.ascontiguousarray(a, dtype=np.int64)) for a in arrays
-    )
-    genres_PG = torch.from_numpy(catalogue.genres_N1G[title_P])
-    return MicroBatch(tokens, row, token, title, action, recency, kind, genres_PG)
+    row, token, title = (_integers(a) for a in (row_P, index_P - from_R[row_P], title_P - 1))
+    labels = {name: _integers(label_T[index_P]) for name, label_T in examples.labels.items()}
+    return MicroBatch(tokens, row, token, title, torch.from_numpy(catalogue.genres_N1G[title_P]), labels)
+
+
+def _integers(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))

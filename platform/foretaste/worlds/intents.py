@@ -1,7 +1,7 @@
 """What a session is for: drawn once as it opens, unknown to the service.
 
 Shapes: S sessions, N titles, G genres. Codes: genre as in names.GENRES, kind 0 movie and 1 show,
-action as in contracts.intents.ACTION_CLASSES, recency as in RECENCY; -1 is «any».
+action as in contracts.truth.PLANTED_ACTIONS, recency as in RECENCY; -1 is «any».
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.contracts.intents import ACTION_CLASSES
+from foretaste.contracts.truth import PLANTED_ACTIONS
 from foretaste.worlds.config import WorldConfig
 
 RECENCY = ("new", "older")
 NEW_DAYS = 30
 OLDER_DAYS = 365
-DISCOVER, CONTINUE, RETURN = (ACTION_CLASSES.index(name) for name in ("discover", "continue", "return"))
+DISCOVER, CONTINUE, RETURN = (PLANTED_ACTIONS.index(name) for name in ("discover", "continue", "return"))
 
 _CONTINUE_ODDS = 0.34
 _RETURN_ODDS = 0.14

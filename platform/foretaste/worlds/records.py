@@ -13,8 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from foretaste.contracts.columns import AT, conform
-from foretaste.contracts.intents import ACTION_CLASSES
-from foretaste.contracts.truth import TRUTH_CHOICES, TRUTH_SATISFACTION, TRUTH_SESSIONS
+from foretaste.contracts.truth import PLANTED_ACTIONS, TRUTH_CHOICES, TRUTH_SATISFACTION, TRUTH_SESSIONS
 from foretaste.worlds.config import DAY_US, WorldConfig
 from foretaste.worlds.intents import RECENCY
 from foretaste.worlds.log import DEVICES, SessionNames, numbered, opaque
@@ -85,7 +84,7 @@ def truth_sessions(members: Members, sessions: Columns, session_id: pa.Array) ->
             "departs": sessions["departs"],
             "genre": pa.array(GENRES).take(pa.array(sessions["genre"])),
             "kind": pa.array(KINDS).take(_or_null(sessions["kind"])),
-            "action": pa.array(ACTION_CLASSES).take(pa.array(sessions["action"])),
+            "action": pa.array(PLANTED_ACTIONS).take(pa.array(sessions["action"])),
             "recency": pa.array(RECENCY).take(_or_null(sessions["recency"])),
             "num_choices": sessions["num_choices"],
         }
