@@ -7,6 +7,9 @@ import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
+
+from numpy.typing import NDArray
 
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.wire import PolicyName, RecommendAnswer, RecommendRequest
@@ -18,11 +21,12 @@ from foretaste.serving.answer import answer
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.models import Models
 from foretaste.serving.problems import RefusedError
-from foretaste.serving.record import SESSION_LOG, reading, record
+from foretaste.serving.record import SESSION_LOG, SIGNALS, reading, record
 from foretaste.serving.slow import SlowViews, Views
 from foretaste.serving.stages import Scored, Seen, score
 from foretaste.serving.watch import Watch
-from foretaste.signals.request import visible_history
+from foretaste.signals.acts import acts_of_one
+from foretaste.signals.signals import signals_of_one
 from foretaste.surfaces.prequery import PREQUERY, Surface, blocked
 
 SURFACES: dict[str, Surface] = {PREQUERY.name: PREQUERY}
@@ -127,8 +131,16 @@ class Recommender:
         except Exception:  # a locked or broken log must not stop the answers
             _log.exception("the session log could not be read; answering as if nothing had happened")
             rows, mark, failed = [], 0, True
-        history = visible_history(rows, asof=asof, catalogue=self.models.catalogue, rule=self.models.rule)
-        return Seen(actor, asof, history, rows, mark, failed)
+        catalogue, rule = self.models.catalogue, self.models.rule
+        acts = acts_of_one(rows, asof=asof, catalogue=catalogue, rule=rule)
+        failures = [SESSION_LOG] if failed else []
+        signals: dict[str, NDArray[Any]] = {}
+        try:
+            signals = signals_of_one(acts, catalogue, rule)
+        except Exception:  # an answer without them is better than none, and says so
+            _log.exception("the signals of one request could not be computed")
+            failures.append(SIGNALS)
+        return Seen(actor, asof, acts.histories(), rows, mark, failed, signals, tuple(failures))
 
     def _score(self, request: RecommendRequest, seen: Seen, views: Views, surface: Surface, watch: Watch) -> Scored:
         blocked_N1 = blocked(

@@ -17,9 +17,10 @@ from foretaste.serving.models import Models
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap
+from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.served import encode, of_answer, sampled
 
-SESSION_LOG = "session_log"
+SESSION_LOG, SIGNALS = "session_log", "signals"
 FAILED = "failed"
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 MEMBERS_VERSION, TITLES_VERSION, GENERATION = "members_asof_ms", "titles_asof_ms", "views_generation"
@@ -99,6 +100,7 @@ def reading(models: Models, log: SessionLogConfig) -> dict[str, str]:
     return {
         CATALOGUE: models.catalogue.fingerprint,
         RULE: models.rule.model_dump_json(),
+        "signals": SIGNALS_VERSION,
         WINDOW: log.model_dump_json(include={"read_events", "window_days", "guest_days"}),
     }
 
@@ -121,7 +123,7 @@ def served(decision_id: str, seen: Seen, views: Views, scored: Scored, *, share:
 
 def failed(seen: Seen, views: Views) -> dict[str, str]:
     """Inputs that could not be read, so that nothing stands in for them; no entry where all could."""
-    names = [*([SESSION_LOG] if seen.failed else []), *views.failures]
+    names = [*seen.failures, *views.failures]
     return {FAILED: ",".join(names)} if names else {}
 
 

@@ -40,9 +40,7 @@ class Seen:
     rows: Sequence[dict[str, Any]]  # of the session log, in order of (at, event_id)
     mark: int
     failed: bool  # whether the log could not be read
-    signals: Mapping[str, NDArray[Any]] = field(
-        default_factory=dict
-    )  # [W]; none where they failed
+    signals: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [W]; none where they failed
     failures: tuple[str, ...] = ()  # what could not be read or computed
 
     @property

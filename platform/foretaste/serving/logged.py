@@ -1,0 +1,143 @@
+"""A logged decision as the replay reads it.
+
+Shapes: C candidates of the pool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.events import actor_id
+from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.wire import RecommendRequest
+from foretaste.feedback.past import Past
+from foretaste.feedback.session_log import SessionLogConfig
+from foretaste.serving.models import Models
+from foretaste.serving.record import CATALOGUE, FAILED, GENERATION, MEMBERS_VERSION, RULE, TITLES_VERSION, WINDOW
+from foretaste.signals.served import POOL, Values, decode
+from foretaste.signals.views import ABSENT
+
+NO_INTENT = frozenset({Fallback.INTENT_FAILED, Fallback.INTENT_LATE})
+NO_RANKER = NO_INTENT | {Fallback.RANKER_FAILED, Fallback.RANKER_LATE}
+
+
+class LeftOutError(Exception):
+    """Why a decision cannot be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One decision with its models."""
+
+    row: Mapping[str, Any]
+    models: Models
+    known: Mapping[str, str]  # `features` of the decision
+    values: Values  # what was served, and what was decided
+    codes_C: NDArray[np.int32]  # the pool
+    title_versions: dict[int, int]  # by code
+    request: RecommendRequest
+
+    @property
+    def decision_id(self) -> str:
+        """Its name."""
+        return str(self.row["decision_id"])
+
+    @property
+    def asof_us(self) -> int:
+        """Its instant."""
+        return int(self.row["at"])
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Decisions of one kind are computed together."""
+        return (id(self.models.intent), self.models.ranker_fingerprint, self.known.get(RULE), self.generation)
+
+    @property
+    def generation(self) -> str | None:
+        """Generation of the slow views."""
+        return self.known.get(GENERATION)
+
+    @property
+    def member_version(self) -> int:
+        """Version of the member's slow view."""
+        return int(self.known[MEMBERS_VERSION])
+
+    @property
+    def failed(self) -> list[str]:
+        """Inputs that could not be read when it was made."""
+        return [name for name in self.known.get(FAILED, "").split(",") if name]
+
+    @property
+    def has_intent(self) -> bool:
+        """Whether the intent model was asked and answered."""
+        return self.row["intent_model"] is not None and self.row["fallback"] not in NO_INTENT
+
+    @property
+    def has_ranker(self) -> bool:
+        """Whether the ranker ordered the pool."""
+        asked = self.has_intent and self.row["ranker_model"] is not None and len(self.codes_C) > 0
+        return asked and self.row["fallback"] not in NO_RANKER
+
+    def visible(self, past: Past) -> NDArray[np.int64]:
+        """Events that it saw, by their number in `past`."""
+        actor = actor_id(self.row["member_id"], self.row["session_id"])
+        log = SessionLogConfig(**json.loads(self.known[WINDOW]))
+        return past.visible(
+            actor,
+            limit=log.read_events,
+            mark=self.row["sequence_mark"],
+            before_us=self.asof_us,
+            window_us=log.window_us(actor),
+        )
+
+
+def logged(row: Mapping[str, Any], models: Models) -> Logged:
+    """Read a DECISIONS row, times in microseconds. Raises LeftOutError saying why it cannot be made again."""
+    known = {one["name"]: one["value"] for one in row["features"]}
+    missing = [name for name in (CATALOGUE, RULE, WINDOW, MEMBERS_VERSION, TITLES_VERSION) if name not in known]
+    if missing:
+        raise LeftOutError(f"the decision does not say {', '.join(missing)}")
+    if known[CATALOGUE] != models.catalogue.fingerprint:
+        raise LeftOutError("the catalogue of the decision is gone")
+    try:
+        served = decode(row["served"])
+        request = RecommendRequest.model_validate_json(row["request"])
+        models = replace(models, rule=SessionRule(**json.loads(known[RULE])))
+    except ValueError as error:
+        raise LeftOutError("the decision cannot be read") from error
+    candidates_C = models.catalogue.codes(list(row["candidates"]))
+    codes_C = served.get(POOL, candidates_C)
+    if sorted(codes_C.tolist()) != sorted(candidates_C.tolist()):
+        codes_C = candidates_C  # that the pool is another one shows as its difference
+    versions = json.loads(known[TITLES_VERSION])
+    each = versions if isinstance(versions, list) else [versions] * len(candidates_C)
+    if len(each) != len(candidates_C):
+        raise LeftOutError("the decision has versions of other titles than its own")
+    return Logged(
+        row,
+        models,
+        known,
+        served | _decided(row, models, candidates_C),
+        codes_C,
+        dict(zip(candidates_C.tolist(), each, strict=True)),
+        request,
+    )
+
+
+def _decided(row: Mapping[str, Any], models: Models, candidates_C: NDArray[np.int32]) -> Values:
+    newest = row["newest_event_at"]
+    return {
+        "decision.num_events_visible": np.array(row["num_events_visible"], dtype=np.int64),
+        "decision.newest_event_at": np.array(ABSENT if newest is None else newest, dtype=np.int64),
+        "decision.candidates": candidates_C,
+        "decision.scores": np.array(row["candidate_scores"], dtype=np.float64),
+        "decision.slate": models.catalogue.codes([item["title_id"] for item in row["items"]]),
+        "decision.propensity": np.array([item["propensity"] for item in row["items"]], dtype=np.float64),
+    }
