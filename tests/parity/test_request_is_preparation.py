@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.contracts.catalogue import catalogue
+from foretaste.contracts.columns import EVENTS
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import ACTION_CLASSES, LabelConfig
@@ -20,7 +21,10 @@ from foretaste.contracts.relations import chosen
 from foretaste.contracts.sessions import SessionRule
 from foretaste.sessions.buckets import STAGED
 from foretaste.sessions.label import intent_labels
+from foretaste.sessions.read import read_table
+from foretaste.sessions.rules import Titles
 from foretaste.sessions.sequence import sequence
+from foretaste.sessions.validate import check_events
 from foretaste.signals.candidates import CANDIDATE_COLUMNS, candidate_features
 from foretaste.signals.histories import pack
 from foretaste.signals.interactions import runs
@@ -34,9 +38,9 @@ TITLES = titles_table(
     [
         {"title_id": "a", "kind": "show", "released_at": -3.0},
         {"title_id": "b", "released_at": -40.0},
-        {"title_id": "c", "released_at": 2.5},
+        {"title_id": "c", "released_at": 1.2},
         {"title_id": "d"},
-        {"title_id": "a1", "kind": "episode", "series_id": "a"},
+        {"title_id": "a1", "kind": "episode", "series_id": "a", "released_at": 0.7},
         {"title_id": "a2", "kind": "episode", "series_id": "a"},
     ]
 )
@@ -57,9 +61,17 @@ def log(seed: int) -> list[dict[str, Any]]:
     return [dict(row) for n in [dice.permutation(len(rows) + len(again))] for row in np.array(rows + again)[n]]
 
 
+def allowed(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events that preparation does not set aside."""
+    now = START + timedelta(days=400)
+    read = read_table(pa.Table.from_pylist(events, schema=EVENTS), EVENTS, file="log")
+    bad_N = check_events(read, now=now, titles=Titles(TITLES)).bad_N
+    return [row for row, bad in zip(events, bad_N.tolist(), strict=True) if not bad]
+
+
 def prepared(events: list[dict[str, Any]], rule: SessionRule) -> dict[str, Histories]:
     """What preparation and packing make of all actors' events."""
-    rows = [row | {"actor_id": actor_id(row["member_id"], row["session_id"])} for row in events]
+    rows = [row | {"actor_id": actor_id(row["member_id"], row["session_id"])} for row in allowed(events)]
     columns = {name: [row.get(name) for row in rows] for name in STAGED.names}
     kinds = {name: pl.from_arrow(STAGED.empty_table())[name].dtype for name in STAGED.names}
     frame = pl.DataFrame({name: pl.Series(columns[name]).cast(kinds[name]) for name in STAGED.names})
@@ -84,6 +96,14 @@ def test_the_history_of_a_request_is_that_of_preparation(seed: int, rule: Sessio
             continue
         for name in Histories.__slots__:
             assert getattr(found, name).tobytes() == getattr(wanted[actor], name).tobytes(), name
+
+
+def test_the_log_of_this_proof_has_what_preparation_sets_aside() -> None:
+    events = log(0)
+    kept = allowed(events)
+    assert {row["title_id"] for row in events} > {row["title_id"] for row in kept} >= {"a", "a1", "c"}
+    assert min(row["at"] for row in kept if row["title_id"] == "a1") >= START_US + round(0.7 * DAY_US)
+    assert any(row["title_id"] == "a1" and row not in kept for row in events)
 
 
 MOMENT = timedelta(microseconds=1)
