@@ -103,8 +103,7 @@ class DecisionLog:
         for name in reversed(_names(self._folder)):
             found = _load(self._folder / name, decision_id=decision_id)
             if found.num_rows:
-                first: dict[str, Any] = found.cast(_NUMBERED_TIMES).to_pylist()[0]
-                return first
+                return plain_rows(found)[0]
         return None
 
     def read(self) -> pa.Table:
@@ -183,6 +182,12 @@ def decision_tables(folder: Path) -> Iterator[pa.Table]:
     """Give the decisions of all processes file by file, rolled or not, as DECISIONS; changes nothing in the folder."""
     for name in _names(folder):
         yield _load(folder / name)
+
+
+def plain_rows(decisions: pa.Table) -> list[dict[str, Any]]:
+    """Make DECISIONS rows as they were appended, times in microseconds since 1970."""
+    rows: list[dict[str, Any]] = decisions.cast(_NUMBERED_TIMES).to_pylist()
+    return rows
 
 
 def _names(folder: Path) -> list[str]:
