@@ -17,7 +17,12 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
     service = open_service(config, source=_features(config))
-    return build_app(service, max_body_bytes=config.serving.max_body_bytes, echo_request_id=echo_request_id)
+    return build_app(
+        service,
+        max_body_bytes=config.serving.max_body_bytes,
+        echo_request_id=echo_request_id,
+        housekeeping_seconds=config.serving.housekeeping_seconds,
+    )
 
 
 def _features(config: ServiceConfig) -> ViewSource | None:

@@ -29,6 +29,9 @@ class ServingConfig(Frozen):
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="bytes of the largest request body")
     future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
     title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")
+    housekeeping_seconds: float = Field(
+        20.0, gt=0, description="seconds between two rounds of what is due: refresh, roll, ship, expire, audit"
+    )
     stale_hours: float = Field(48.0, gt=0, description="age in hours from which a slow view is called stale")
     audit_share: float = Field(
         0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"

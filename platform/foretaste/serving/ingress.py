@@ -61,7 +61,13 @@ class Answers(Protocol):
         ...
 
 
-def build_app(service: Answers, *, max_body_bytes: int, echo_request_id: bool = True) -> FastAPI:
+def build_app(
+    service: Answers,
+    *,
+    max_body_bytes: int,
+    echo_request_id: bool = True,
+    housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
+) -> FastAPI:
     """Make the app around a service, which it closes when it shuts down.
 
     Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
@@ -69,7 +75,7 @@ def build_app(service: Answers, *, max_body_bytes: int, echo_request_id: bool = 
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_housekeeping(service))
+        task = asyncio.create_task(_housekeeping(service, housekeeping_seconds))
         yield
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -181,10 +187,10 @@ def _json(body: bytes | str, *, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json")
 
 
-async def _housekeeping(service: Answers) -> None:
+async def _housekeeping(service: Answers, every_seconds: float) -> None:
     while True:
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        await asyncio.sleep(every_seconds)
         try:
             await asyncio.to_thread(service.housekeep)
         except Exception:
-            _log.exception("housekeeping failed and is tried again in %s s", HOUSEKEEPING_SECONDS)
+            _log.exception("housekeeping failed and is tried again in %s s", every_seconds)
