@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories, concatenate
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import Intent, LabelConfig
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -145,6 +145,22 @@ def test_a_bundle_refuses_another_catalogue() -> None:
     made = model()
     with pytest.raises(ValueError, match="trained with catalogue"):
         build_intent(bundle_config(made, KNOWN), catalogue(titles_table(11)), made.state_dict())
+
+
+def test_a_bundle_that_was_trained_with_other_intents_is_refused_by_name() -> None:
+    made = model()
+    config = bundle_config(made, KNOWN, LabelConfig(sample_below=0.2))
+    assert build_intent(config, KNOWN, made.state_dict()).labels.sample_below == 0.2
+    without = {name: value for name, value in config.items() if name != "labels"}
+    with pytest.raises(ValueError, match="before its intents were declared"):
+        build_intent(without, KNOWN, made.state_dict())
+    with pytest.raises(ValueError, match=r"(?s)trained with other intents.*best_before"):
+        build_intent(config | {"labels": config["labels"] | {"best_before": 3}}, KNOWN, made.state_dict())
+    old = config["specifications"]["action"] | {"classes": ["discover", "continue", "return"]}
+    with pytest.raises(ValueError, match=r"(?s)another intent 'action'.*'continue', 'return'"):
+        build_intent(config | {"specifications": config["specifications"] | {"action": old}}, KNOWN, made.state_dict())
+    with pytest.raises(ValueError, match=r"(?s)heads with classes that its intents do not have.*'binge'"):
+        build_intent(config | {"heads": config["heads"] | {"action": ["binge"]}}, KNOWN, made.state_dict())
 
 
 def test_gap_classes_double_and_never_leave_their_range() -> None:

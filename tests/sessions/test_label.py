@@ -256,7 +256,9 @@ def test_what_counts_as_choosing_follows_from_the_log_unless_it_is_set() -> None
     usual = ["complete", "play", "rate", "stop", "thumb_up"]
     assert LabelConfig().following(usual, {"play": 3, "thumb_up": 1, "detail": 9}).chosen == tuple(sorted(PLAYS))
     assert LabelConfig().following(usual, {"rate": 3}).chosen == tuple(usual)
-    assert LabelConfig().following(["detail"], ["play", "detail"]).chosen == ("detail",)
+    opened = LabelConfig().following(["detail"], ["thumb_up", "detail"]).chosen
+    assert opened is not None
+    assert set(opened) == ENGAGEMENT - {"add_to_list", "thumb_down"}
     assert LabelConfig(chosen=("play",)).following(["detail"]).chosen == ("play",)
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import ACTION_CLASSES, Intent
 from foretaste.models.intent import IntentModelConfig, IntentRecommender, build_intent
 from foretaste.ops.files import read_json, read_parquet
+from foretaste.sessions.label import intent_labels
 from foretaste.signals.histories import pack
 from foretaste.testing.builders import interactions_table, prepared_folder, random_interactions, titles_table
 from foretaste.training.config import TrackingConfig, TrainingConfig
@@ -164,6 +165,19 @@ def test_intents_are_learned_beside_the_titles(tmp_path: Path) -> None:
     answer = model.predict(histories.take(starts, stops), histories.at_T[stops])
     kind = answer.intents[Intent.KIND].argmax(axis=1)
     assert (kind == known.kind_N1[histories.title_T[stops]]).mean() > 0.9
+
+
+def test_a_head_has_the_classes_that_occur_and_learns_each_under_its_own_name(tmp_path: Path) -> None:
+    known = catalogue(TITLES)
+    faithful = interactions_table([(f"m{n:03d}", n * 0.1 + k, f"t{n % 10:04d}") for n in range(60) for k in range(6)])
+    result, _ = run(tmp_path, faithful, training=TRAINING.model_copy(update={"epochs": 20, "select_by": "loss"}))
+    histories, _ = pack(faithful, known)
+    starts, stops = histories.offsets_B1[:-1], histories.offsets_B1[1:] - 1
+    answer = load(result).predict(histories.take(starts, stops), histories.at_T[stops])
+    names = answer.classes[Intent.ACTION]
+    assert names == ("discover", "continue_series", "resume_unfinished")
+    wanted = np.array(ACTION_CLASSES)[intent_labels(histories, known)["action"][stops]]
+    assert (np.array(names)[answer.intents[Intent.ACTION].argmax(axis=1)] == wanted).mean() > 0.85
 
 
 def test_a_large_catalogue_is_trained_with_shared_negatives(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
-from foretaste.contracts.events import PLAY_LIKE, Action
+from foretaste.contracts.events import ENGAGEMENT, PLAY_LIKE, Action
 
 
 class Intent(StrEnum):
@@ -119,14 +119,18 @@ class LabelConfig(Frozen):
         """Let the actions that count as choosing follow from the log, unless they are set.
 
         `target_actions` are those of the manifest, `occurring` the actions that the log has (all, where not given).
-        Where something is played, rating it is not choosing it; a log of nothing but ratings is one of choices.
+        Where something is played, rating it is not choosing it; a log of nothing but ratings is one of choices. Where
+        opening is choosing, whatever is done with what was opened is.
         """
         if self.chosen is not None:
             return self
         targets = {Action(action) for action in target_actions}
         played = targets & PLAYS & (PLAYS if occurring is None else {Action(action) for action in occurring})
-        rated = PLAY_LIKE - PLAYS
-        return self.model_copy(update={"chosen": tuple(sorted(targets - rated if played else targets))})
+        if played:
+            targets -= {Action(action) for action in PLAY_LIKE} - PLAYS
+        if Action.DETAIL in targets:
+            targets |= {Action(action) for action in ENGAGEMENT} - {Action.ADD_TO_LIST, Action.THUMB_DOWN}
+        return self.model_copy(update={"chosen": tuple(sorted(targets))})
 
 
 class IntentSpec(Frozen):

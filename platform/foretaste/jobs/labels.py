@@ -60,7 +60,7 @@ def table(said: dict[str, Any]) -> Table:
             shown.add_row("", one, f"{row['count']:,}", *shares, "")
         if len(classes) > FEW:
             shown.add_row("", f"{len(classes) - FEW} more", "", "", "", "", "", "")
-        for one, why in intent["absent"].items():
+        for one, why in intent["absent"].items() if intent["labelled"] else ():
             shown.add_row("", one, "0", "", "", "", "", why)
         shown.add_section()
     return shown

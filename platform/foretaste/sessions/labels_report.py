@@ -115,7 +115,7 @@ def _of(spec: IntentSpec, counts: Counter[tuple[str, ...]], catalogue: Catalogue
     absent: dict[str, str] = {}
     for one in spec.classes:
         if not counts[name, "all", one]:
-            absent[one] = _why_absent(one, counts, catalogue)
+            absent[one] = _lacking(spec, counts, catalogue) or _why_absent(one, counts, catalogue)
             continue
         classes[one] = {
             "count": counts[name, "all", one],
@@ -146,17 +146,20 @@ def _share(part: int, whole: int) -> float:
 
 
 def _why_off(spec: IntentSpec, learned: list[str], counts: Counter[tuple[str, ...]], catalogue: Catalogue) -> str:
-    lacking = {
-        Intent.GENRE: "no title has a genre" if not catalogue.genres else None,
-        Intent.KIND: f"every title is of kind {catalogue.kinds[0]}" if len(catalogue.kinds) == 1 else None,
-        Intent.RECENCY: "no title has a release date" if (catalogue.released_N1 == UNKNOWN_TIME).all() else None,
-        Intent.SEARCH: None if counts["entry", "search"] else "no search led to an interaction",
-    }.get(spec.name)
-    if lacking:
+    if lacking := _lacking(spec, counts, catalogue):
         return lacking
     if not counts["choices",]:
         return "there are no choices to learn from"
     return f"every choice to learn from is {learned[0]}" if learned else "no choice to learn from has a label"
+
+
+def _lacking(spec: IntentSpec, counts: Counter[tuple[str, ...]], catalogue: Catalogue) -> str | None:
+    """Say what the log would need to have for the intent, where it lacks that."""
+    return {
+        Intent.GENRE: "no title has a genre" if not catalogue.genres else None,
+        Intent.RECENCY: "no title has a release date" if (catalogue.released_N1 == UNKNOWN_TIME).all() else None,
+        Intent.SEARCH: None if counts["entry", "search"] else "no search led to an interaction",
+    }.get(spec.name)
 
 
 def _why_absent(one: str, counts: Counter[tuple[str, ...]], catalogue: Catalogue) -> str:
