@@ -6,38 +6,27 @@ from typing import Any
 
 from rich.table import Table
 
-from foretaste.contracts.catalogue import catalogue
-from foretaste.contracts.columns import INTERACTIONS
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.files import write_json
-from foretaste.ops.tables import prepared_buckets, read_manifest, read_prepared, read_titles
+from foretaste.ops.tables import read_manifest
 from foretaste.ops.telemetry import console
-from foretaste.sessions.labels_report import label_report
+from foretaste.sessions.labels_report import prepared_labels
+from foretaste.sessions.spread import Spread, here
 from foretaste.signals.histories import pack
 
 LABELS = "labels.json"
-UNREAD = ("session_id", "num_events", "split_last")
 FEW = 14
 """Classes that the table has room for; of more (genres) the commonest."""
 
 
-def report(settings: Settings) -> dict[str, Any]:
+def report(settings: Settings, *, spread: Spread = here) -> dict[str, Any]:
     """Count the labels of the prepared tables, write labels.json beside them, print it, and return it."""
     prepared = needed(settings.tables.prepared, made_by="prepare")
     manifest = read_manifest(prepared)
     targets = manifest["target_actions"]
-    columns = [name for name in INTERACTIONS.names if name not in UNREAD]
-    said = label_report(
-        (
-            read_prepared(prepared, "interactions", columns=columns, bucket=bucket)
-            for bucket in prepared_buckets(prepared)
-        ),
-        catalogue(read_titles(prepared)),
-        settings.labels.following(targets, manifest.get("engagement_by_action")),
-        target_actions=targets,
-        pack=pack,
-    )
+    labels = settings.labels.following(targets, manifest.get("engagement_by_action"))
+    said = prepared_labels(prepared, labels, target_actions=targets, pack=pack, spread=spread)
     write_json(said, prepared / LABELS)
     console.print(table(said))
     return said

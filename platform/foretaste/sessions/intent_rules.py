@@ -126,12 +126,17 @@ def names(
     queries: Queries, index_X: NDArray[np.int64], histories: Histories, catalogue: Catalogue
 ) -> NDArray[np.bool_]:
     """Say of interactions whether the query that led there names the title; bool[X]."""
-    asked_X = list(zip(queries.query_T[index_X].tolist(), histories.title_T[index_X].tolist(), strict=True))
-    found = {
-        (query, title): title > 0 and is_named(queries.words[query], catalogue.names[title - 1])
-        for query, title in set(asked_X)
-    }
-    return np.array([found[pair] for pair in asked_X], dtype=np.bool_)
+    width = len(catalogue) + 1
+    pairs, place_X = np.unique(
+        queries.query_T[index_X].astype(np.int64) * width + histories.title_T[index_X], return_inverse=True
+    )
+    asked = [words(query) for query in queries.words]
+    said = {title: words(catalogue.names[title - 1]) for title in set((pairs % width).tolist()) - {0}}
+    found = [
+        bool(asked[query]) and asked[query] <= said.get(title, frozenset())
+        for query, title in zip((pairs // width).tolist(), (pairs % width).tolist(), strict=True)
+    ]
+    return np.array(found, dtype=np.bool_)[place_X]
 
 
 def is_named(query: str, name: str) -> bool:
