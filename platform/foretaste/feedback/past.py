@@ -23,9 +23,9 @@ class Past:
         self.events = active.sort_by(order).combine_chunks()
         self._at = np.asarray(self.events["at"].cast(pa.int64()), dtype=np.int64)
         self._sequence = np.asarray(self.events["sequence"], dtype=np.int64)
-        actors = pa.chunked_array(self.events["actor_id"]).combine_chunks().dictionary_encode()
-        starts = np.flatnonzero(np.diff(np.asarray(actors.indices), prepend=-1)).tolist()
-        ends = [*starts[1:], self.events.num_rows]
+        actors = self.events["actor_id"].combine_chunks().dictionary_encode()
+        edges = np.flatnonzero(np.diff(np.asarray(actors.indices), prepend=-1, append=-1)).tolist()
+        starts, ends = edges[:-1], edges[1:]
         self._spans = dict(zip(actors.dictionary.to_pylist(), zip(starts, ends, strict=True), strict=True))
 
     def visible(

@@ -69,6 +69,11 @@ class Tally:
         _count(self.left_out, reason)
         self.left_out_examples.setdefault(reason, decision_id)
 
+    def put_aside(self, reason: str, number: int) -> None:
+        """Count decisions of which there is nothing to compare."""
+        if number:
+            _count(self.set_aside, reason, number)
+
     def add(self, other: Tally) -> None:
         """Add the counts of another comparison; of two examples the first stays."""
         self.decisions += other.decisions
