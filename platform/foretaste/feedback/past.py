@@ -5,6 +5,9 @@ Shapes: E events of one actor, in order of (at, bytes of event_id).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,3 +42,16 @@ class Past:
         since = 0 if window_us is None else before_us - window_us
         seen: NDArray[np.int64] = start + newest[(at < before_us) & (at >= since)]
         return seen
+
+
+def before_deletion(decision: Mapping[str, Any], deleted: Mapping[str, int]) -> bool:
+    """Say whether a decision is of what a member did before they were deleted, of which nothing may be left.
+
+    `decision` has member_id, at, sequence_mark and num_events_visible, `deleted` the instant by member; both in
+    microseconds. One of the very moment is among them where it still saw events of before: sequences are times.
+    """
+    gone_at = deleted.get(decision["member_id"])
+    if gone_at is None:
+        return False
+    saw_before = decision["num_events_visible"] > 0 and decision["sequence_mark"] <= gone_at
+    return bool(decision["at"] <= gone_at or saw_before)

@@ -1,0 +1,84 @@
+"""Decisions and events divided by a hash of their actor, so that each bucket is compared on its own, wherever."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from foretaste.contracts.columns import DECISIONS, LOGGED_EVENTS
+from foretaste.contracts.events import GUEST
+from foretaste.sessions.spread import Item
+
+BUCKET_BYTES = 64 * 2**20  # of decisions or events as they lie on the disk
+HELD_BYTES = 128 * 2**20  # of rows in memory before they are written
+DECISION_PARTS, EVENT_PARTS = "decisions", "events"
+SCHEMAS = {DECISION_PARTS: DECISIONS, EVENT_PARTS: LOGGED_EVENTS}
+
+
+def num_buckets(*folders: Path) -> int:
+    """How many buckets the largest of some folders needs; at least two, for there are as a rule two processors."""
+    sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
+    return max(2, *(math.ceil(size / BUCKET_BYTES) for size in sizes))
+
+
+def decided_by(decisions: pa.Table) -> pa.ChunkedArray:
+    """Actor of each of some DECISIONS rows; see contracts.events.actor_id."""
+    guests = pc.binary_join_element_wise(GUEST, decisions["session_id"], "")
+    return pc.coalesce(decisions["member_id"], guests)
+
+
+class Buckets:
+    """Parquet files by bucket in a folder of their own."""
+
+    def __init__(self, folder: Path, num: int) -> None:
+        self._folder = folder
+        self._num = num
+
+    def write(self, name: str, tables: Iterable[pa.Table], *, actor: Callable[[pa.Table], pa.ChunkedArray]) -> int:
+        """Divide tables of one schema; returns the number of their rows. Holds about HELD_BYTES at a time."""
+        writers: dict[int, pq.ParquetWriter] = {}
+        held: list[pa.Table] = []
+        rows = size = 0
+
+        def flush() -> None:
+            if not held:
+                return
+            table = pa.concat_tables(held)
+            number_R = pl.Series(pl.from_arrow(actor(table).combine_chunks())).hash(seed=0).to_numpy() % self._num
+            for number in np.unique(number_R).tolist():
+                if number not in writers:
+                    writers[number] = pq.ParquetWriter(self._path(name, number), SCHEMAS[name], compression="zstd")
+                writers[number].write_table(table.filter(pa.array(number_R == number)))
+            held.clear()
+
+        try:
+            for table in tables:
+                held.append(table)
+                rows, size = rows + table.num_rows, size + table.nbytes
+                if size >= HELD_BYTES:
+                    flush()
+                    size = 0
+            flush()
+        finally:
+            for writer in writers.values():
+                writer.close()
+        return rows
+
+    def items(self) -> list[Item]:
+        """What to do: the buckets that have decisions, as files."""
+        found = [(self._path(DECISION_PARTS, number), self._path(EVENT_PARTS, number)) for number in range(self._num)]
+        return [
+            {DECISION_PARTS: str(decisions), EVENT_PARTS: str(events) if events.is_file() else None}
+            for decisions, events in found
+            if decisions.is_file()
+        ]
+
+    def _path(self, name: str, number: int) -> Path:
+        return self._folder / f"{name}-{number:05d}.parquet"
