@@ -1,7 +1,8 @@
 """What Feast knows of foretaste: members, titles, their slow views, and what each model reads.
 
 Definitions only. The rows are written by `foretaste.signals.snapshots`; FORETASTE_FEATURES names their folder.
-A model is pinned to a service; a change of a view's columns gives the view a new version.
+A model is pinned to a service; a change of what a view's rows mean gets a new number in its tags, a change of its
+columns or its TTL is noticed by itself.
 """
 
 import os
@@ -40,15 +41,22 @@ member_taste = FeatureView(
     ttl=BELIEVED_FOR,
     schema=[
         Field(name="member_id", dtype=String),
-        Field(name="member_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),
+        Field(
+            name="member_asof_ms",
+            dtype=Int64,
+            description="version: midnight or correction, milliseconds since 1970",
+        ),
         Field(name="member_genre_affinity", dtype=Array(Float32), description="shares, by catalogue genre"),
         Field(name="member_kind_affinity", dtype=Array(Float32), description="shares, by catalogue kind"),
         Field(name="member_plays_7d", dtype=Int64, description="choices in the 7 days before"),
         Field(name="member_plays_30d", dtype=Int64, description="choices in the 30 days before"),
+        Field(name="member_plays_180d", dtype=Int64, description="choices in the 180 days before"),
+        Field(name="member_visits_30d", dtype=Int64, description="sessions that began in the 30 days before"),
         Field(name="member_tenure_days", dtype=Float32, description="days from the first to the newest interaction"),
     ],
     source=member_snapshots,
     online=True,
+    tags={"version": "2"},
 )
 
 title_popularity = FeatureView(
@@ -58,18 +66,30 @@ title_popularity = FeatureView(
     ttl=BELIEVED_FOR,
     schema=[
         Field(name="title_id", dtype=String),
-        Field(name="title_asof_ms", dtype=Int64, description="version: the midnight, milliseconds since 1970"),
+        Field(
+            name="title_asof_ms",
+            dtype=Int64,
+            description="version: midnight or correction, milliseconds since 1970",
+        ),
+        Field(name="title_plays_1d", dtype=Int64, description="choices on the day before"),
         Field(name="title_plays_7d", dtype=Int64, description="choices in the 7 days before"),
         Field(name="title_plays_30d", dtype=Int64, description="choices in the 30 days before"),
         Field(name="title_plays_all", dtype=Int64, description="choices of all time"),
         Field(name="title_completion_rate", dtype=Float32, description="completed share of plays, shrunk to 0"),
+        Field(name="title_first_seen_ms", dtype=Int64, description="first interaction, milliseconds since 1970"),
     ],
     source=title_snapshots,
     online=True,
+    tags={"version": "2"},
 )
 
 ranker = FeatureService(
     name="ranker",
     description="The slow views that the ranker reads",
     features=[member_taste, title_popularity],
+)
+intent = FeatureService(
+    name="intent",
+    description="The intent model reads the history alone; its pool is filled by popularity where there is no model",
+    features=[title_popularity],
 )

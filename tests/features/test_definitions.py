@@ -16,7 +16,8 @@ import pytest
 
 from foretaste.contracts.columns import MEMBER_SNAPSHOTS, TITLE_SNAPSHOTS
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
-from foretaste.signals.store import MEMBERS, TITLES, FeatureStore, _definitions
+from foretaste.signals.store import MEMBERS, TITLES, FeatureStore
+from foretaste.signals.store_feast import _definitions
 from foretaste.testing.builders import START, prepared_folder, random_interactions, titles_table
 
 ROOT = Path(__file__).parents[2]
@@ -56,9 +57,10 @@ def test_the_views_have_the_columns_of_their_tables(data: Path) -> None:
 
 
 def test_the_names_of_a_service_are_unique_across_its_views(data: Path) -> None:
-    service = defined(data)["ranker"]
-    names = [feature.name for view in service.feature_view_projections for feature in view.features]
-    assert len(names) == len(set(names)) == 11
+    for name, count in (("ranker", 15), ("intent", 7)):
+        service = defined(data)[name]
+        names = [feature.name for view in service.feature_view_projections for feature in view.features]
+        assert len(names) == len(set(names)) == count
 
 
 def test_applying_again_changes_nothing(store: FeatureStore, data: Path) -> None:
@@ -131,4 +133,4 @@ def test_only_the_store_imports_feast() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [path.relative_to(ROOT).as_posix() for name in names if name.split(".")[0] == "feast"]
-    assert set(found) == {"platform/foretaste/signals/store.py"}
+    assert set(found) == {f"platform/foretaste/signals/store_{name}.py" for name in ("feast", "online")}

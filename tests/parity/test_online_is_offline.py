@@ -48,8 +48,17 @@ def made(
 
 
 @pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FeatureStore, Path, list[str]]]:
+    """A workspace of which nothing was ever loaded: joins see every row from its version on."""
+    yield from opened(tmp_path_factory.mktemp("past"))
+
+
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FeatureStore, Path, list[str]]]:
-    folder = tmp_path_factory.mktemp("features")
+    yield from opened(tmp_path_factory.mktemp("features"))
+
+
+def opened(folder: Path) -> Iterator[tuple[FeatureStore, Path, list[str]]]:
     interactions = random_interactions(TABLE, actors=50, days=DAYS, per_actor=25, seed=5)
     store = made(folder, interactions)
     yield store, folder / "features", sorted(set(interactions["actor_id"].to_pylist()))
@@ -80,8 +89,8 @@ def test_online_after_loading_is_offline_at_that_instant(
         assert (online.asof_ms_B[: len(ids)] != ABSENT).all()
 
 
-def test_joins_equal_an_independent_join_in_every_cell(world: tuple[FeatureStore, Path, list[str]]) -> None:
-    store, data, ids = world
+def test_joins_equal_an_independent_join_in_every_cell(past: tuple[FeatureStore, Path, list[str]]) -> None:
+    store, data, ids = past
     dice = np.random.default_rng(0)
     size = 4000
     asked = [ids[n] if n < len(ids) else "nobody" for n in dice.integers(0, len(ids) + 3, size)]
@@ -101,8 +110,8 @@ def test_joins_equal_an_independent_join_in_every_cell(world: tuple[FeatureStore
     assert 0.1 < np.mean(view.asof_ms_B == ABSENT) < 0.9
 
 
-def test_titles_of_many_instants_equal_an_independent_join(world: tuple[FeatureStore, Path, list[str]]) -> None:
-    store, data, _ = world
+def test_titles_of_many_instants_equal_an_independent_join(past: tuple[FeatureStore, Path, list[str]]) -> None:
+    store, data, _ = past
     dice = np.random.default_rng(1)
     at_B = us(START) + dice.integers(0, DAYS, 40) * DAY_US + dice.choice([0, -1, 1, DAY_US // 2], 40)
     views, view_B = store.historical_titles_of(KNOWN, at_B)
@@ -128,8 +137,8 @@ def joined(folder: Path, key: str, ids: list[str], at_B: NDArray[np.int64]) -> p
     ).sort("row")
 
 
-def test_a_row_is_not_seen_at_its_own_midnight(world: tuple[FeatureStore, Path, list[str]]) -> None:
-    store, data, _ = world
+def test_a_row_is_not_seen_at_its_own_midnight(past: tuple[FeatureStore, Path, list[str]]) -> None:
+    store, data, _ = past
     row = pl.read_parquet(data / "sources" / "members" / "*.parquet").sort("at").row(0, named=True)
     midnight = us(row["at"])
     view = store.historical_members([row["member_id"]] * 2, np.array([midnight, midnight + 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.columns import MEMBER_SNAPSHOTS, TITLE_SNAPSHOTS
 from foretaste.ops.files import read_json, read_parquet
-from foretaste.signals import snapshots
+from foretaste.signals import member_snapshots
+from foretaste.signals.decay import STEPS, powers
+from foretaste.signals.midnights import DAY_US, Grid
+from foretaste.signals.snapshot_twins import member_at, title_at
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
+from foretaste.signals.title_snapshots import title_days, title_snapshots
 from foretaste.testing.builders import START, interactions_table, prepared_folder, random_interactions, titles_table
 
 CONFIG = SnapshotConfig()
-HALF = timedelta(days=CONFIG.half_life_days)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Rows = list[dict[str, Any]]
 
 
@@ -40,78 +47,114 @@ def newest(rows: Rows, key: str, midnight: datetime) -> dict[str, dict[str, Any]
     return found
 
 
-def twin_member(rows: Rows, midnight: datetime, titles: Catalogue, targets: list[str]) -> dict[str, Any]:
-    """What is known of one member, walking over their interactions before a midnight."""
-    before = [row for row in rows if row["at"] < midnight]
-    genres, kinds = np.zeros(len(titles.genres)), np.zeros(len(titles.kinds))
-    for row in before:
-        code = titles.code_of.get(row["title_id"], 0)
-        weight = 1.0 if row["action"] in targets else CONFIG.browse_weight
-        weight *= 0.0 if row["action"] == "thumb_down" else 2 ** (-((midnight - row["at"]) / HALF))
-        own = titles.genres_N1G[code]
-        if code:
-            kinds[titles.kind_N1[code]] += weight
-            genres += weight * own / max(own.sum(), 1)
-    plays = [row["at"] for row in before if row["action"] in targets]
-    return {
-        "member_genre_affinity": genres / (genres.sum() or 1),
-        "member_kind_affinity": kinds / (kinds.sum() or 1),
-        "member_plays_7d": sum(at >= midnight - timedelta(days=7) for at in plays),
-        "member_plays_30d": sum(at >= midnight - timedelta(days=30) for at in plays),
-        "member_tenure_days": (before[-1]["at"] - before[0]["at"]) / timedelta(days=1),
-    }
+def in_microseconds(table: pa.Table) -> Rows:
+    at = table.column_names.index("at")
+    return table.set_column(at, "at", table["at"].cast(pa.int64())).to_pylist()
 
 
-def twin_title(rows: Rows, midnight: datetime, targets: list[str]) -> dict[str, Any]:
-    plays = [row for row in rows if row["at"] < midnight and row["action"] in targets]
-    done = [r for r in plays if r["action"] == "complete" or (r["played_fraction"] or 0) >= CONFIG.complete_from]
-    return {
-        "title_plays_7d": sum(row["at"] >= midnight - timedelta(days=7) for row in plays),
-        "title_plays_30d": sum(row["at"] >= midnight - timedelta(days=30) for row in plays),
-        "title_plays_all": len(plays),
-        "title_completion_rate": len(done) / (len(plays) + CONFIG.prior_plays),
-    }
+def must_equal_the_twins(
+    members: Rows,
+    shots: Rows,
+    table: pa.Table,
+    known: Catalogue,
+    targets: list[str],
+    config: SnapshotConfig,
+    grid: Grid,
+) -> None:
+    """At every midnight of the grid, of every member and title: the newest row is the twin's, to the last bit."""
+    rows = in_microseconds(table)
+    first = min((row["at"] for row in rows), default=0) // DAY_US
+    of_member = [row for row in rows if not row["actor_id"].startswith("guest:")]
+    for day in range(first // grid.step * grid.step, grid.last + 1, grid.step):
+        for found_rows, key, actor, those in (
+            (members, "member_id", "actor_id", of_member),
+            (shots, "title_id", "title_id", rows),
+        ):
+            found = newest(found_rows, key, EPOCH + timedelta(days=day))
+            groups: dict[str, Rows] = {}
+            for row in those:
+                groups.setdefault(row[actor], []).append(row)
+            for one, own in groups.items():
+                if key == "member_id":
+                    wanted = member_at(own, day * DAY_US, known, targets, config)
+                else:
+                    wanted = title_at(own, day * DAY_US, targets, config)
+                if wanted is None:
+                    assert one not in found
+                else:
+                    assert {name: found[one][name] for name in wanted} == wanted
+            assert found.keys() <= groups.keys()
 
 
-def by(rows: Rows, key: str, midnight: datetime) -> dict[str, Rows]:
-    groups: dict[str, Rows] = {}
-    for row in rows:
-        if row["at"] < midnight:
-            groups.setdefault(row[key], []).append(row)
-    return groups
-
-
-def same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name, value in wanted.items():
-        if name.endswith(("7d", "30d", "all")):
-            assert found[name] == value, name
-        else:
-            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize(("seed", "step"), [(0, 1), (1, 1), (2, 3), (3, 7)])
+@pytest.mark.parametrize(("seed", "step"), [(0, 1), (2, 3), (3, 7)])
 def test_snapshots_equal_the_walk_over_what_was_before(tmp_path: Path, seed: int, step: int) -> None:
     titles = titles_table(25, seed=seed)
-    table = random_interactions(titles, actors=25, days=70, per_actor=25, seed=seed)
-    members, shots = build(tmp_path, table, titles, SnapshotConfig(step_days=step))
+    table = random_interactions(titles, actors=12, days=70, per_actor=20, seed=seed)
+    config = SnapshotConfig(step_days=step)
+    members, shots = build(tmp_path, table, titles, config)
     targets = read_json(tmp_path / "prepared" / "manifest.json")["target_actions"]
-    rows, known = table.to_pylist(), catalogue(titles)
-    for day in range(-1, 85, step):
-        midnight = START + timedelta(days=day)
-        if ((midnight - datetime(1970, 1, 1, tzinfo=UTC)).days) % step:
-            midnight += timedelta(days=step - (midnight - datetime(1970, 1, 1, tzinfo=UTC)).days % step)
-        if midnight.timestamp() * 1000 > read_json(tmp_path / "features/sources/manifest.json")["until_ms"]:
-            break
-        found = newest(members, "member_id", midnight)
-        wanted = by(rows, "actor_id", midnight)
-        assert found.keys() == wanted.keys()
-        for member_id, own in wanted.items():
-            same(found[member_id], twin_member(own, midnight, known, targets))
-        found = newest(shots, "title_id", midnight)
-        wanted = by([row for row in rows if row["action"] in targets], "title_id", midnight)
-        assert found.keys() == wanted.keys()
-        for title_id, own in wanted.items():
-            same(found[title_id], twin_title(own, midnight, targets))
+    last = read_json(tmp_path / "features/sources/manifest.json")["published_ms"] * 1000 // DAY_US
+    must_equal_the_twins(members, shots, table, catalogue(titles), targets, config, Grid(step, last))
+
+
+TITLES = titles_table(6, seed=3)
+KNOWN = catalogue(TITLES)
+moments = st.one_of(
+    st.integers(0, 230).map(lambda day: (day, 0)),  # midnights
+    st.tuples(st.integers(0, 230), st.sampled_from([-1, 1, 1_000, DAY_US // 2, DAY_US - 1])),
+)
+touches = st.lists(
+    st.tuples(
+        st.sampled_from(["m1", "m2", "guest:s"]),
+        moments,
+        st.sampled_from(["t0000", "t0001", "t0002", "t0005", "?"]),
+        st.sampled_from(["play", "complete", "detail", "thumb_down"]),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=touches, step=st.sampled_from([1, 7]), weight=st.sampled_from([0.0, 0.25, 0.3]), cut=st.integers(0, 14))
+def test_fast_and_slow_snapshots_are_equal_to_the_last_bit(rows: list[Any], step: int, weight: float, cut: int) -> None:
+    placed = [
+        (actor, START + timedelta(days=day, microseconds=us), title, act) for actor, (day, us), title, act in rows
+    ]
+    table = interactions_table(placed)
+    config, targets = SnapshotConfig(step_days=step, browse_weight=weight), ["complete", "play"]
+    last = max(row["at"] for row in in_microseconds(table)) // DAY_US + 1
+    grid = Grid(step, -(-last // step) * step)
+    members = member_snapshots.member_snapshots(table, KNOWN, targets, grid, config).to_pylist()
+    days = [title_days(part, targets, config) for part in (table.slice(0, cut), table.slice(cut))]
+    shots = title_snapshots(days, grid, config).to_pylist()
+    must_equal_the_twins(members, shots, table, KNOWN, targets, config, grid)
+
+
+def test_an_affinity_is_halved_after_half_a_life(tmp_path: Path) -> None:
+    titles = titles_table(
+        [{"title_id": "a", "kind": "movie", "genres": ["x"]}, {"title_id": "b", "kind": "show", "genres": ["y"]}]
+    )
+    members, _ = build(tmp_path, interactions_table([("m", 0.0, "a"), ("m", 30.0, "b")]), titles)
+    assert members[-1]["member_genre_affinity"] == pytest.approx([1 / 3, 2 / 3], rel=1e-3)
+    assert members[-1]["member_kind_affinity"] == pytest.approx([1 / 3, 2 / 3], rel=1e-3)
+
+
+def test_an_earlier_first_interaction_changes_no_bit_of_what_does_not_decay_with_it() -> None:
+    late = interactions_table([("m", 40.3, "t0001"), ("m", 90.7, "t0002")])
+    early = interactions_table([("m", 1.1, "t0001", "thumb_down"), ("m", 40.3, "t0001"), ("m", 90.7, "t0002")])
+    grid = Grid(1, 30_000)
+    one, other = (
+        member_snapshots.member_snapshots(table, KNOWN, ["play"], grid, CONFIG).to_pylist()[-1]
+        for table in (late, early)
+    )
+    assert one["member_genre_affinity"] == other["member_genre_affinity"]
+
+
+def test_powers_are_the_nearest_doubles() -> None:
+    assert powers()[0] == 1.0
+    assert powers()[STEPS // 2] == math.sqrt(2.0)
+    np.testing.assert_allclose(powers(), np.exp2(np.arange(STEPS) / STEPS), rtol=3e-16)
 
 
 def test_an_interaction_enters_on_the_midnight_after_it_and_leaves_windows_when_they_end(tmp_path: Path) -> None:
@@ -161,7 +204,7 @@ def test_members_divided_into_parts_are_snapshotted_alike(tmp_path: Path, monkey
     titles = titles_table(10)
     table = random_interactions(titles, actors=12, per_actor=9)
     whole, _ = build(tmp_path / "whole", table, titles)
-    monkeypatch.setattr(snapshots, "_ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(member_snapshots, "_ROWS_AT_ONCE", 10)
     divided, _ = build(tmp_path / "divided", table, titles)
     assert divided == whole
 

@@ -165,26 +165,33 @@ OUTCOMES = pa.schema(
 MEMBER_SNAPSHOTS = pa.schema(
     [
         _field("member_id", pa.string(), null=False),
-        _field("at", AT, null=False),  # midnight; everything before it and nothing from it on is in the row
+        _field("at", AT, null=False),  # a midnight, or when a row was corrected; seen strictly after it
         _field("member_asof_ms", pa.int64(), null=False),  # the version: `at` in milliseconds
         _field("member_genre_affinity", pa.list_(pa.float32()), null=False),  # shares, in order of catalogue.genres
         _field("member_kind_affinity", pa.list_(pa.float32()), null=False),  # shares, in order of catalogue.kinds
         _field("member_plays_7d", pa.int64(), null=False),
         _field("member_plays_30d", pa.int64(), null=False),
+        _field("member_plays_180d", pa.int64(), null=False),
+        _field("member_visits_30d", pa.int64(), null=False),  # sessions that began then
         _field("member_tenure_days", pa.float32(), null=False),  # from the first to the newest interaction
     ]
 )
-"""The slow view of members: a row on each midnight on which one of its values changes."""
+"""The slow view of members: a row on each midnight on which one of its values changes.
+
+It holds what was known then of everything before the midnight; a published row is never written again.
+"""
 
 TITLE_SNAPSHOTS = pa.schema(
     [
         _field("title_id", pa.string(), null=False),
         _field("at", AT, null=False),  # as in MEMBER_SNAPSHOTS
         _field("title_asof_ms", pa.int64(), null=False),
+        _field("title_plays_1d", pa.int64(), null=False),
         _field("title_plays_7d", pa.int64(), null=False),
         _field("title_plays_30d", pa.int64(), null=False),
         _field("title_plays_all", pa.int64(), null=False),
         _field("title_completion_rate", pa.float32(), null=False),  # shrunk towards 0 where plays are few
+        _field("title_first_seen_ms", pa.int64(), null=False),  # first interaction, milliseconds since 1970
     ]
 )
 """The slow view of titles: a row on each midnight on which one of its values changes."""

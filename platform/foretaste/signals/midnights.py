@@ -7,7 +7,7 @@ Shapes: R rows sorted by (entity, day), S pairs of an entity and a midnight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAY_US = 86_400_000_000
-WEEK, MONTH = 7, 30
+DAY, WEEK, MONTH, HALF_YEAR = 1, 7, 30, 180
 EVER = 1 << 19
 """A number of days that reaches back before everything."""
 _SPAN = 2 * EVER  # keys of one entity; its 1st of January 1970 stands in the middle
@@ -47,13 +47,16 @@ class Days:
             raise ValueError("days: rows must be sorted by entity and time")
         return Days(key_R)
 
-    def changes(self, grid: Grid, windows: Sequence[int], *, leaves_R: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Keys, sorted, of midnights on which a row enters or, where `leaves_R`, leaves a window of so many days."""
+    def changes(self, grid: Grid, leaves: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Keys, sorted, of midnights on which a row enters or leaves a window.
+
+        `leaves` says by the days of each window which rows count in it.
+        """
         origin_R, day_R = self.key_R - self.midnight(self.key_R), self.midnight(self.key_R)
         keys = [origin_R + grid.after(day_R)]
-        for days in windows:
+        for days, counts_R in leaves.items():
             left_R = grid.after(day_R + days)
-            keys.append((origin_R + left_R)[leaves_R & (left_R <= grid.last)])
+            keys.append((origin_R + left_R)[counts_R & (left_R <= grid.last)])
         return np.unique(np.concatenate(keys))
 
     def entity(self, key_S: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,13 +4,18 @@
     <data>/retired/<generation>/...                               the same of those before
 
 A generation is what one configuration, vocabulary and set of columns gave; within it a row is never written again.
+A publication adds a part a bucket: <bucket>-<instant>-<number>.parquet. Parts are written elsewhere and renamed, so
+that whoever reads all files of a folder finds no half of one.
 
 Shapes: B rows asked for, C titles asked for, N1 catalogue codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +23,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.ops.files import read_json, read_parquet
+from foretaste.ops.files import PARTIAL, read_json, read_parquet, write_parquet
 from foretaste.signals.views import ABSENT, MemberView, TitleView, Vocabulary, member_view, title_rows
 
 SOURCES, RETIRED = "sources", "retired"
 """Folders within the feature store's data."""
 MANIFEST = "manifest.json"
+STAGE, LOCK = ".staging", ".lock"
 MEMBER_PARTS, TITLE_PARTS = "members", "titles"
+_FOREVER = 1 << 62
 _VERSION_BITS = 44  # of milliseconds since 1970, beside a catalogue code in one integer
 
 
@@ -92,6 +101,74 @@ class TitleVersions:
             raise ValueError(self._generation._never(f"title {title!r}", int(versions_C[first]), int((~found_C).sum())))
         view.put(codes_C, self._rows, place_C)
         return view
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The published part files of one bucket."""
+
+    folder: Path
+    bucket: str
+
+    def files(self) -> list[Path]:
+        """Files in order of publication."""
+        return sorted(self.folder.glob(f"{self.bucket}-*.parquet"))
+
+    def next_name(self, published_ms: int) -> str:
+        """Name of a part that is not there yet."""
+        return f"{self.bucket}-{published_ms:015d}-{len(self.files()):05d}.parquet"
+
+    def read(self, schema: pa.Schema) -> pa.Table:
+        """All rows that were published."""
+        return pa.concat_tables([schema.empty_table(), *(pq.read_table(file) for file in self.files())])
+
+    def rewrite(self, gone: Sequence[str]) -> int:
+        """Write parts again without these members; returns how many rows are gone."""
+        return sum(_rewrite(file, dict.fromkeys(gone, _FOREVER)) for file in self.files())
+
+
+def forget_rows(data: Path, deleted: Mapping[str, int]) -> int:
+    """Remove rows of members up to an instant each (microseconds), from every generation; returns how many."""
+    if not deleted:
+        return 0
+    folders = [data / SOURCES, *(data / RETIRED).glob("*")]
+    return sum(
+        _rewrite(file, deleted) for folder in folders for file in sorted((folder / MEMBER_PARTS).glob("*.parquet"))
+    )
+
+
+def _rewrite(file: Path, deleted: Mapping[str, int]) -> int:
+    ids = pq.read_table(file, columns=["member_id", "member_asof_ms"])
+    place = pc.index_in(ids["member_id"], value_set=pa.array(list(deleted), pa.string()))
+    limit = pc.take(pa.array(list(deleted.values()), pa.int64()), place)
+    gone = pc.fill_null(pc.less_equal(pc.multiply(ids["member_asof_ms"], 1000), limit), False)
+    count = int(pc.sum(gone).as_py() or 0)
+    if count:
+        aside = file.parents[1] / f"{PARTIAL}{file.name}"
+        write_parquet(pq.read_table(file).filter(pc.invert(gone)), aside)
+        aside.replace(file)
+    return count
+
+
+@contextlib.contextmanager
+def writing(data: Path) -> Iterator[None]:
+    """Be the only one, of all processes, who publishes, loads or forgets; wait until it is so."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def staging(data: Path) -> Iterator[Path]:
+    """Give an empty folder beside the sources; whatever is left in it goes, also what a killed run left."""
+    folder = data / STAGE
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def generation(data: Path, name: str | None = None) -> Generation:

@@ -1,135 +1,182 @@
-"""The slow views in Feast: joins at past instants with DuckDB, one read a request from the online store.
+"""The slow views of one workspace: what requests read of them, what training reads of the past, and their loading.
 
-The only file that imports Feast, and only when a store is first used: the import takes seconds.
-What Feast leaves open is decided here, alike online and offline: a view is visible strictly after its midnight and
-until its view's TTL, inclusive; what is not there is absent; the answer has the order of the question.
+Feast holds definitions, joins offline and the rows online (store_feast). What it leaves open is decided here, alike
+online and offline: a row is visible strictly after its version and until its view's TTL, inclusive; what is not there
+is absent; the answer has the order of the question; joins see what was loaded when it was asked.
 
-Shapes: B requests or cases, D days.
+Shapes: B requests or cases, C titles asked for, D distinct instants.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import os
-import runpy
-import sqlite3
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.contracts.columns import AT
-from foretaste.ops.files import read_json, read_parquet, write_json
+from foretaste.ops.files import parquet_files, read_json, read_parquet
+from foretaste.signals.checks import check_rows
+from foretaste.signals.loads import ONLINE, Loaded, read_loaded
 from foretaste.signals.midnights import DAY_US
-from foretaste.signals.published import MANIFEST, SOURCES, TitleVersions
+from foretaste.signals.published import (
+    MANIFEST,
+    MEMBER_PARTS,
+    SOURCES,
+    TITLE_PARTS,
+    TitleVersions,
+    forget_rows,
+    writing,
+)
 from foretaste.signals.published import generation as published
-from foretaste.signals.views import MemberView, TitleView, Vocabulary, member_view, title_view, versions, visible
+from foretaste.signals.store_feast import DATA_VARIABLE, KEY, MEMBERS, TITLES, FeastProject
+from foretaste.signals.views import (
+    MEMBER_COUNTS,
+    MEMBER_LISTS,
+    MEMBER_REALS,
+    TITLE_COUNTS,
+    TITLE_REALS,
+    MemberView,
+    TitleView,
+    Vocabulary,
+    member_view,
+    title_view,
+    versions,
+    visible,
+)
 
-DATA_VARIABLE = "FORETASTE_FEATURES"
-"""Environment variable by which the configuration and the definitions know the folder of the data."""
-MEMBERS, TITLES = "member_taste", "title_popularity"
-ONLINE = "online.json"
-"""What the online store was loaded with: until when, and the order of genres and kinds."""
+__all__ = ["DATA_VARIABLE", "MEMBERS", "ONLINE", "TITLES", "FeatureStore"]
+
+_FOLDER = {MEMBERS: MEMBER_PARTS, TITLES: TITLE_PARTS}
+_VERSION = {MEMBERS: "member_asof_ms", TITLES: "title_asof_ms"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KEY = {MEMBERS: "member_id", TITLES: "title_id"}
-_FOLDER = {MEMBERS: "members", TITLES: "titles"}
-_TITLES_AT_ONCE = 1_000
-NOBODY = ""
-"""Stands for a guest in joins; no member has an empty id."""
+OVERLAP = timedelta(days=1)
+"""An incremental load begins so long before the last one ended: rows of a run that failed are loaded, too."""
+_FOREVER_US = 1 << 62
 
 
 class FeatureStore:
     """The slow views of one workspace; all connections are opened at first use."""
 
-    def __init__(self, repo: Path, data: Path) -> None:
-        """`repo` holds feature_store.yaml and the definitions, `data` (<workspace>/features) everything else."""
-        self._repo, self._data = repo.absolute(), data.absolute()
+    def __init__(self, repo: Path, data: Path, url: str | None = None) -> None:
+        """`repo` holds the configuration and definitions, `data` (<workspace>/features) everything else.
+
+        The online store is SQLite in `data`, or the Redis at `url`.
+        """
+        self._repo, self._data, self._url = repo.absolute(), data.absolute(), url
+        self._projects: dict[str, FeastProject] = {}
         self._title_versions: dict[tuple[str, str], TitleVersions] = {}
+
+    # Loading.
 
     def apply(self) -> None:
         """Register the definitions; again changes nothing. Raises FileNotFoundError where there are no snapshots."""
-        self._vocabulary(self._data / SOURCES / MANIFEST)
-        defined = _definitions(self._repo, self._data)
-        with _batch():
-            self._feast.apply(defined)
-        if self._feast.config.online_store.type == "sqlite":
-            with contextlib.closing(sqlite3.connect(self._feast.config.online_store.path)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # reads go on while rows are written
-        self.__dict__.pop("_views", None)
+        self._source.apply()
 
-    def materialize(self, until: datetime) -> None:
+    def materialize(self, until: datetime, *, full: bool = False) -> dict[str, int]:
         """Load the newest row before `until` of each member and title into the online store, and leave no other there.
 
-        The whole past is gone through each time, so that late rows and rebuilt snapshots arrive. Raises what the
-        stores raise, ValueError where `until` has no time zone.
+        What was published since the last load is loaded, or, for another generation or `full`, everything. Only after
+        all is there does `online.json` say so. Returns rows loaded by view. Raises what the stores raise; ValueError
+        where `until` has no time zone or lies before the last load, or a row is not fit to be written.
         """
         if until.tzinfo is None:
             raise ValueError(f"materialize: until {until} has no time zone")
-        vocabulary = self._vocabulary(self._data / SOURCES / MANIFEST)
-        newest = until.astimezone(UTC) - timedelta(microseconds=1)
-        with _batch():
-            self._feast.materialize(_EPOCH, newest, [MEMBERS, TITLES])
-        for name in (MEMBERS, TITLES):
-            self._remove_others(name, newest)
-        name = published(self._data).name
-        loaded = {
-            "until": until.isoformat(),
-            "generation": name,
-            "genres": list(vocabulary.genres),
-            "kinds": list(vocabulary.kinds),
-        }
-        write_json(loaded, self._data / ONLINE)
-        self._forget_loaded()
+        with writing(self._data):
+            said = read_json(self._manifest_path())
+            before = read_loaded(self._data) if (self._data / ONLINE).is_file() else None
+            same = before is not None and before.generation == said["generation"]
+            at_us = (until - _EPOCH) // timedelta(microseconds=1)
+            through_ms = min((at_us - 1) // 1000, int(said["published_ms"]))
+            loads = before.loads if before is not None and same else ()
+            if loads and at_us < loads[-1][1]:
+                raise ValueError(f"materialize: until {until} lies before the last load; an older row would win")
+            start = _EPOCH if full or not loads else max(_EPOCH, _instant(loads[-1][0]) - OVERLAP)
+            counts = {name: self._load(name, start, _instant(through_ms)) for name in (MEMBERS, TITLES)}
+            vocabulary = Vocabulary(tuple(said["genres"]), tuple(said["kinds"]))
+            previous = before.previous if before is not None and same else None
+            if before is not None and not same:
+                previous = before.generation
+            loaded = Loaded(
+                said["generation"], said["fingerprint"], vocabulary, (*loads, (through_ms, at_us)), previous
+            )
+            loaded.write(self._data)
+            if before is not None and not same and before.previous is not None:
+                self._clear(before.previous)
+        self.__dict__.pop("_loaded", None)
+        return counts
 
-    def check(self, catalogue: Catalogue) -> None:
-        """Raise ValueError where affinities online are not, or no longer, of the genres and kinds of the catalogue."""
-        self._forget_loaded()
-        self._online.check(catalogue, what=f"online store of {self._data}")
+    def forget(self, member_id: str) -> int:
+        """Remove a member from the online store and from every published row; returns how many rows were published."""
+        with writing(self._data):
+            if (self._data / ONLINE).is_file():
+                loaded = read_loaded(self._data)
+                for name in filter(None, (loaded.generation, loaded.previous)):
+                    self._project(name).remove(MEMBERS, [member_id])
+            return forget_rows(self._data, {member_id: _FOREVER_US})
 
-    def members(self, ids: Sequence[str | None], at: int) -> MemberView:
-        """Read members for a request at `at` (microseconds since 1970), all in one read; None is a guest: absent."""
-        view = self._online.absent(len(ids))
-        for number, row in self._read(MEMBERS, ids):
-            asof_ms = row["member_asof_ms"].int64_val
-            if visible(asof_ms, at, ttl_us=self._ttl_us(MEMBERS)):
-                view.genre_affinity_BG[number] = row["member_genre_affinity"].float_list_val.val
-                view.kind_affinity_BK[number] = row["member_kind_affinity"].float_list_val.val
-                view.count_7d_B[number] = row["member_plays_7d"].int64_val
-                view.count_30d_B[number] = row["member_plays_30d"].int64_val
-                view.tenure_days_B[number] = row["member_tenure_days"].float_val
-                view.asof_ms_B[number] = asof_ms
-        return view
-
-    def titles(self, catalogue: Catalogue, at: int) -> TitleView:
-        """Read all titles of a catalogue as they are at `at` (microseconds): a matrix to be kept by the caller."""
-        view = TitleView.absent(catalogue)
-        for first in range(0, len(catalogue), _TITLES_AT_ONCE):
-            for number, row in self._read(TITLES, catalogue.ids[first : first + _TITLES_AT_ONCE]):
-                asof_ms, code = row["title_asof_ms"].int64_val, first + number + 1
-                if visible(asof_ms, at, ttl_us=self._ttl_us(TITLES)):
-                    view.plays_7d[code] = row["title_plays_7d"].int64_val
-                    view.plays_30d[code] = row["title_plays_30d"].int64_val
-                    view.plays_all[code] = row["title_plays_all"].int64_val
-                    view.completion_rate[code] = row["title_completion_rate"].float_val
-                    view.asof_ms[code] = asof_ms
-        return view
+    # Requests.
 
     @property
     def generation(self) -> str:
         """Generation of the rows that are online: with their versions it says exactly what was read."""
-        return self._loaded_generation
+        return self._loaded.generation
+
+    def contract(self, service: str) -> dict[str, Any]:
+        """What a model that reads a service depends on: its views with their versions, and what their rows mean."""
+        said = read_json(self._manifest_path())
+        return {"service": service, "views": self._source.service(service), "fingerprint": said["fingerprint"]}
+
+    def check(self, catalogue: Catalogue, contract: dict[str, Any] | None = None) -> None:
+        """Look at what is online now. Raises ValueError where it is not what a model was trained with.
+
+        That is: other genres or kinds than the catalogue's, or other views or rows of another meaning than the
+        `contract` says.
+        """
+        self.__dict__.pop("_loaded", None)
+        self._loaded.vocabulary.check(catalogue, what=f"online store of {self._data}")
+        if contract is None:
+            return
+        found = {"views": self._online.service(contract["service"]), "fingerprint": self._loaded.fingerprint}
+        for what, value in found.items():
+            if contract[what] != value:
+                raise ValueError(
+                    f"online store of {self._data}: {what} of service {contract['service']!r} are {value}, the model "
+                    f"was trained with {contract[what]}: train it again, or load the features it was trained with"
+                )
+
+    def members(self, ids: Sequence[str | None], at: int) -> MemberView:
+        """Read members for a request at `at` (microseconds since 1970), all in one read; None is a guest: absent."""
+        view = self._loaded.vocabulary.absent(len(ids))
+        known = [(number, key) for number, key in enumerate(ids) if key is not None]
+        if not known:
+            return view
+        online = self._online
+        ttl_us = online.ttl_us(MEMBERS)
+        for (number, _), row in zip(known, online.read(MEMBERS, [key for _, key in known]), strict=True):
+            if row is None or not _visible(row["member_asof_ms"], at, ttl_us):
+                continue
+            for column, name in _MEMBER_ARRAYS:
+                getattr(view, name)[number] = row[column]
+        return view
+
+    def titles(self, catalogue: Catalogue, at: int) -> TitleView:
+        """Read all titles of a catalogue as they are at `at` (microseconds): a matrix to be kept by the caller."""
+        view, online = TitleView.absent(catalogue), self._online
+        ttl_us = online.ttl_us(TITLES)
+        for code, row in enumerate(online.read(TITLES, catalogue.ids), start=1):
+            if row is None or not _visible(row["title_asof_ms"], at, ttl_us):
+                continue
+            for column, name in _TITLE_ARRAYS:
+                getattr(view, name)[code] = row[column]
+        return view
+
+    # The past.
 
     def members_at(
         self, ids: Sequence[str | None], asof_ms_B: NDArray[np.int64], generation: str | None = None
@@ -163,11 +210,11 @@ class FeatureStore:
 
     def historical_members(self, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> MemberView:
         """Read each member as they were seen at an instant of the past (microseconds since 1970); None is absent."""
-        vocabulary = self._vocabulary(self._data / SOURCES / MANIFEST)
+        vocabulary = published(self._data).vocabulary
         if not len(ids):
             return vocabulary.absent(0)
-        rows = self._join(MEMBERS, list(ids), at_B)
-        seen_B = visible(versions(rows["member_asof_ms"]), at_B, ttl_us=self._ttl_us(MEMBERS))
+        rows = self._source.join(MEMBERS, list(ids), self._seen_from(at_B))
+        seen_B = visible(versions(rows["member_asof_ms"]), at_B, ttl_us=self._source.ttl_us(MEMBERS))
         return member_view(rows, seen_B, vocabulary)
 
     def historical_titles(self, catalogue: Catalogue, at: int) -> TitleView:
@@ -179,187 +226,109 @@ class FeatureStore:
     ) -> tuple[list[TitleView], NDArray[np.int64]]:
         """Read all titles as they were seen at each of many instants, in one join.
 
-        Nothing changes between two midnights, so there is one view a day: returns the D views in order of time and
-        the number of each instant's view, int64[B].
+        Nothing changes between two instants at which a row becomes visible or expires: returns the D views in order of
+        time and the number of each instant's view, int64[B].
         """
         if not len(at_B):
             return [], at_B
-        day_D, view_B = np.unique((at_B - 1) // DAY_US, return_inverse=True)
-        step = int(read_json(self._data / SOURCES / MANIFEST)["step_days"])
-        midnight_M, taken_D = np.unique(day_D // step * step, return_inverse=True)  # with snapshots, seen from then on
-        size, at_D = len(catalogue), (day_D + 1) * DAY_US  # a TTL of whole days treats the instants of a day alike
-        rows = self._join(TITLES, list(catalogue.ids) * len(midnight_M), np.repeat(midnight_M * DAY_US + 1, size))
+        version_V, ttl_us = self._title_versions_ms(), self._source.ttl_us(TITLES)
+        place_B = np.searchsorted(version_V * 1000, self._seen_from(at_B))  # versions that lie before the instant
+        gone_B = np.searchsorted(version_V * 1000 + ttl_us, at_B) if ttl_us else np.zeros_like(place_B)
+        state_BS = np.stack([place_B, gone_B], axis=1)
+        state_DS, first_D, view_B = np.unique(state_BS, axis=0, return_index=True, return_inverse=True)
+        place_D, taken_D = np.unique(state_DS[:, 0], return_inverse=True)
+        size = len(catalogue)
+        asked = np.append(0, version_V * 1000 + 1)[place_D]
+        rows = self._source.join(TITLES, list(catalogue.ids) * len(place_D), np.repeat(asked, size))
         views = []
-        for at, taken in zip(at_D, taken_D, strict=True):
+        for at, taken in zip(at_B[first_D], taken_D, strict=True):
             part = rows.slice(taken * size, size)
-            seen_N = visible(versions(part["title_asof_ms"]), int(at), ttl_us=self._ttl_us(TITLES))
+            seen_N = visible(versions(part["title_asof_ms"]), int(at), ttl_us=ttl_us)
             views.append(title_view(part, seen_N, catalogue))
-        return views, view_B.astype(np.int64)
+        return views, view_B.reshape(-1).astype(np.int64)
 
     def close(self) -> None:
         """Close every connection; the next use opens them again."""
-        store = self.__dict__.pop("_feast", None)
-        for name in ("_views", "_online", "_loaded_generation"):
-            self.__dict__.pop(name, None)
-        if store is not None:
-            connection = getattr(store._get_provider().online_store, "_conn", None)
-            if connection is not None:
-                connection.close()
-            store.registry.write_engine.dispose()
+        for project in self._projects.values():
+            project.close()
+        self._projects.clear()
+        self.__dict__.pop("_loaded", None)
 
-    # What Feast is asked, and how.
+    # Of which generation.
 
     @cached_property
-    def _feast(self) -> Any:
-        feast = _feast_module()
-        from feast.repo_config import RepoConfig
+    def _loaded(self) -> Loaded:
+        return read_loaded(self._data)
 
-        self._data.mkdir(parents=True, exist_ok=True)
-        text = (self._repo / "feature_store.yaml").read_text()
-        config = RepoConfig(**yaml.safe_load(Template(text).substitute({DATA_VARIABLE: str(self._data)})))
-        config.repo_path = self._repo
-        return feast.FeatureStore(config=config)
+    @property
+    def _online(self) -> FeastProject:
+        return self._project(self._loaded.generation)
 
-    @cached_property
-    def _views(self) -> dict[str, Any]:
-        """The registered views; asking the registry costs milliseconds, so it is asked once."""
-        return {name: self._feast.get_feature_view(name) for name in (MEMBERS, TITLES)}
+    @property
+    def _source(self) -> FeastProject:
+        return self._project(read_json(self._manifest_path())["generation"])
 
-    @cached_property
-    def _online(self) -> Vocabulary:
-        return self._vocabulary(self._data / ONLINE)
+    def _project(self, generation: str) -> FeastProject:
+        if generation not in self._projects:
+            self._projects[generation] = FeastProject(self._repo, self._data, generation, self._url)
+        return self._projects[generation]
 
-    @cached_property
-    def _loaded_generation(self) -> str:
-        if not (self._data / ONLINE).is_file():
-            raise FileNotFoundError(f"{self._data / ONLINE} is not there: load the online store first")
-        return str(read_json(self._data / ONLINE)["generation"])
-
-    def _vocabulary(self, path: Path) -> Vocabulary:
+    def _manifest_path(self) -> Path:
+        path = self._data / SOURCES / MANIFEST
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: build the snapshots and load the online store first")
-        found = read_json(path)
-        return Vocabulary(tuple(found["genres"]), tuple(found["kinds"]))
+            raise FileNotFoundError(f"{path} is not there: build the snapshots first")
+        return path
 
-    def _forget_loaded(self) -> None:
-        for name in ("_online", "_loaded_generation"):
-            self.__dict__.pop(name, None)
+    def _seen_from(self, at_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Instants to join at, so that a row is seen when it was loaded, and none that a run has not committed."""
+        said = read_json(self._manifest_path())
+        limit_B = np.minimum(at_B, int(said["published_ms"]) * 1000 + 1)
+        if not (self._data / ONLINE).is_file():
+            return limit_B
+        loaded = read_loaded(self._data)
+        return np.minimum(limit_B, loaded.seen_from(at_B)) if loaded.generation == said["generation"] else limit_B
 
-    def _ttl_us(self, name: str) -> int:
-        """TTL of a view in microseconds, 0 for none. Raises ValueError unless it is of whole days."""
-        ttl_us = (self._views[name].ttl or timedelta()) // timedelta(microseconds=1)
-        if ttl_us % DAY_US:
-            raise ValueError(f"feature view {name}: its TTL must be whole days, is {self._views[name].ttl}")
-        return ttl_us
+    def _title_versions_ms(self) -> NDArray[np.int64]:
+        rows = read_parquet(self._data / SOURCES / TITLE_PARTS, columns=["title_asof_ms"])
+        return np.unique(np.asarray(rows["title_asof_ms"]))
 
-    def _read(self, name: str, ids: Sequence[str | None]) -> Iterator[tuple[int, Any]]:
-        """Number and values of each id that the online store has."""
-        known = [(number, key) for number, key in enumerate(ids) if key is not None]
-        if not known:
-            return
-        view = self._views[name]
-        keys = [_entity_key(_KEY[name], key) for _, key in known]
-        found = self._feast._get_provider().online_read(self._feast.config, view, keys)
-        for (number, _), (_, row) in zip(known, found, strict=True):
-            if row is not None:
-                yield number, row
+    def _load(self, name: str, start: datetime, end: datetime) -> int:
+        """Load a view between two instants, and remove from online what is not published (any more)."""
+        project = self._source
+        files = parquet_files(self._data / SOURCES / _FOLDER[name])
+        kept = set()
+        count = 0
+        for file in files:
+            rows = read_parquet(file)
+            rows = rows.filter(pc.less_equal(rows[_VERSION[name]], _milliseconds(end)))
+            kept.update(pc.unique(rows[KEY[name]]).to_pylist())
+            new = rows.filter(pc.greater_equal(rows[_VERSION[name]], _milliseconds(start)))
+            check_rows(new, KEY[name], _VERSION[name], what=str(file))
+            count += new.num_rows
+        if count:
+            project.load(name, start, end)
+        project.remove_others(name, sorted(kept))
+        return count
 
-    def _join(self, name: str, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> pa.Table:
-        """Rows of a view as they stood before each instant, in order of the question, null where there is none.
-
-        Raises RuntimeError where Feast answers more or fewer rows than it was asked.
-        """
-        asked = {
-            _KEY[name]: [NOBODY if one is None else one for one in ids],
-            "event_timestamp": pa.array(at_B - 1).cast(AT),  # Feast's join takes a row at the instant itself
-            "row": np.arange(len(ids)),
-        }
-        features = [f"{name}:{field.name}" for field in self._views[name].features]
-        frame = pa.table(asked).to_pandas()
-        with _batch():
-            rows = self._feast.get_historical_features(frame, features).to_arrow().sort_by("row")
-        if not np.array_equal(rows["row"], asked["row"]):
-            raise RuntimeError(f"join of {name}: {len(ids)} questions, {rows.num_rows} answers")
-        return rows
-
-    def _remove_others(self, name: str, newest: datetime) -> None:
-        """Remove from SQLite what the snapshots do not have (any more): no write of Feast's ever would."""
-        if self._feast.config.online_store.type != "sqlite":
-            return
-        from feast.infra.key_encoding_utils import serialize_entity_key
-        from feast.infra.online_stores.helpers import compute_table_id
-
-        config = self._feast.config
-        rows = read_parquet(self._data / SOURCES / _FOLDER[name], columns=[_KEY[name], "at"])
-        kept = pc.unique(rows.filter(pc.less_equal(rows["at"], pa.scalar(newest, rows["at"].type)))[_KEY[name]])
-        version = config.entity_key_serialization_version
-        keys = [(serialize_entity_key(_entity_key(_KEY[name], one), version),) for one in kept.to_pylist()]
-        table = compute_table_id(
-            config.project, self._views[name], config.registry.enable_online_feature_view_versioning
-        )
-        with contextlib.closing(sqlite3.connect(config.online_store.path, timeout=60)) as connection, connection:
-            connection.execute("CREATE TEMP TABLE kept (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
-            connection.executemany("INSERT INTO kept VALUES (?)", keys)
-            connection.execute(f'DELETE FROM "{table}" WHERE entity_key NOT IN (SELECT entity_key FROM kept)')
+    def _clear(self, generation: str) -> None:
+        """Remove all rows of a generation from the online store."""
+        for name in (MEMBERS, TITLES):
+            self._project(generation).remove_others(name, [])
 
 
-def _entity_key(name: str, value: str) -> Any:
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    return EntityKey(join_keys=[name], entity_values=[Value(string_val=value)])
+_MEMBER_ARRAYS = tuple((MEMBER_LISTS | MEMBER_COUNTS | MEMBER_REALS).items())
+_TITLE_ARRAYS = tuple((TITLE_COUNTS | TITLE_REALS).items())
 
 
-def _definitions(repo: Path, data: Path) -> list[Any]:
-    """Everything that the definitions define, for one folder of data."""
-    feast = _feast_module()
-    with _environment(DATA_VARIABLE):
-        os.environ[DATA_VARIABLE] = str(data)
-        found = [value for path in sorted(repo.glob("*.py")) for value in runpy.run_path(str(path)).values()]
-    kinds = (feast.Entity, feast.FeatureView, feast.FeatureService, feast.data_source.DataSource)
-    return [value for value in found if isinstance(value, kinds)]
+def _visible(asof_ms: int, at: int, ttl_us: int) -> bool:
+    """`views.visible` of one row."""
+    age_us = at - asof_ms * 1000
+    return age_us > 0 and (not ttl_us or age_us <= ttl_us)
 
 
-def _feast_module() -> Any:
-    """Import Feast, but not into the multi-process mode of Prometheus that it sets for us and all that we start."""
-    with _environment("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
-        import prometheus_client  # noqa: F401  decides by the environment, when first imported
-
-        # isort: split
-        import feast.data_source
-
-    return feast
+def _instant(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
 
 
-@contextlib.contextmanager
-def _environment(*names: str) -> Iterator[None]:
-    """Give environment variables back the values that they had."""
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _batch() -> Iterator[None]:
-    """Keep Feast's announcements and bars off the terminal, and leave no DuckDB behind; errors are raised all the same.
-
-    A DuckDB connection that lives until the interpreter ends makes it print pages on leaks (seen beside torch).
-    """
-    import ibis  # type: ignore[import-untyped]
-
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
-        try:
-            yield
-        finally:
-            ibis.options.default_backend = None
-            gc.collect()
+def _milliseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(milliseconds=1)

@@ -46,6 +46,8 @@ class MemberView:
     kind_affinity_BK: NDArray[np.float32]
     count_7d_B: NDArray[np.int64]
     count_30d_B: NDArray[np.int64]
+    count_180d_B: NDArray[np.int64]
+    visits_30d_B: NDArray[np.int64]
     tenure_days_B: NDArray[np.float32]
     asof_ms_B: NDArray[np.int64]  # ABSENT without a view
 
@@ -57,6 +59,8 @@ class MemberView:
             kind_affinity_BK=np.zeros((size, num_kinds), dtype=np.float32),
             count_7d_B=np.zeros(size, dtype=np.int64),
             count_30d_B=np.zeros(size, dtype=np.int64),
+            count_180d_B=np.zeros(size, dtype=np.int64),
+            visits_30d_B=np.zeros(size, dtype=np.int64),
             tenure_days_B=np.zeros(size, dtype=np.float32),
             asof_ms_B=np.full(size, ABSENT, dtype=np.int64),
         )
@@ -66,35 +70,48 @@ class MemberView:
 
     def rows(self, index_B: NDArray[np.int64]) -> MemberView:
         """Pick members by their number."""
-        return MemberView(
-            self.genre_affinity_BG[index_B],
-            self.kind_affinity_BK[index_B],
-            self.count_7d_B[index_B],
-            self.count_30d_B[index_B],
-            self.tenure_days_B[index_B],
-            self.asof_ms_B[index_B],
-        )
+        return MemberView(**{field.name: getattr(self, field.name)[index_B] for field in fields(self)})
+
+
+MEMBER_LISTS = {"member_genre_affinity": "genre_affinity_BG", "member_kind_affinity": "kind_affinity_BK"}
+MEMBER_COUNTS = {
+    "member_plays_7d": "count_7d_B",
+    "member_plays_30d": "count_30d_B",
+    "member_plays_180d": "count_180d_B",
+    "member_visits_30d": "visits_30d_B",
+    "member_asof_ms": "asof_ms_B",
+}
+MEMBER_REALS = {"member_tenure_days": "tenure_days_B"}
+"""Arrays of a MemberView by column of MEMBER_SNAPSHOTS: lists of reals, integers, reals."""
 
 
 @dataclass(frozen=True, slots=True)
 class TitleView:
     """What was known of all titles of a catalogue at one midnight; see contracts.columns.TITLE_SNAPSHOTS."""
 
-    plays_7d: NDArray[np.int64]  # all N1, by catalogue code
+    plays_1d: NDArray[np.int64]  # all N1, by catalogue code
+    plays_7d: NDArray[np.int64]
     plays_30d: NDArray[np.int64]
     plays_all: NDArray[np.int64]
     completion_rate: NDArray[np.float32]
+    first_seen_ms: NDArray[np.int64]
     asof_ms: NDArray[np.int64]  # ABSENT without a view
 
     @classmethod
     def absent(cls, catalogue: Catalogue) -> TitleView:
         """Views of titles of which nothing is known."""
-        size = len(catalogue) + 1
+        return cls.empty(len(catalogue) + 1)
+
+    @classmethod
+    def empty(cls, size: int) -> TitleView:
+        """Views, all absent, by number."""
         return cls(
+            plays_1d=np.zeros(size, dtype=np.int64),
             plays_7d=np.zeros(size, dtype=np.int64),
             plays_30d=np.zeros(size, dtype=np.int64),
             plays_all=np.zeros(size, dtype=np.int64),
             completion_rate=np.zeros(size, dtype=np.float32),
+            first_seen_ms=np.zeros(size, dtype=np.int64),
             asof_ms=np.full(size, ABSENT, dtype=np.int64),
         )
 
@@ -107,6 +124,18 @@ class TitleView:
     def newest_ms(self) -> int:
         """Newest version among the titles, ABSENT where there is none."""
         return int(self.asof_ms.max(initial=ABSENT))
+
+
+TITLE_COUNTS = {
+    "title_plays_1d": "plays_1d",
+    "title_plays_7d": "plays_7d",
+    "title_plays_30d": "plays_30d",
+    "title_plays_all": "plays_all",
+    "title_first_seen_ms": "first_seen_ms",
+    "title_asof_ms": "asof_ms",
+}
+TITLE_REALS = {"title_completion_rate": "completion_rate"}
+"""Arrays of a TitleView by column of TITLE_SNAPSHOTS: integers, reals."""
 
 
 def visible(asof_ms_B: NDArray[np.int64], at_B: NDArray[np.int64] | int, *, ttl_us: int) -> NDArray[np.bool_]:
@@ -131,12 +160,11 @@ def member_view(rows: pa.Table, seen_B: NDArray[np.bool_], vocabulary: Vocabular
     """
     view = vocabulary.absent(rows.num_rows)
     seen = rows.filter(pa.array(seen_B))
-    view.genre_affinity_BG[seen_B] = _matrix(seen["member_genre_affinity"], len(vocabulary.genres))
-    view.kind_affinity_BK[seen_B] = _matrix(seen["member_kind_affinity"], len(vocabulary.kinds))
-    view.count_7d_B[seen_B] = np.asarray(seen["member_plays_7d"])
-    view.count_30d_B[seen_B] = np.asarray(seen["member_plays_30d"])
-    view.tenure_days_B[seen_B] = np.asarray(seen["member_tenure_days"])
-    view.asof_ms_B[seen_B] = np.asarray(seen["member_asof_ms"])
+    for column, name in MEMBER_LISTS.items():
+        array = getattr(view, name)
+        array[seen_B] = _matrix(seen[column], array.shape[1])
+    for column, name in (MEMBER_COUNTS | MEMBER_REALS).items():
+        getattr(view, name)[seen_B] = np.asarray(seen[column])
     return view
 
 
@@ -150,13 +178,7 @@ def title_view(rows: pa.Table, seen_N: NDArray[np.bool_], catalogue: Catalogue) 
 
 def title_rows(rows: pa.Table) -> TitleView:
     """Read rows of title snapshots as arrays in their order, of no catalogue."""
-    return TitleView(
-        plays_7d=np.asarray(rows["title_plays_7d"]),
-        plays_30d=np.asarray(rows["title_plays_30d"]),
-        plays_all=np.asarray(rows["title_plays_all"]),
-        completion_rate=np.asarray(rows["title_completion_rate"]),
-        asof_ms=np.asarray(rows["title_asof_ms"]),
-    )
+    return TitleView(**{name: np.asarray(rows[column]) for column, name in (TITLE_COUNTS | TITLE_REALS).items()})
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
