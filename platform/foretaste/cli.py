@@ -63,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--from", dest="source", type=Path, metavar="DIR", help="raw folder; default WORKSPACE/raw")
 
     features = verb("features", _features, "Compute the slow views, apply their definitions, load the online store.")
-    features.add_argument("--until", metavar="TIME", help="load snapshots up to this RFC 3339 time; default all")
+    features.add_argument("--until", metavar="TIME", help="publish and load up to this RFC 3339 time; default now")
+    features.add_argument("--full", action="store_true", help="retire what was published and publish the past anew")
 
     train = verb("train", _train, "Train and file models.")
     train.add_argument("model", nargs="?", choices=MODELS, default="all", help="which model; default all")
@@ -162,7 +163,7 @@ def _prepare(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from foretaste.jobs.features import features
 
-    return _finish(options, features(_settings(options), until=options.until))
+    return _finish(options, features(_settings(options), until=options.until, full=options.full))
 
 
 def _train(options: argparse.Namespace) -> int:

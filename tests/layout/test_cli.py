@@ -19,7 +19,7 @@ FLAGS = {
     "validate": ["files", "--titles", "--quarantine"],
     "import": ["name", "--from", "--fetch", "--out"],
     "prepare": ["--from"],
-    "features": ["--until"],
+    "features": ["--until", "--full"],
     "train": ["model", "--split"],
     "evaluate": ["--split", "--targets", "--limit"],
     "serve": ["--host", "--port"],

@@ -1,4 +1,4 @@
-"""`foretaste features`: compute the slow views, apply their definitions and load the online store."""
+"""`foretaste features`: publish the slow views, apply their definitions and load the online store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from foretaste.feedback.session_log import open_session_log
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.backfill import backfill
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
@@ -14,19 +15,36 @@ from foretaste.signals.snapshots import build_snapshots
 from foretaste.signals.store import FeatureStore
 
 
-def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
-    """Build snapshots, apply and materialise up to `until` (RFC 3339; default: now), and fill the session log."""
+def features(settings: Settings, *, until: str | None = None, full: bool = False) -> dict[str, Any]:
+    """Publish snapshots, apply and load up to `until` (RFC 3339; default: now), and fill the session log.
+
+    Each run publishes and loads what is new since the last; `full` retires the published rows and starts anew.
+    """
     tables = settings.tables
-    prepared = needed(tables.prepared, made_by="prepare")
-    with progress("slow views", total=None) as advance:
-        counts = build_snapshots(prepared, tables.features, settings.snapshots, advance=advance)
-    store = feature_store(settings)
-    store.apply()
     end = datetime.fromisoformat(until) if until is not None else datetime.now(UTC)
     if end.tzinfo is None:
         raise ValueError(f"--until {until}: wanted a time with its offset, e.g. 2026-03-01T00:00:00Z")
-    store.materialize(end)
-    say(f"features: applied and loaded up to {end:%Y-%m-%d %H:%M} UTC")
+    prepared = needed(tables.prepared, made_by="prepare")
+    tombstones = Tombstones(tables.serving / TOMBSTONES_FILE)
+    deleted = tombstones.read()
+    with progress("slow views", total=None) as advance:
+        counts = build_snapshots(
+            prepared, tables.features, settings.snapshots, now=end, full=full, deleted=deleted, advance=advance
+        )
+    store = feature_store(settings)
+    try:
+        store.apply()
+        with progress("online store", total=None) as advance:
+            loaded = store.materialize(end, full=full)
+            advance(sum(loaded.values()))
+        for member_id in tombstones.read().keys() - deleted.keys():  # deleted while rows were on their way
+            store.forget(member_id)
+    finally:
+        store.close()
+    say(
+        f"features: {counts['member_rows']:,} rows of members and {counts['title_rows']:,} of titles published, "
+        f"{counts['corrections']:,} of them corrections; loaded up to {end:%Y-%m-%d %H:%M} UTC"
+    )
     log = open_session_log(settings.serving.session_log, tables.serving)
     try:
         with progress("session log", total=None, unit="events") as advance:
@@ -34,9 +52,9 @@ def features(settings: Settings, *, until: str | None = None) -> dict[str, Any]:
             added = backfill(prepared, log, newest=newest, received_at=datetime.now(UTC), advance=advance)
     finally:
         log.close()
-    return {**counts, "materialized_until": end.isoformat(), "session_log_added": added}
+    return {**counts, "materialized_until": end.isoformat(), "loaded": loaded, "session_log_added": added}
 
 
 def feature_store(settings: Settings) -> FeatureStore:
     """The workspace's feature store."""
-    return FeatureStore(settings.features_repo.absolute(), settings.tables.features)
+    return FeatureStore(settings.features_repo.absolute(), settings.tables.features, settings.features_url)

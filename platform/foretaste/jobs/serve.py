@@ -42,6 +42,7 @@ def running(settings: Settings, *, host: str | None = None, port: int | None = N
     arguments = {
         "workspace": str(settings.tables.root),
         "features_repo": str(settings.features_repo.absolute()),
+        "features_url": settings.features_url,
         "rule": settings.prepare.rule.model_dump(mode="json"),
         "serving": settings.serving.model_dump(mode="json"),
     }

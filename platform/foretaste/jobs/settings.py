@@ -28,6 +28,9 @@ class Settings(Frozen):
 
     workspace: Path = Field(Path(".foretaste"), description="folder of all tables, relative to where the verb runs")
     features_repo: Path = Field(Path("features"), description="folder of the Feast definitions")
+    features_url: str | None = Field(
+        None, description="Redis that holds the online features, redis://host:6379/0; null: SQLite in the workspace"
+    )
     cluster: ClusterConfig = ClusterConfig()
     world: WorldConfig = WorldConfig()
     prepare: PrepareConfig = PrepareConfig()

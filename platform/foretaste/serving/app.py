@@ -30,4 +30,4 @@ def _features(config: ServiceConfig) -> ViewSource | None:
     from foretaste.signals.store import ONLINE, FeatureStore
 
     data = config.workspace / "features"
-    return FeatureStore(config.features_repo, data) if (data / ONLINE).is_file() else None
+    return FeatureStore(config.features_repo, data, config.features_url) if (data / ONLINE).is_file() else None
