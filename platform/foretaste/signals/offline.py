@@ -28,6 +28,12 @@ def acts_of_many(
 
     The rows of an answer are in order of (at, bytes of event_id), each event once, before its instant (microseconds).
     """
+    columns, queries = columns_of(events, catalogue)
+    return acts(columns, offsets_B1, asof_B, queries, catalogue=catalogue, rule=rule)
+
+
+def columns_of(events: pa.Table, catalogue: Catalogue) -> tuple[Columns, list[str]]:
+    """Read what counts of EVENTS rows, once for however many answers, and the distinct queries among them."""
     places, place_E = _named(events["title_id"])
     queries, query_E = _named(events["query"])
     _, native_E = _named(events["session_id"])
@@ -42,7 +48,7 @@ def acts_of_many(
         fraction_E=np.asarray(events["played_fraction"].cast(pa.float64()).fill_null(np.nan), dtype=np.float64),
         query_E=query_E,
     )
-    return acts(columns, offsets_B1, asof_B, queries, catalogue=catalogue, rule=rule)
+    return columns, queries
 
 
 def _named(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
