@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
 from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.contracts.intents import specifications
 from foretaste.evaluation.baselines import fit_baselines
-from foretaste.evaluation.cases import Split, Targets, cases
+from foretaste.evaluation.cases import Cases, Split, Targets, cases
+from foretaste.evaluation.config import EvaluationConfig
+from foretaste.evaluation.intents import intent_figures
 from foretaste.evaluation.ranking import evaluate as compare
 from foretaste.evaluation.report import Report, write_report
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.ops.bundles import Bundle, fetch_bundle
-from foretaste.ops.files import read_json, read_parquet
+from foretaste.ops.files import read_json, read_parquet, write_json
 from foretaste.ops.tables import read_prepared, read_titles
-from foretaste.ops.telemetry import progress, say
+from foretaste.ops.telemetry import console, progress, say
+from foretaste.sessions.label import intent_labels, queries_of
 
 
 def evaluate(
@@ -64,8 +72,54 @@ def evaluate(
         )
     write_report(report, tables.evaluation)
     report.to_terminal()
+    heads = _intents(model, questions, interactions, titles, manifest["target_actions"], config)
+    write_json(heads, tables.evaluation / "intents.json")
+    console.print(_intents_table(heads))
     say(f"report: {tables.evaluation / 'report.html'}")
-    return summary(report)
+    return summary(report) | {"intents": _gains(heads)}
+
+
+def _intents(
+    model: IntentRecommender,
+    questions: Cases,
+    interactions: pa.Table,
+    titles: Catalogue,
+    target_actions: list[str],
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """Measure the heads of the model on the next choice and on the rest of its session."""
+    marks = interactions["split_time" if questions.split == "time" else "split_last"]
+    learned = pc.and_(pc.equal(marks, "train"), pc.is_in(interactions["action"], value_set=pa.array(target_actions)))
+    return intent_figures(
+        model,
+        questions,
+        intent_labels(questions.timeline, titles, model.labels, queries_of(interactions)),
+        {spec.name.value: spec.classes for spec in specifications(model.labels, titles)},
+        np.asarray(learned.combine_chunks(), dtype=np.bool_),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _intents_table(heads: dict[str, Any]) -> Table:
+    shown = Table("intent", "of", "cases", "likeliest is right", "of the prior", "log loss", "of the prior", "gain")
+    for head, horizons in heads.items():
+        for horizon, row in horizons.items():
+            if not row["cases"]:
+                shown.add_row(head, horizon, "0")
+                continue
+            gain = row["gain"]
+            bounds = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+            numbers = (f"{row[name]:.3f}" for name in ("hit", "hit_prior", "log_loss", "log_loss_prior"))
+            shown.add_row(head, horizon, f"{row['cases']:,}", *numbers, f"{gain['value']:+.3f}{bounds}")
+    return shown
+
+
+def _gains(heads: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        head: {horizon: round(row["gain"]["value"], 4) for horizon, row in horizons.items() if row["cases"]}
+        for head, horizons in heads.items()
+    }
 
 
 def load_intent(bundle: Bundle, titles: Catalogue) -> IntentRecommender:
