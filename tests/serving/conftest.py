@@ -13,8 +13,10 @@ from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import RecommendAnswer, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.models import Models
@@ -48,7 +50,9 @@ class Bench:
         )
         self.sessions = SqliteSessionLog(folder / "sessions.db", self.config.session_log)
         self.decisions = DecisionLog(folder / "decisions", clock=self.clock)
-        self.intake = Intake(self.sessions, future_minutes=5.0, clock=self.clock)
+        self.events = EventLog(folder / EVENTS_FOLDER)
+        self.tombstones = Tombstones(folder / TOMBSTONES_FILE)
+        self.intake = Intake(self.sessions, future_minutes=5.0, clock=self.clock, deleted=self.tombstones.read)
         self.number = 0
 
     def views(self, source: FakeViews | None = None) -> SlowViews:
@@ -70,7 +74,8 @@ class Bench:
     def service(self) -> Service:
         views = self.views()
         recommender = self.recommender(views=views)
-        return Service(recommender, self.intake, views, self.sessions, self.decisions, clock=self.clock)
+        logs = (self.sessions, self.decisions, self.events, self.tombstones)
+        return Service(recommender, self.intake, views, *logs, clock=self.clock)
 
     def ask(self, *, on: Recommender | None = None, **request: Any) -> RecommendAnswer:
         body = {"member_id": "m1", "session_id": "s1", "policy": "greedy"} | request

@@ -11,11 +11,14 @@ import httpx
 import pytest
 
 from foretaste.contracts.wire import (
+    DeletionAnswer,
     Event,
     EventsAnswer,
     EventsRequest,
     FallbackAnswer,
     Freshness,
+    MergeAnswer,
+    MergeRequest,
     PolicyAnswer,
     Problem,
     RecommendAnswer,
@@ -55,6 +58,16 @@ class Noting:
             missing_ids=[],
             took_ms=0.1,
         )
+
+    def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
+        self.asked.append((member_id, request))
+        if member_id == "down":
+            raise ConnectionError("session log: Redis at 10.0.0.1:6379 does not answer")
+        return MergeAnswer(merged=2)
+
+    def delete(self, member_id: str) -> DeletionAnswer:
+        self.asked.append(member_id)
+        return DeletionAnswer(deleted_events=3, deleted_views=1)
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         return {"decision_id": "d1"} if decision_id == "d1" else None
@@ -198,6 +211,31 @@ def test_unknown_paths_and_methods_are_problems(service: Noting) -> None:
     assert_problem(call(service, "GET", "/v1/recommend"), 405)
 
 
+def test_a_member_is_merged_and_deleted_by_any_legal_name(service: Noting) -> None:
+    for name, path in (("m1", "m1"), ("a/merge b", "a%2Fmerge%20b"), ("чл?", "%D1%87%D0%BB%3F")):
+        answer = call(service, "POST", f"/v1/members/{path}/merge", json={"session_id": "s1"})
+        assert (answer.status_code, answer.json()) == (200, {"merged": 2})
+        answer = call(service, "DELETE", f"/v1/members/{path}")
+        assert (answer.status_code, answer.json()) == (200, {"deleted_events": 3, "deleted_views": 1})
+        assert service.asked == [(name, MergeRequest(session_id="s1")), name]
+        service.asked.clear()
+
+
+def test_a_bad_member_or_session_is_a_problem_that_names_it(service: Noting) -> None:
+    assert_problem(call(service, "DELETE", "/v1/members/guest:s1"), 422, field="member_id")
+    assert_problem(call(service, "DELETE", f"/v1/members/{'x' * 201}"), 422, field="member_id")
+    assert_problem(call(service, "POST", "/v1/members/m1/merge", json={"session_id": ""}), 422, field="session_id")
+    assert_problem(call(service, "POST", "/v1/members/m1/merge", json={"session": "s"}), 422, field="session")
+    assert service.asked == []
+
+
+def test_a_store_that_does_not_answer_is_a_problem_that_says_to_try_again(service: Noting) -> None:
+    answer = call(service, "POST", "/v1/members/down/merge", json={"session_id": "s1"})
+    found = assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+    assert "10.0.0.1" not in found.model_dump_json()
+
+
 def test_a_decision_is_read_or_not_found(service: Noting) -> None:
     assert call(service, "GET", "/v1/decisions/d1").json() == {"decision_id": "d1"}
     assert "d2" in assert_problem(call(service, "GET", "/v1/decisions/d2"), 404).detail
@@ -237,6 +275,8 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/events",
         "/v1/recommend",
         "/v1/decisions/{decision_id}",
+        "/v1/members/{member_id}",
+        "/v1/members/{member_id}/merge",
         "/health/live",
         "/health/ready",
     }

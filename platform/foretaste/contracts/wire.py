@@ -142,7 +142,7 @@ class Rejected(Wire):
     """An event that was not stored."""
 
     index: int = Field(description="0-based place in the request")
-    code: str = Field(description="invalid, missing_actor, missing_title, future_time")
+    code: str = Field(description="invalid, missing_actor, missing_title, future_time, deleted_member")
     message: str = Field(description="names the field")
 
 
@@ -152,6 +152,25 @@ class EventsAnswer(Wire):
     accepted: int
     duplicate: int = Field(description="events that were stored before")
     rejected: list[Rejected]
+
+
+class MergeRequest(Wire):
+    """What a guest did before they signed in is to count as the member's."""
+
+    session_id: Id = Field(description="of the guest")
+
+
+class MergeAnswer(Wire):
+    """What a merge added."""
+
+    merged: int = Field(description="events that the member did not have before; 0 where it is done already")
+
+
+class DeletionAnswer(Wire):
+    """What a deletion removed at once. Tables follow when they are next compacted, prepared or computed."""
+
+    deleted_events: int = Field(description="of the member, and of guests that were merged into them")
+    deleted_views: int = Field(description="rows of the slow views")
 
 
 class PolicyName(StrEnum):

@@ -26,6 +26,7 @@ from foretaste.contracts.columns import AT, LOGGED_EVENTS, conform
 from foretaste.feedback.session_log import LoggedEvent, SessionLog
 from foretaste.ops.files import PARTIAL, write_parquet
 
+EVENTS_FOLDER = "events"
 PARTS = "*.parquet"
 SHIPPED_AT_ONCE = 20_000
 ROWS_A_PART = 200_000

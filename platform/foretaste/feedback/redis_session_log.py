@@ -17,7 +17,9 @@ from typing import Any
 
 import orjson
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, RedisClusterException
+from redis.retry import Retry
 
 from foretaste.contracts.events import GUEST
 from foretaste.feedback.redis_scripts import APPEND, DELETE, READ
@@ -83,12 +85,12 @@ class RedisSessionLog:
         with self._answering():
             return int(self._run(DELETE, [*keys, f"{base}:out"], [actor_id]))
 
-    def merge(self, session_id: str, member_id: str, *, received_at: datetime) -> int:
+    def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """See `SessionLog.merge`; the link comes first, so that deletion finds the guest. Raises ConnectionError."""
         found, _ = self.read(GUEST + session_id, limit=self.config.stored_events)
-        if not found:
+        ordered = sorted((row for row in found if row["at"] > after_us), key=lambda row: row["sequence"])
+        if not ordered:
             return 0
-        ordered = sorted(found, key=lambda row: row["sequence"])
         rows = [stored_row(row | {"member_id": member_id}) for row in ordered]
         kept = self._kept_ms(GUEST + session_id)
         with self._answering():
@@ -218,7 +220,9 @@ class RedisSessionLog:
 
 
 def _client(config: SessionLogConfig) -> Any:
-    seconds = {"socket_timeout": config.busy_seconds, "socket_connect_timeout": config.busy_seconds}
+    # a connection that went stale is made again once; to wait longer is for whoever asks to decide
+    retry = Retry(NoBackoff(), 1)
+    seconds = {"socket_timeout": config.busy_seconds, "socket_connect_timeout": config.busy_seconds, "retry": retry}
     try:
         if config.cluster:
             return redis.RedisCluster.from_url(config.url, **seconds)

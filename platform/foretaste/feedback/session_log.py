@@ -132,11 +132,12 @@ class SessionLog(Protocol):
         """Remove everything of an actor, also what waits to be shipped; returns how many events."""
         ...
 
-    def merge(self, session_id: str, member_id: str, *, received_at: datetime) -> int:
+    def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """Append the events of the guest of a session as the member's, with new sequences; returns how many were new.
 
-        The guest's own log stays, since earlier answers were of it, until it expires or is deleted. Impressions stay
-        the guest's. A second call adds what came in between, so a call that was cut off is completed by the next.
+        Only events after `after_us` count, the time in microseconds up to which the member was deleted. The guest's own
+        log stays, since earlier answers were of it, until it expires or is deleted. Impressions stay the guest's. A
+        second call adds what came in between, so a call that was cut off is completed by the next.
         """
         ...
 

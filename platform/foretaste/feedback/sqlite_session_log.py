@@ -111,11 +111,11 @@ class SqliteSessionLog:
             connection.execute("DELETE FROM merges WHERE member = ?", (actor_id,))
             return connection.execute("DELETE FROM events WHERE actor = ?", (actor_id,)).rowcount
 
-    def merge(self, session_id: str, member_id: str, *, received_at: datetime) -> int:
+    def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """See `SessionLog.merge`."""
-        query = "SELECT body FROM events WHERE actor = ? AND shelf = 0 ORDER BY sequence"
+        query = "SELECT body FROM events WHERE actor = ? AND shelf = 0 AND at > ? ORDER BY sequence"
         with self._transaction("IMMEDIATE") as connection:
-            found = connection.execute(query, (GUEST + session_id,)).fetchall()
+            found = connection.execute(query, (GUEST + session_id, after_us)).fetchall()
             if not found:
                 return 0
             rows = [stored_row(orjson.loads(body) | {"member_id": member_id}) for (body,) in found]

@@ -16,19 +16,37 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foretaste.contracts.wire import EventsAnswer, EventsRequest, Problem, RecommendAnswer, RecommendRequest
+from foretaste.contracts.wire import (
+    DeletionAnswer,
+    EventsAnswer,
+    EventsRequest,
+    MemberId,
+    MergeAnswer,
+    MergeRequest,
+    Problem,
+    RecommendAnswer,
+    RecommendRequest,
+)
 from foretaste.serving.problems import ECHO_KEY, MEDIA_TYPE, REQUEST_ID, REQUEST_ID_KEY, install
 
 HOUSEKEEPING_SECONDS = 20.0
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    what = {400: "not JSON", 404: "not found", 413: "body too large", 422: "a field is wrong; `errors` names it"}
+    what = {
+        400: "not JSON",
+        404: "not found",
+        413: "body too large",
+        422: "a field is wrong; `errors` names it",
+        503: "the session log does not answer; try again",
+    }
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": what[status], "content": content} for status in statuses}
 
 
 _ERRORS = _problems(400, 413, 422)
+_STORE_ERRORS = _problems(400, 413, 422, 503)
+_DELETION_ERRORS = _problems(422, 503)
 _NOT_FOUND = _problems(422) | {404: {"description": "no such decision", "model": Problem}}
 _log = logging.getLogger(__name__)
 
@@ -38,6 +56,14 @@ class Answers(Protocol):
 
     def accept(self, request: EventsRequest) -> EventsAnswer:
         """Store events; may block on the disk."""
+        ...
+
+    def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
+        """Make a guest's events the member's; may block on the disk."""
+        ...
+
+    def delete(self, member_id: str) -> DeletionAnswer:
+        """Forget a member; may block on the disk."""
         ...
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
@@ -93,7 +119,7 @@ def build_app(
 
 
 def _add_v1(router: APIRouter, service: Answers) -> None:
-    @router.post("/v1/events", response_model=EventsAnswer, responses=_ERRORS)
+    @router.post("/v1/events", response_model=EventsAnswer, responses=_STORE_ERRORS)
     async def events(body: EventsRequest) -> Response:
         """Store events. Durable before it answers; the same event_id again changes nothing."""
         return _json((await asyncio.to_thread(service.accept, body)).model_dump_json())
@@ -102,6 +128,16 @@ def _add_v1(router: APIRouter, service: Answers) -> None:
     async def recommend(body: RecommendRequest) -> Response:
         """Answer with a list, how it was chosen and what it knew."""
         return _json(service.recommend(body).model_dump_json())
+
+    @router.post("/v1/members/{member_id:path}/merge", response_model=MergeAnswer, responses=_STORE_ERRORS)
+    async def merge(member_id: MemberId, body: MergeRequest) -> Response:
+        """Make what a guest did the member's. Safe to repeat; adds what the guest did in between."""
+        return _json((await asyncio.to_thread(service.merge, member_id, body)).model_dump_json())
+
+    @router.delete("/v1/members/{member_id:path}", response_model=DeletionAnswer, responses=_DELETION_ERRORS)
+    async def delete(member_id: MemberId) -> Response:
+        """Forget a member: at once in all that answers read, with the next run in every table. Safe to repeat."""
+        return _json((await asyncio.to_thread(service.delete, member_id)).model_dump_json())
 
     @router.get("/v1/decisions/{decision_id}", response_model=dict[str, Any], responses=_NOT_FOUND)
     async def decision(decision_id: str) -> Response:

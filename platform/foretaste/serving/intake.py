@@ -1,18 +1,24 @@
-"""Events on their way into the session log: each is checked on its own and stored before the answer."""
+"""Events on their way into the session log: each is checked on its own and stored before the answer.
+
+The rule of clocks: an event later than its arrival + `future_minutes` is refused (a clock that is ahead would keep its
+events the newest for as long); every other one is stored at the time that it says, however late it comes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
+from foretaste.contracts.events import actor_id
 from foretaste.contracts.wire import Event, EventsAnswer, Rejected
 from foretaste.feedback.session_log import SessionLog, microseconds
 
 FUTURE = "future_time"
+DELETED = "deleted_member"
 INVALID = "invalid"
 MAX_MESSAGE = 500
 OWN_CODES = frozenset({"missing_actor", "missing_title"})
@@ -21,14 +27,23 @@ OWN_CODES = frozenset({"missing_actor", "missing_title"})
 class Intake:
     """Takes batches of raw events."""
 
-    def __init__(self, log: SessionLog, *, future_minutes: float, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        log: SessionLog,
+        *,
+        future_minutes: float,
+        clock: Callable[[], datetime],
+        deleted: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """`deleted` says up to when (microseconds) which members are deleted: what they did before is refused."""
         self._log = log
+        self._deleted = deleted
         self._ahead = timedelta(minutes=future_minutes)
         self._clock = clock
 
     def accept(self, events: Sequence[Any]) -> EventsAnswer:
-        """Store what is well formed and not later than now + `future_minutes`; durable when this returns."""
-        received_at = self._clock()
+        """Store what is well formed, keeps the rule of clocks and is of nobody deleted; durable when this returns."""
+        received_at, deleted = self._clock(), self._deleted()
         good: list[Event] = []
         rejected: list[Rejected] = []
         for index, raw in enumerate(events):
@@ -40,6 +55,9 @@ class Intake:
             if event.at > received_at + self._ahead:
                 message = f"at: {event.at.isoformat()} is more than {self._ahead} after {received_at.isoformat()}"
                 rejected.append(Rejected(index=index, code=FUTURE, message=message))
+            elif microseconds(event.at) <= deleted.get(actor_id(event.member_id, event.session_id), -1):
+                message = "at: is not after the deletion of member_id, or of the member whose guest this was"
+                rejected.append(Rejected(index=index, code=DELETED, message=message))
             else:
                 good.append(event)
         appended = self._log.append([row(event) for event in good], received_at=received_at) if good else []

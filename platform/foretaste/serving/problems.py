@@ -55,6 +55,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ConnectionError, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -81,6 +82,12 @@ def _refused(request: Request, error: Exception) -> Response:
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    _log.error("request %s failed: %s", request.scope.get(REQUEST_ID_KEY), error)
+    detail = "the session log does not answer; nothing of the request is certain, the same request again is safe"
+    return problem(request, 503, detail, headers={"Retry-After": "1"})
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

@@ -7,17 +7,28 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from foretaste.contracts.wire import EventsAnswer, EventsRequest, RecommendAnswer, RecommendRequest
+from foretaste.contracts.wire import (
+    DeletionAnswer,
+    EventsAnswer,
+    EventsRequest,
+    MergeAnswer,
+    MergeRequest,
+    RecommendAnswer,
+    RecommendRequest,
+)
 from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLog, open_session_log
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
+from foretaste.serving.members import Members
 from foretaste.serving.models import load_models
 from foretaste.serving.recommender import Recommender, is_decision_name
 from foretaste.serving.record import readable
 from foretaste.serving.slow import SlowViews, ViewSource
 
-EXPIRE_EVERY = timedelta(hours=1)
+TIDY_EVERY = timedelta(hours=1)
 
 
 def utc_now() -> datetime:
@@ -35,6 +46,8 @@ class Service:
         views: SlowViews,
         sessions: SessionLog,
         decisions: DecisionLog,
+        events: EventLog,
+        tombstones: Tombstones,
         *,
         clock: Callable[[], datetime],
     ) -> None:
@@ -43,12 +56,24 @@ class Service:
         self._views = views
         self._sessions = sessions
         self._decisions = decisions
+        self._events = events
+        self._tombstones = tombstones
+        self._members = Members(sessions, views, tombstones, clock=clock)
         self._clock = clock
-        self._expired_at: datetime | None = None
+        self._tidied_at: datetime | None = None
+        self._tidied_of: dict[str, int] = {}
 
     def accept(self, request: EventsRequest) -> EventsAnswer:
         """Store events."""
         return self._intake.accept(request.events)
+
+    def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
+        """Make a guest's events the member's."""
+        return self._members.merge(member_id, request.session_id)
+
+    def delete(self, member_id: str) -> DeletionAnswer:
+        """Forget a member."""
+        return self._members.delete(member_id)
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request."""
@@ -71,18 +96,36 @@ class Service:
         }
 
     def housekeep(self) -> None:
-        """Refresh the title features, roll old decisions, expire old events; each when it is due."""
-        self._views.refresh_if_due()
-        self._decisions.roll_if_due()
-        now = self._clock()
-        if self._expired_at is None or now - self._expired_at >= EXPIRE_EVERY:
-            self._expired_at = now
-            self._sessions.expire(now=now)
+        """Refresh the title features, roll old decisions, ship events, expire and compact; each when it is due.
+
+        Raises ExceptionGroup of what failed, after everything was tried.
+        """
+        failures = []
+        for step in (self._views.refresh_if_due, self._decisions.roll_if_due, self._ship, self._tidy_if_due):
+            try:
+                step()
+            except Exception as error:  # one that fails for long must not keep the others from their turn
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("housekeeping", failures)
 
     def close(self) -> None:
-        """Roll the decisions and close the logs."""
+        """Roll the decisions, ship the events and close the logs."""
         self._decisions.close()
-        self._sessions.close()
+        try:
+            self._ship()
+        finally:
+            self._sessions.close()
+
+    def _ship(self) -> None:
+        self._events.ship(self._sessions, deleted=self._tombstones.read())
+
+    def _tidy_if_due(self) -> None:
+        now, deleted = self._clock(), self._tombstones.read()
+        if self._tidied_at is None or now - self._tidied_at >= TIDY_EVERY or deleted != self._tidied_of:
+            self._sessions.expire(now=now)
+            self._events.compact(deleted=deleted)
+            self._tidied_at, self._tidied_of = now, dict(deleted)
 
 
 def open_service(
@@ -108,5 +151,7 @@ def open_service(
     sessions = open_session_log(serving.session_log, folder / "serving")
     decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
     recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer)
-    intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock)
-    return Service(recommender, intake, views, sessions, decisions, clock=clock)
+    tombstones = Tombstones(folder / "serving" / TOMBSTONES_FILE)
+    intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read)
+    events = EventLog(folder / "serving" / EVENTS_FOLDER)
+    return Service(recommender, intake, views, sessions, decisions, events, tombstones, clock=clock)

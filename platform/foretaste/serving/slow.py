@@ -36,6 +36,10 @@ class ViewSource(Protocol):
         """Read title features as they are seen at `at` (microseconds)."""
         ...
 
+    def forget(self, member_id: str) -> int:
+        """Remove a member, online and from what is computed; returns how many rows went."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Views:
@@ -113,6 +117,10 @@ class SlowViews:
             stale.append(TITLES)
         failures = [name for name, is_so in ((MEMBERS, failed), (TITLES, self._failed)) if is_so]
         return Views(members, titles, tuple(stale), failed or titles.newest_ms == ABSENT, tuple(failures))
+
+    def forget(self, member_id: str) -> int:
+        """Remove a member from the source; returns how many rows went. Raises what the source raises."""
+        return 0 if self._source is None else self._source.forget(member_id)
 
     def _members(self, member_id: str | None, asof: int) -> MemberView | None:
         if self._source is None or self._mismatched:

@@ -338,6 +338,8 @@ def a_guest_is_merged_into_a_member(opener: Opener) -> None:
         assert _ids(log.read("guest:s1", limit=K)[0]) == ["g1", "g2", "g3"], "earlier answers were of the guest"
         assert log.merged("m1") == ["s1"]
         assert log.merge("nobody", "m1", received_at=NOW) == 0
+        assert log.merge("s1", "m2", received_at=NOW, after_us=9) == 0
+        assert log.merged("m2") == []
         assert log.merged("m1") == ["s1"]
         shipped = [(one.actor_id, one.event["event_id"]) for one in drain(log)]
         assert sorted(shipped) == sorted(

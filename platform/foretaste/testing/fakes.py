@@ -121,6 +121,7 @@ class FakeViews:
         self.asof_ms = int(asof.timestamp() * 1000)
         self.failure: Exception | None = None
         self.mismatch: str | None = None
+        self.forgotten: list[str] = []
         self._catalogue = catalogue
 
     def check(self, catalogue: Catalogue) -> None:
@@ -151,3 +152,10 @@ class FakeViews:
         view.completion_rate[:] = 0.5
         view.asof_ms[:] = self.asof_ms
         return view
+
+    def forget(self, member_id: str) -> int:
+        """Take note of who was to be forgotten."""
+        if self.failure is not None:
+            raise self.failure
+        self.forgotten.append(member_id)
+        return 1

@@ -1,0 +1,44 @@
+"""What can be done to a member as a whole: take in what they did as a guest, and forget them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from foretaste.contracts.events import GUEST
+from foretaste.contracts.wire import DeletionAnswer, MergeAnswer
+from foretaste.feedback.session_log import SessionLog, microseconds
+from foretaste.feedback.tombstones import Tombstones
+from foretaste.serving.slow import SlowViews
+
+
+class Members:
+    """Merges and deletes; either can be asked for again, and completes what was cut off."""
+
+    def __init__(
+        self, sessions: SessionLog, views: SlowViews, tombstones: Tombstones, *, clock: Callable[[], datetime]
+    ) -> None:
+        self._sessions = sessions
+        self._views = views
+        self._tombstones = tombstones
+        self._clock = clock
+
+    def merge(self, member_id: str, session_id: str) -> MergeAnswer:
+        """Make the events of a session's guest the member's, but for those before the member was deleted."""
+        after = self._tombstones.read().get(member_id, -1)
+        merged = self._sessions.merge(session_id, member_id, received_at=self._clock(), after_us=after)
+        return MergeAnswer(merged=merged)
+
+    def delete(self, member_id: str) -> DeletionAnswer:
+        """Forget a member and the guests that were merged into them, up to now.
+
+        The tombstones come first: whatever fails after them, the tables forget the member all the same. The member's
+        own events go last, since with them goes the knowledge of the guests.
+        """
+        at = microseconds(self._clock())
+        guests = [GUEST + session for session in self._sessions.merged(member_id)]
+        for actor in (member_id, *guests):
+            self._tombstones.add(actor, at)
+        views = self._views.forget(member_id)
+        events = sum(self._sessions.delete(actor) for actor in (*guests, member_id))
+        return DeletionAnswer(deleted_events=events, deleted_views=views)
