@@ -209,7 +209,7 @@ def show(
         table.add_row(str(place + 1), *row)
     console.print(table)
     intents = Table("intent", "before", "after", title="predicted intent")
-    for head in ("action", "genre", "kind", "recency"):
+    for head in ("action", "genre", "kind", "recency", "search"):
         if head in after["intent"]:
             intents.add_row(head, _top(before["intent"][head]), _top(after["intent"][head]))
     console.print(intents)

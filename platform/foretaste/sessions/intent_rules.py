@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
 from foretaste.contracts.events import ACTION_CODES, ENTRIES, Action
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import ACTION_CLASSES, RELATIONS, SEARCH_CLASSES, LabelConfig
+from foretaste.contracts.intents import ACTION_CLASSES, SEARCH_CLASSES, LabelConfig
 from foretaste.contracts.relations import DISCOVER, Past, chosen, recency_classes, relations
 
 BROWSE, SEARCH, MESSAGE = range(len(ENTRIES))
@@ -153,5 +153,3 @@ def words(text: str) -> frozenset[str]:
 
 RULES: dict[str, Rule] = {"action": action, "genre": genre, "kind": kind, "recency": recency, "search": search}
 """The rules by name."""
-
-assert ACTION_CLASSES[: len(RELATIONS)] == RELATIONS

@@ -8,7 +8,7 @@ Shapes: T interactions of one bucket, C classes of one intent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ LEAST_CLASSES = 2
 Counts = Counter[str]
 """Numbers by what they count, e.g. «action:choices:discover»."""
 
-Pack = Any
+Pack = Callable[[pa.Table, Catalogue], tuple[Histories, list[str]]]
 """`signals.histories.pack`: an INTERACTIONS table and a catalogue to histories and their actors."""
 
 
