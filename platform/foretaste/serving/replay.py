@@ -235,6 +235,8 @@ def _features(
         members.rows(rows),
         titles,
         rule=models.rule,
+        labels=told[0][1].labels,
+        classes=told[0][1].classes,
     )
     return {int(b): features_BCF[place, : len(batch[b].codes_C)] for place, b in enumerate(rows)}
 
