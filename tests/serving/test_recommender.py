@@ -13,6 +13,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.wire import RecommendAnswer
 from foretaste.policies.epsilon_greedy import replay
 from foretaste.serving.problems import RefusedError
+from foretaste.signals.declared import SESSION_SIGNALS
 
 
 def ids(answer: RecommendAnswer) -> list[str]:
@@ -326,6 +327,13 @@ def test_stages_are_explained_when_asked(bench: Any) -> None:
     assert (stages["ranker"].num_in, stages["ranker"].num_out) == (39, 39)
     assert (stages["policy"].num_in, stages["policy"].num_out) == (39, 10)
     assert stages["session_log"].num_out == 1
+    told = bench.ask(explain="stages").signals
+    assert list(told) == [signal.name for signal in SESSION_SIGNALS]
+    assert (told["session_depth"], told["num_sessions"]) == (1, 1)
+    assert told["session_actions"] == {"play": 1}
+    assert sum(told["session_genres"].values()) == pytest.approx(1.0)
+    assert len(told["session_last_titles"]) == 1
+    assert bench.ask(explain="items").signals is None
 
 
 def test_an_unknown_surface_is_refused_by_field(bench: Any) -> None:

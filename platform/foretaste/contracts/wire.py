@@ -247,6 +247,10 @@ class StageAnswer(Wire):
     ms: float
 
 
+SignalValue = int | float | list[int] | list[str] | dict[str, int | float]
+"""A number, several, titles, or numbers by genre, kind or action: those that are not 0."""
+
+
 class RecommendAnswer(Wire):
     """A list, how it was chosen and what it knew."""
 
@@ -260,6 +264,9 @@ class RecommendAnswer(Wire):
     fallback: FallbackAnswer
     missing_ids: list[str] = Field(description="ids of the request that the catalogue does not have")
     stages: list[StageAnswer] | None = Field(None, description="only with explain=stages")
+    signals: dict[str, SignalValue] | None = Field(
+        None, description="what was read from the events, by signals.declared.SESSION_SIGNALS; only with explain=stages"
+    )
     took_ms: float
 
 

@@ -19,7 +19,7 @@ from foretaste.contracts.wire import (
 )
 from foretaste.models.intent import IntentPrediction
 from foretaste.policies.slate import Slate, SlatePolicy
-from foretaste.serving.explain import popular_titles, reasons
+from foretaste.serving.explain import popular_titles, reasons, told
 from foretaste.serving.record import SESSION_LOG, places
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
@@ -43,9 +43,10 @@ def answer(
     """Make the answer of a request."""
     items = _items(request.explain, seen, views, scored, slate, catalogue)
     watch.lap("answer", num_in=len(slate), num_out=len(items))
-    stages = None
+    stages = signals = None
     if request.explain is Explain.STAGES:
         stages = [StageAnswer(stage=lap.stage, num_in=lap.num_in, num_out=lap.num_out, ms=lap.ms) for lap in watch.laps]
+        signals = told(seen.signals, catalogue)
     return RecommendAnswer(
         decision_id=decision_id,
         items=items,
@@ -55,6 +56,7 @@ def answer(
         fallback=FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback),
         missing_ids=[title_id for title_id in request.exclude_ids if title_id not in catalogue.code_of],
         stages=stages,
+        signals=signals,
         took_ms=watch.elapsed_ms,
     )
 

@@ -1,18 +1,21 @@
-"""Why a title stands on a list, in words that a person can check.
+"""Why a title stands on a list and what was read of the member, in words that a person can check.
 
-Shapes: N1 rows by catalogue code, G genres, K kinds.
+Shapes: N1 rows by catalogue code, G genres, K kinds, W values of a signal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.intents import Intent
+from foretaste.contracts.wire import SignalValue
 from foretaste.models.intent import IntentPrediction
+from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signal
 
 EXPLORED = "explored"
 POPULAR = "popular this week"
@@ -51,6 +54,21 @@ def reasons(
         ]
         for code, by_dice in zip(codes, explored, strict=True)
     ]
+
+
+def told(signals: Mapping[str, NDArray[Any]], catalogue: Catalogue) -> dict[str, SignalValue]:
+    """Give signals by name: numbers, titles by id, and by genre, kind or action what is not 0."""
+    return {one.name: _told(one, signals[one.name], catalogue) for one in SESSION_SIGNALS if one.name in signals}
+
+
+def _told(signal: Signal, values_W: NDArray[Any], catalogue: Catalogue) -> SignalValue:
+    values, names = values_W.tolist(), signal.names(catalogue)
+    if names is not None:
+        return {name: value for name, value in zip(names, values, strict=True) if value}
+    if signal.unit == CODES:
+        return [catalogue.ids[code - 1] for code in values if code]
+    number: int | float = values[0]
+    return number if signal.width == 1 else list(values)
 
 
 def _expected(prediction: IntentPrediction) -> dict[str, list[int]]:

@@ -49,7 +49,9 @@ AWAY_DAYS = 7  # since the last visit, after which a member has returned
 
 NEVER = -1.0
 """A time or a share that there is none of."""
-GENRES, KINDS = "genres", "kinds"
+CODES = "catalogue code"
+GENRES, KINDS, BY_ACTION = "genres", "kinds", "actions"
+"""Widths that are those of a list of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,20 @@ class Signal:
 
     name: str
     dtype: str  # of numpy
-    width: int | str  # values, or the catalogue's GENRES or KINDS
+    width: int | str  # values, or GENRES, KINDS, BY_ACTION: one a name
     unit: str
     description: str
     fallback: float = 0.0  # where nothing is known
 
+    def names(self, catalogue: Catalogue) -> tuple[str, ...] | None:
+        """What the values are of, where each has a name."""
+        lists = {GENRES: catalogue.genres, KINDS: catalogue.kinds, BY_ACTION: ACTIONS}
+        return lists[self.width] if isinstance(self.width, str) else None
+
     def size(self, catalogue: Catalogue) -> int:
         """Number of values for a catalogue."""
-        sizes = {GENRES: len(catalogue.genres), KINDS: len(catalogue.kinds)}
-        return self.width if isinstance(self.width, int) else sizes[self.width]
+        names = self.names(catalogue)
+        return int(self.width) if names is None else len(names)
 
     def cold(self, size: int, catalogue: Catalogue) -> NDArray[np.generic]:
         """Fallback of `size` members: [B, width]."""
@@ -93,10 +100,10 @@ SESSION_SIGNALS: tuple[Signal, ...] = (
     _count("session_depth", "events of the open session"),
     _time("session_age", "seconds", "since the first event of the open session"),
     _time("idle", "seconds", "since the newest event of all"),
-    _count("session_actions", "events of the open session by action", width=len(ACTIONS)),
+    _count("session_actions", "events of the open session by action", width=BY_ACTION),
     _count("session_interactions", "interactions of the open session"),
     _count("session_titles", "distinct titles that the open session says yes to"),
-    _count("session_last_titles", "codes of the newest of them, newest first", width=LAST_TITLES, unit="code"),
+    _count("session_last_titles", "codes of the newest of them, newest first", width=LAST_TITLES, unit=CODES),
     _shares("session_genres", GENRES, "genres of the interactions that say yes"),
     _shares("session_kinds", KINDS, "kinds of the interactions that say yes"),
     _shares("session_genres_lately", GENRES, "the same, newer interactions counting more"),
