@@ -19,9 +19,10 @@ from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.acts import Acts
 from foretaste.signals.declared import NEVER, SESSION_SIGNALS, SIGNALS_VERSION
-from foretaste.signals.in_session import WEIGHTS, hashed
+from foretaste.signals.in_session import hashed
 from foretaste.signals.offline import acts_of_many
 from foretaste.signals.request import visible_history
+from foretaste.signals.scene import WEIGHTS
 from foretaste.signals.signals import FUNCTIONS, session_signals, session_signals_batch
 from foretaste.signals.twin import _weight, twin_signals
 from foretaste.testing.acts import BEGIN, MINUTE, actor_events

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import ACTION_CODES, Action
-from foretaste.signals.declared import COMPLETE_FROM, LAST_TITLES, MILLION, NEVER, STEPS_TO_HALF, TOKEN_PLACES
-from foretaste.signals.declared import WEIGHT_BITS as BITS
+from foretaste.signals.declared import COMPLETE_FROM, LAST_TITLES, MILLION, NEVER, TOKEN_PLACES
 from foretaste.signals.scene import Scene, Spans, Whole, mean, pick, shares, since
 
 _WORD = re.compile(r"\w+")
@@ -23,27 +22,6 @@ _SEARCH, _REMOVE, _COMPLETE, _DOWN = (
     ACTION_CODES[a] for a in (Action.SEARCH, Action.REMOVE, Action.COMPLETE, Action.THUMB_DOWN)
 )
 SECOND_US = 1_000_000
-
-
-def weight(steps: int) -> int:
-    """Weight of the interaction with so many newer ones, in units of the newest's over 2**WEIGHT_BITS.
-
-    The whole number next below 2 ** (WEIGHT_BITS - steps / STEPS_TO_HALF), by whole numbers alone.
-    """
-    power = BITS * STEPS_TO_HALF - steps
-    if power < 0:
-        return 0
-    root = 1 << (power // STEPS_TO_HALF)
-    while (root + 1) ** STEPS_TO_HALF <= 1 << power:  # little by little: the table is made once
-        step = 1
-        while (root + 2 * step) ** STEPS_TO_HALF <= 1 << power:
-            step *= 2
-        root += step
-    return root
-
-
-WEIGHTS = np.array([weight(steps) for steps in range(BITS * STEPS_TO_HALF + 1)] + [0], dtype=np.int64)
-"""Weights by steps; the last stands for all that follow."""
 
 
 def depth(scene: Scene) -> Whole:
@@ -74,13 +52,13 @@ def interactions(scene: Scene) -> Whole:
 
 def titles(scene: Scene) -> Whole:
     """Count the distinct titles that the open session says yes to."""
-    row_X, _ = _titles(scene)
+    row_X, _ = scene.titles_X
     return np.bincount(row_X, minlength=len(scene.asof_B)).astype(np.int64)[:, None]
 
 
 def last_titles(scene: Scene) -> Whole:
     """Name the newest of those titles, the newest first; 0 where there are fewer."""
-    row_X, index_X = _titles(scene)
+    row_X, index_X = scene.titles_X
     place_X = np.arange(len(row_X)) - np.searchsorted(row_X, row_X)
     latest_X = place_X < LAST_TITLES
     codes = np.zeros((len(scene.asof_B), LAST_TITLES), dtype=np.int64)
@@ -100,12 +78,12 @@ def kinds(scene: Scene) -> NDArray[np.float32]:
 
 def genres_lately(scene: Scene) -> NDArray[np.float32]:
     """Share of each genre where newer interactions count more."""
-    return shares(scene.now_R.sums(scene.genres_RG * _lately(scene)))
+    return shares(scene.now_R.sums(scene.genres_RG * scene.lately_R1))
 
 
 def kinds_lately(scene: Scene) -> NDArray[np.float32]:
     """Share of each kind where newer interactions count more."""
-    return shares(scene.now_R.sums(scene.kinds_RK * _lately(scene)))
+    return shares(scene.now_R.sums(scene.kinds_RK * scene.lately_R1))
 
 
 def dwell(scene: Scene) -> NDArray[np.float32]:
@@ -145,9 +123,11 @@ def query_tokens(scene: Scene) -> Whole:
     query_E = scene.acts.columns.query_E
     query_B, some_B = _newest(scene, np.flatnonzero((scene.action_E == _SEARCH) & (query_E >= 0)), query_E)
     counts = np.zeros((len(query_B), TOKEN_PLACES), dtype=np.int64)
-    asked, which = np.unique(query_B[some_B], return_inverse=True)
-    if len(asked):
-        counts[some_B] = np.array([hashed(scene.acts.queries[query]) for query in asked.tolist()])[which]
+    known: dict[int, list[int]] = {}
+    for row, query in zip(np.flatnonzero(some_B).tolist(), query_B[some_B].tolist(), strict=True):
+        if query not in known:
+            known[query] = hashed(scene.acts.queries[query])
+        counts[row] = known[query]
     return counts
 
 
@@ -190,26 +170,6 @@ def mean_fraction(scene: Scene, spans: Spans) -> NDArray[np.float32]:
     known_R = scene.fraction_R >= 0
     total_B1, count_B1 = spans.sums(scene.fraction_R * known_R), spans.sums(known_R)
     return mean(total_B1, count_B1, unit=MILLION, otherwise=NEVER)
-
-
-def _titles(scene: Scene) -> tuple[Whole, Whole]:
-    """Distinct titles that open sessions say yes to: answer, and newest interaction; the newest first."""
-    row_X, index_X = scene.now_R.rows()
-    yes_X = scene.yes_R[index_X]
-    row_X, index_X = row_X[yes_X][::-1], index_X[yes_X][::-1]
-    key_X = row_X * (len(scene.catalogue) + 1) + scene.title_R[index_X]
-    place = np.sort(np.unique(key_X, return_index=True)[1])
-    place = place[np.argsort(row_X[place], kind="stable")]
-    return row_X[place], index_X[place]
-
-
-def _lately(scene: Scene) -> Whole:
-    """Weight of each interaction of the open session by those that follow, 0 where it says no: int64[R, 1]."""
-    row_X, index_X = scene.now_R.rows()
-    weight_R = np.zeros(len(scene.action_R), dtype=np.int64)
-    steps_X = scene.now_R.stop_B[row_X] - 1 - index_X
-    weight_R[index_X] = WEIGHTS[np.minimum(steps_X, len(WEIGHTS) - 1)]
-    return np.asarray((weight_R * scene.yes_R)[:, None])
 
 
 def _newest(scene: Scene, index_X: Whole, values_E: NDArray[np.integer]) -> tuple[Whole, NDArray[np.bool_]]:

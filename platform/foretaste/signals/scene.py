@@ -23,10 +23,26 @@ from foretaste.signals.declared import (
     NEVER,
     PAST_SESSIONS,
     POSITIVE,
+    STEPS_TO_HALF,
+    WEIGHT_BITS,
 )
 
 Whole = NDArray[np.int64]
 _POSITIVE, _ABANDONED = (np.isin(list(ACTION_CODES), list(names)) for names in (POSITIVE, ABANDONED))
+
+
+def weight(steps: int) -> int:
+    """Weight of the interaction that so many newer ones follow, the newest one's being 2 ** WEIGHT_BITS.
+
+    The largest whole number not above 2 ** (WEIGHT_BITS - steps / STEPS_TO_HALF): the guess is checked exactly.
+    """
+    power = WEIGHT_BITS * STEPS_TO_HALF - steps
+    guess = round(2.0 ** (power / STEPS_TO_HALF))
+    return guess - (guess**STEPS_TO_HALF > 2**power)
+
+
+WEIGHTS = np.array([weight(steps) for steps in range(WEIGHT_BITS * STEPS_TO_HALF + 1)] + [0], dtype=np.int64)
+"""Weights by steps; the last stands for all that follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +142,26 @@ class Scene:
         """1 at the kind of each interaction's title."""
         is_RK = self.catalogue.kind_N1[self.title_R][:, None] == np.arange(len(self.catalogue.kinds))
         return np.asarray(is_RK, dtype=np.int64)
+
+    @cached_property
+    def lately_R1(self) -> Whole:
+        """Weight of each interaction of the open session by those that follow, 0 where it says no: int64[R, 1]."""
+        row_X, index_X = self.now_R.rows()
+        weight_R = np.zeros(len(self.action_R), dtype=np.int64)
+        steps_X = self.now_R.stop_B[row_X] - 1 - index_X
+        weight_R[index_X] = WEIGHTS[np.minimum(steps_X, len(WEIGHTS) - 1)]
+        return np.asarray((weight_R * self.yes_R)[:, None])
+
+    @cached_property
+    def titles_X(self) -> tuple[Whole, Whole]:
+        """Distinct titles that open sessions say yes to: answer, and newest interaction; the newest first."""
+        row_X, index_X = self.now_R.rows()
+        yes_X = self.yes_R[index_X]
+        row_X, index_X = row_X[yes_X][::-1], index_X[yes_X][::-1]
+        key_X = row_X * (len(self.catalogue) + 1) + self.title_R[index_X]
+        place = np.sort(np.unique(key_X, return_index=True)[1])
+        place = place[np.argsort(row_X[place], kind="stable")]
+        return row_X[place], index_X[place]
 
     @cached_property
     def actions_BA(self) -> Whole:
