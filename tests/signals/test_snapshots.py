@@ -47,7 +47,7 @@ def newest(rows: Rows, key: str, midnight: datetime) -> dict[str, dict[str, Any]
     return found
 
 
-def in_microseconds(table: pa.Table) -> Rows:
+def in_microseconds(table: pa.Table) -> Any:
     at = table.column_names.index("at")
     return table.set_column(at, "at", table["at"].cast(pa.int64())).to_pylist()
 

@@ -151,12 +151,19 @@ def _rewrite(file: Path, deleted: Mapping[str, int]) -> int:
 
 
 @contextlib.contextmanager
-def writing(data: Path) -> Iterator[None]:
-    """Be the only one, of all processes, who publishes, loads or forgets; wait until it is so."""
+def writing(data: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Be the only one, of all processes, who publishes, loads or forgets.
+
+    Waits until it is so, or else gives whether it is.
+    """
     data.mkdir(parents=True, exist_ok=True)
     with (data / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 @contextlib.contextmanager

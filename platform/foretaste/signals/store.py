@@ -112,13 +112,17 @@ class FeatureStore:
         return counts
 
     def forget(self, member_id: str) -> int:
-        """Remove a member from the online store and from every published row; returns how many rows were published."""
-        with writing(self._data):
-            if (self._data / ONLINE).is_file():
-                loaded = read_loaded(self._data)
-                for name in filter(None, (loaded.generation, loaded.previous)):
-                    self._project(name).remove(MEMBERS, [member_id])
-            return forget_rows(self._data, {member_id: _FOREVER_US})
+        """Remove a member from the online store and from every published row; returns how many rows were published.
+
+        Published rows that are being written by another process just then stay until the next publication, which is
+        told of every deletion; so a request that deletes never waits for one.
+        """
+        if (self._data / ONLINE).is_file():
+            loaded = read_loaded(self._data)
+            for name in filter(None, (loaded.generation, loaded.previous)):
+                self._project(name).remove(MEMBERS, [member_id])
+        with writing(self._data, wait=False) as alone:
+            return forget_rows(self._data, {member_id: _FOREVER_US}) if alone else 0
 
     # Requests.
 
