@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.events import PASSIVE
 
+OLDEST = ("oldest_event_at", "oldest_sequence")
+"""What decisions say of the oldest that they saw, in `features`: its time, and its sequence, which is a time too."""
+DELETING_US = 30_000_000
+"""How long a deletion may take until nothing of before it is seen."""
+
 
 class Past:
     """The events of some actors, each once."""
@@ -47,11 +52,12 @@ class Past:
 def before_deletion(decision: Mapping[str, Any], deleted: Mapping[str, int]) -> bool:
     """Say whether a decision is of what a member did before they were deleted, of which nothing may be left.
 
-    `decision` has member_id, at, sequence_mark and num_events_visible, `deleted` the instant by member; both in
-    microseconds. One of the very moment is among them where it still saw events of before: sequences are times.
+    `decision` has actor_id, at and features, `deleted` the instant by actor; both in microseconds. One that was made
+    while a deletion went on is among them where it still saw something of before. A later one is not: whatever it
+    saw of before is a fault.
     """
-    gone_at = deleted.get(decision["member_id"])
-    if gone_at is None:
+    gone_at = deleted.get(decision["actor_id"])
+    if gone_at is None or decision["at"] > gone_at + DELETING_US:
         return False
-    saw_before = decision["num_events_visible"] > 0 and decision["sequence_mark"] <= gone_at
-    return bool(decision["at"] <= gone_at or saw_before)
+    oldest = (int(one["value"]) for one in decision["features"] if one["name"] in OLDEST)
+    return bool(decision["at"] <= gone_at or any(one <= gone_at for one in oldest))

@@ -102,8 +102,8 @@ class _Asked:
         self.tally = Tally()
 
     def __call__(self, decisions: pa.Table) -> pa.Table:
-        about = decisions.select(["member_id", "at", "sequence_mark", "num_events_visible"])
-        about = about.set_column(1, "at", about["at"].cast(pa.int64()))
+        at = decisions["at"].cast(pa.int64())
+        about = pa.table({"actor_id": decided_by(decisions), "at": at, "features": decisions["features"]})
         gone = pa.array([before_deletion(row, self._deleted) for row in about.to_pylist()], type=pa.bool_())
         names = decisions["decision_id"].to_pylist()
         asked = pa.array([sampled(f"parity {name}", self._sample) for name in names], type=pa.bool_())

@@ -108,9 +108,10 @@ class Audit:
 
     def _compare(self, taken: Sequence[Mapping[str, Any]], begun: float) -> None:
         deleted = self._deleted()
-        kept = [one for one in taken if not before_deletion(one, deleted)]
+        named = [{**one, "actor_id": actor_id(one["member_id"], one["session_id"])} for one in taken]
+        kept = [one for one in named if not before_deletion(one, deleted)]
         self.tally.put_aside(DELETED, len(taken) - len(kept))
-        past = Past(self._events(sorted({actor_id(one["member_id"], one["session_id"]) for one in kept})))
+        past = Past(self._events(sorted({one["actor_id"] for one in kept})))
         for first in range(0, len(kept), AT_ONCE):
             if first and self._timer() - begun > ROUND_SECONDS:
                 self.tally.put_aside(SKIPPED, len(kept) - first)

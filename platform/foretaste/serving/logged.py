@@ -40,7 +40,8 @@ class Logged:
     models: Models
     known: Mapping[str, str]  # `features` of the decision
     values: Values  # what was served, and what was decided
-    codes_C: NDArray[np.int32]  # the pool
+    candidates_C: NDArray[np.int32]  # in order of their scores
+    pool_C: NDArray[np.int32] | None  # the same in order of the pool; None where it is not of them
     title_versions: dict[int, int]  # by code
     request: RecommendRequest
 
@@ -82,7 +83,7 @@ class Logged:
     @property
     def has_ranker(self) -> bool:
         """Whether the ranker ordered the pool."""
-        asked = self.has_intent and self.row["ranker_model"] is not None and len(self.codes_C) > 0
+        asked = self.has_intent and self.row["ranker_model"] is not None and len(self.candidates_C) > 0
         return asked and self.row["fallback"] not in NO_RANKER
 
     def visible(self, past: Past) -> NDArray[np.int64]:
@@ -113,9 +114,7 @@ def logged(row: Mapping[str, Any], models: Models) -> Logged:
     except ValueError as error:
         raise LeftOutError("the decision cannot be read") from error
     candidates_C = models.catalogue.codes(list(row["candidates"]))
-    codes_C = served.get(POOL, candidates_C)
-    if sorted(codes_C.tolist()) != sorted(candidates_C.tolist()):
-        codes_C = candidates_C  # that the pool is another one shows as its difference
+    codes_C = served.get(POOL)
     versions = json.loads(known[TITLES_VERSION])
     each = versions if isinstance(versions, list) else [versions] * len(candidates_C)
     if len(each) != len(candidates_C):
@@ -125,10 +124,16 @@ def logged(row: Mapping[str, Any], models: Models) -> Logged:
         models,
         known,
         served | _decided(row, models, candidates_C),
-        codes_C,
+        candidates_C,
+        codes_C if codes_C is not None and same_titles(codes_C, candidates_C) else None,
         dict(zip(candidates_C.tolist(), each, strict=True)),
         request,
     )
+
+
+def same_titles(one_C: NDArray[np.int32], other_C: NDArray[np.int32]) -> bool:
+    """Whether two pools hold the same titles, in whatever order."""
+    return sorted(one_C.tolist()) == sorted(other_C.tolist())
 
 
 def _decided(row: Mapping[str, Any], models: Models, candidates_C: NDArray[np.int32]) -> Values:

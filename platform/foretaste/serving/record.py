@@ -11,6 +11,7 @@ import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
 from foretaste.contracts.wire import RecommendRequest
+from foretaste.feedback.past import OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.models import Models
@@ -50,7 +51,7 @@ def record(
     """
     ids = [models.catalogue.ids[code - 1] for code in scored.codes_C.tolist()]
     scores = scored.scores_C.tolist()
-    known = versions(views, scored) | failed(seen, views) | dict(reading)
+    known = versions(views, scored) | failed(seen, views) | oldest(seen) | dict(reading)
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,
@@ -125,6 +126,13 @@ def failed(seen: Seen, views: Views) -> dict[str, str]:
     """Inputs that could not be read, so that nothing stands in for them; no entry where all could."""
     names = [*seen.failures, *views.failures]
     return {FAILED: ",".join(names)} if names else {}
+
+
+def oldest(seen: Seen) -> dict[str, str]:
+    """Time of the oldest event that was visible, and the smallest sequence, by which a deletion knows its decisions."""
+    if not seen.rows:
+        return {}
+    return dict(zip(OLDEST, (str(seen.rows[0]["at"]), str(min(row["sequence"] for row in seen.rows))), strict=True))
 
 
 def versions(views: Views, scored: Scored) -> dict[str, str]:

@@ -27,7 +27,7 @@ from foretaste.contracts.histories import Histories
 from foretaste.feedback.past import Past
 from foretaste.models.intent import IntentPrediction
 from foretaste.policies.epsilon_greedy import replay as choose_again
-from foretaste.serving.logged import LeftOutError, Logged, logged
+from foretaste.serving.logged import LeftOutError, Logged, logged, same_titles
 from foretaste.serving.models import Models, Predictor, models_of
 from foretaste.serving.recommender import SURFACES
 from foretaste.serving.record import SIGNALS
@@ -133,10 +133,15 @@ class Replay:
         signals = session_signals_batch(known, models.catalogue, models.rule)
         members = self._members(batch, models.catalogue)
         predictions = _predictions(batch, histories, asof_B, models.intent)
+        pools = [
+            None if found is None else _pool(one, histories.rows(np.array([b])), found.scores_BN[0])
+            for b, (one, found) in enumerate(zip(batch, predictions, strict=True))
+        ]
+        codes = [_order(one, pool_C) for one, pool_C in zip(batch, pools, strict=True)]
         found: dict[int, Values] = {}
         for part in _of_like_titles(batch):
             titles = self._titles([batch[b] for b in part], models.catalogue)
-            features = _features(part, batch, histories, asof_B, predictions, members, titles)
+            features = _features(part, batch, codes, histories, asof_B, predictions, members, titles)
             for b in part:
                 history = histories.rows(np.array([b]))
                 values = of_answer(
@@ -144,11 +149,13 @@ class Replay:
                     {} if SIGNALS in batch[b].failed else {name: value_BW[b] for name, value_BW in signals.items()},
                     members.rows(np.array([b])),
                     titles,
-                    batch[b].codes_C,
+                    codes[b],
                     predictions[b],
                     features.get(b),
                 )
-                found[b] = values | _seen(past, seen[b]) | _decided(batch[b], history, predictions[b], features.get(b))
+                found[b] = values | _seen(past, seen[b]) | _decided(batch[b], codes[b], predictions[b], features.get(b))
+                if (pool_C := pools[b]) is not None:
+                    found[b][POOL] = pool_C
         return [found[b] for b in range(len(batch))]
 
     def _members(self, batch: Sequence[Logged], catalogue: Catalogue) -> MemberView:
@@ -210,6 +217,7 @@ def _predictions(
 def _features(
     part: Sequence[int],
     batch: Sequence[Logged],
+    codes: Sequence[NDArray[np.int32]],
     histories: Histories,
     asof_B: NDArray[np.int64],
     predictions: Sequence[IntentPrediction | None],
@@ -222,9 +230,9 @@ def _features(
         return {}
     rows = np.array([b for b, _ in told])
     models = batch[part[0]].models
-    codes_BC = np.zeros((len(rows), max(len(batch[b].codes_C) for b in rows)), dtype=np.int32)
+    codes_BC = np.zeros((len(rows), max(len(codes[b]) for b in rows)), dtype=np.int32)
     for place, b in enumerate(rows):
-        codes_BC[place, : len(batch[b].codes_C)] = batch[b].codes_C
+        codes_BC[place, : len(codes[b])] = codes[b]
     features_BCF = candidate_features(
         histories.rows(rows),
         asof_B[rows],
@@ -238,7 +246,7 @@ def _features(
         labels=told[0][1].labels,
         classes=told[0][1].classes,
     )
-    return {int(b): features_BCF[place, : len(batch[b].codes_C)] for place, b in enumerate(rows)}
+    return {int(b): features_BCF[place, : len(codes[b])] for place, b in enumerate(rows)}
 
 
 def _seen(past: Past, rows: NDArray[np.int64]) -> Values:
@@ -251,15 +259,13 @@ def _seen(past: Past, rows: NDArray[np.int64]) -> Values:
 
 def _decided(
     one: Logged,
-    history: Histories,
+    codes_C: NDArray[np.int32],
     prediction: IntentPrediction | None,
     features_CF: NDArray[np.float32] | None,
 ) -> Values:
-    """What was decided by those values: the pool, the order of its titles and the slate."""
-    values: Values = {}
-    codes_C, scores_C = one.codes_C, None
+    """What was decided by those values: the order of the titles of the pool, and the slate."""
+    scores_C = None
     if prediction is not None:
-        values[POOL] = _pool(one, history, prediction.scores_BN[0])
         scores_C = prediction.scores_BN[0][codes_C - 1].astype(np.float64)
     if features_CF is not None and one.models.ranker is not None:
         ranked_C = one.models.ranker.scores(np.ascontiguousarray(features_CF[None]))[0]
@@ -274,12 +280,19 @@ def _decided(
         seed=one.row["seed"],
         version=one.row["policy_version"],
     )
-    return values | {
+    return {
         "decision.candidates": codes_C,
         "decision.scores": scores_C,
         "decision.slate": codes_C[slate.order_K],
         "decision.propensity": slate.propensity_K,
     }
+
+
+def _order(one: Logged, pool_C: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    """The titles in the order in which they are compared: the served pool's, so that one difference makes no others."""
+    if one.pool_C is not None:
+        return one.pool_C
+    return pool_C if pool_C is not None and same_titles(pool_C, one.candidates_C) else one.candidates_C
 
 
 def _pool(one: Logged, history: Histories, scores_N: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -35,12 +35,25 @@ def file_intent(registry: Path, titles: pa.Table, *, at: datetime, seed: int = 0
 
 
 def file_ranker(
-    registry: Path, *, intent: str | None, at: datetime, columns: tuple[str, ...] = CANDIDATE_COLUMNS, seed: int = 0
+    registry: Path,
+    *,
+    intent: str | None,
+    at: datetime,
+    columns: tuple[str, ...] = CANDIDATE_COLUMNS,
+    seed: int = 0,
+    by_dice: bool = False,
 ) -> Bundle:
-    """File an untrained ranker that says it was trained with the intent model of fingerprint `intent`."""
+    """File an untrained ranker that says it was trained with the intent model of fingerprint `intent`.
+
+    It scores all alike, or `by_dice` in a way that depends on every feature.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Ranker(RankerConfig(hidden=(4,)), columns)
+        if by_dice:
+            for weight in model.parameters():
+                if weight.ndim == 2:
+                    nn.init.normal_(weight, std=0.3)
     with file_bundle(registry, "ranker", at=at, about={"intent_fingerprint": intent}) as folder:
         write_json(ranker_bundle_config(model), folder / "config.json")
         _save(model, folder)
