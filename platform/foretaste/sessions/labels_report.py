@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
@@ -24,8 +25,8 @@ from foretaste.contracts.columns import INTERACTIONS
 from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENTRIES
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import Intent, IntentSpec, LabelConfig, fingerprint, specifications
-from foretaste.ops.tables import prepared_buckets, read_prepared, read_titles
-from foretaste.sessions.intent_horizons import next_labels, one_hot, rest_of_session, session_ends
+from foretaste.ops.tables import prepared_buckets, prepared_files, read_prepared, read_titles
+from foretaste.sessions.intent_horizons import next_labels, rest_of_session, session_ends
 from foretaste.sessions.intent_rules import queries_of
 from foretaste.sessions.label import intent_labels
 from foretaste.sessions.spread import Item, Spread, here
@@ -65,7 +66,11 @@ def prepared_labels(
     prepared: Path, config: LabelConfig, *, target_actions: Collection[str], pack: Pack, spread: Spread = here
 ) -> dict[str, Any]:
     """Make the `label_report` of a prepared folder, bucket by bucket, here or spread by Ray."""
-    items: list[Item] = [{"bucket": bucket} for bucket in prepared_buckets(prepared)]
+    items: list[Item] = [
+        {"bucket": bucket, "rows": sum(pq.read_metadata(file).num_rows for file in files)}
+        for bucket in prepared_buckets(prepared)
+        for files in [prepared_files(prepared, "interactions", bucket=bucket)]
+    ]
     counts: Counts = Counter()
     for answer in spread(items, Counting(prepared, config, target_actions, pack)):
         counts.update(answer)
@@ -137,21 +142,26 @@ def _counts(
         counts.update({f"{what}={name}": number for name, number in zip(names, found, strict=True)})
     for spec in specifications(config, catalogue):
         label_T = labels[spec.name.value]
-        size = len(spec.classes)
-        hot_TC = one_hot(label_T, size)
         views: dict[str, NDArray[Any]] = {
-            "all": hot_TC,
-            "choices": hot_TC[learned_T],
-            "next": one_hot(next_labels(label_T, histories), size),
-            "rest": rest_of_session(label_T, histories, size)[stays_T] > 0,
-        } | {split: hot_TC[split_T == place] for place, split in enumerate(SPLITS)}
-        name = spec.name.value
-        for view, part_TC in views.items():
-            counts[f"{name}:{view}"] += int((part_TC.sum(axis=1) > 0).sum()) if size else 0
-            counts.update(
-                {f"{name}:{view}:{c}": int(n) for c, n in zip(spec.classes, part_TC.sum(axis=0), strict=True)}
-            )
+            "all": label_T,
+            "choices": label_T[learned_T],
+            "next": next_labels(label_T, histories),
+            "rest": rest_of_session(label_T, histories, len(spec.classes))[stays_T],
+        } | {split: label_T[split_T == place] for place, split in enumerate(SPLITS)}
+        for view, part in views.items():
+            counts += _tally(f"{spec.name.value}:{view}", part, spec.classes)
     return counts
+
+
+def _tally(what: str, label_X: NDArray[Any], classes: tuple[str, ...]) -> Counts:
+    """Count how often each class is there, and how often any."""
+    if label_X.ndim == 1:
+        number_C = np.bincount(label_X[label_X >= 0], minlength=len(classes))
+        labelled = int(number_C.sum())
+    else:
+        number_C = np.count_nonzero(label_X, axis=0)
+        labelled = int(label_X.any(axis=1).sum())
+    return Counter({what: labelled} | {f"{what}:{c}": int(n) for c, n in zip(classes, number_C, strict=True)})
 
 
 def _of(spec: IntentSpec, counts: Counts, catalogue: Catalogue, total: int) -> dict[str, Any]:
