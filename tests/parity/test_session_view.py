@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.columns import LOGGED_EVENTS
 from foretaste.contracts.sessions import SessionRule
-from foretaste.feedback.session_log import SessionLogConfig
+from foretaste.feedback.session_log import SessionLogConfig, visible
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.jobs.over_log import QUESTIONS, OverLog
 from foretaste.sessions.spread import _quiet
@@ -27,6 +27,7 @@ from foretaste.signals.declared import SESSION_SIGNALS, SIGNALS_VERSION
 from foretaste.signals.signals import session_signals
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
 from foretaste.signals.store import FeatureStore
+from foretaste.signals.twin import twin_signals
 from foretaste.testing.acts import BEGIN, MINUTE, actor_events
 from foretaste.testing.builders import prepared_folder, random_interactions, titles_table
 
@@ -130,6 +131,29 @@ def test_the_event_log_gives_what_the_session_log_gave(asked: tuple[SqliteSessio
     assert found.num_rows > 100
     same_as_requests(found, log)
     assert work(questions.slice(0, 0)).column_names == found.column_names
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.integers(0, 2**31), st.sampled_from([LIMIT - 1, LIMIT, LIMIT + 1]))
+def test_the_newest_that_count_are_cut_before_time_and_after_the_mark(data: Any, seed: int, num: int) -> None:
+    active = [event for event in actor_events(KNOWN, num=3 * num, seed=seed) if event["action"] != "impression"]
+    events = [*active[:num], *(event | {"action": "impression"} for event in active[num:])]
+    table = pa.Table.from_pylist(
+        [
+            {name: (event | {"actor_id": "m", "received_at": NOW}).get(name) for name in LOGGED_EVENTS.names}
+            for event in events
+        ],
+        schema=LOGGED_EVENTS,
+    )
+    asof = data.draw(st.sampled_from([event["at"] for event in events])) + data.draw(st.sampled_from([0, 1]))
+    mark, days = data.draw(st.integers(0, 3 * num)), data.draw(st.sampled_from([None, 0.5, 3.0]))
+    log = SessionLogConfig(read_events=LIMIT, window_days=days)
+    asked = pa.table([["m"], pa.array([asof]), [mark]], names=QUESTIONS.names).cast(QUESTIONS)
+    found = OverLog(lambda actors: table, log, KNOWN, RULE)(asked)
+    seen = visible(events, limit=LIMIT, mark=mark, before_us=asof, window_us=log.window_us("m"))
+    wanted = twin_signals(seen, asof=asof, catalogue=KNOWN, rule=RULE)
+    for name, values in wanted.items():
+        assert found[name][0].values.to_numpy(zero_copy_only=False).tobytes() == values.tobytes(), name
 
 
 @pytest.mark.cluster

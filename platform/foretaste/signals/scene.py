@@ -37,8 +37,8 @@ def weight(steps: int) -> int:
     The largest whole number not above 2 ** (WEIGHT_BITS - steps / STEPS_TO_HALF): the guess is checked exactly.
     """
     power = WEIGHT_BITS * STEPS_TO_HALF - steps
-    guess = round(2.0 ** (power / STEPS_TO_HALF))
-    return guess - (guess**STEPS_TO_HALF > 2**power)
+    guess: int = round(2.0 ** (power / STEPS_TO_HALF))
+    return guess - 1 if guess**STEPS_TO_HALF > 2**power else guess
 
 
 WEIGHTS = np.array([weight(steps) for steps in range(WEIGHT_BITS * STEPS_TO_HALF + 1)] + [0], dtype=np.int64)
