@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
-from foretaste.contracts.histories import Histories
+from foretaste.contracts.histories import ARRAYS, Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.histories import pack
 from foretaste.surfaces.prequery import PREQUERY, Availability, availability, blocked, pool
@@ -106,3 +106,12 @@ def test_the_fast_pool_is_the_stable_sort(rows: list[tuple[int, bool]], size: in
 def test_the_pool_covers_the_longest_list() -> None:
     assert PREQUERY.pool_size >= PREQUERY.max_k >= PREQUERY.k
     assert isinstance(WINDOWS, Availability)
+
+
+def test_a_title_that_took_long_to_complete_is_out_until_half_an_hour_after_its_end() -> None:
+    past = history((15, "a", "complete"))
+    long = Histories(
+        *(getattr(past, name) for name in ("offsets_B1", *ARRAYS[:4])), past.dwell_T + 3600, past.fraction_T
+    )
+    assert shown(long, days=15 + 90 / 1440) == {"b", "c", "d", "s"}
+    assert shown(long, days=15 + 91 / 1440) == {"a", "b", "c", "d", "s"}
