@@ -15,11 +15,8 @@ from foretaste.jobs.workspace import needed
 from foretaste.ops.telemetry import progress, say
 from foretaste.sessions import prepare as stage
 from foretaste.sessions.sources import is_uri
-from foretaste.sessions.spread import Item, Work, here, on_ray
+from foretaste.sessions.spread import Item, Spread, Work, by_size, on_ray
 from foretaste.signals.interactions import runs
-
-HERE = 300_000
-"""Rows up to which a run is done in this process: to start Ray takes longer."""
 
 
 def prepare(settings: Settings, *, source: str | Path | None = None, full: bool = False) -> dict[str, Any]:
@@ -40,7 +37,7 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
             now=datetime.now(UTC),
             collapse=runs,
             advance=advance,
-            spread=_Spread(settings.cluster, stack),
+            spread=_on_ray(settings.cluster, stack),
             more_events=more,
             deleted=_deleted(settings),
             full=full,
@@ -50,18 +47,14 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
     return manifest
 
 
-class _Spread:
-    """Small work in this process, other work on a Ray that is started by the first of it."""
+def _on_ray(config: ClusterConfig, stack: contextlib.ExitStack) -> Spread:
+    """Spread by Ray, which is started by the first large work and stopped with `stack`."""
 
-    def __init__(self, config: ClusterConfig, stack: contextlib.ExitStack) -> None:
-        self._config, self._stack = config, stack
-
-    def __call__(self, items: Sequence[Item], work: Work) -> Iterator[Item]:
-        if sum(item["rows"] for item in items) <= HERE:
-            yield from here(items, work)
-            return
-        self._stack.enter_context(cluster(self._config))
+    def spread(items: Sequence[Item], work: Work) -> Iterator[Item]:
+        stack.enter_context(cluster(config))
         yield from on_ray(items, work)
+
+    return by_size(spread)
 
 
 def _deleted(settings: Settings) -> dict[str, int]:

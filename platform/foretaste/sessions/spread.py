@@ -26,6 +26,19 @@ def here(items: Sequence[Item], work: Work) -> Iterator[Item]:
     yield from map(work, items)
 
 
+HERE = 300_000
+"""Rows up to which work is done in this process: to hand it over would take longer."""
+
+
+def by_size(large: Spread, *, most: int = HERE) -> Spread:
+    """Do work of at most `most` rows (`rows` of its items) in this process, and other work as `large` does."""
+
+    def spread(items: Sequence[Item], work: Work) -> Iterator[Item]:
+        yield from (here if sum(item["rows"] for item in items) <= most else large)(items, work)
+
+    return spread
+
+
 def on_ray(items: Sequence[Item], work: Work) -> Iterator[Item]:
     """Work in Ray tasks, one an item: Ray Data over descriptions of files, which are read inside the task."""
     import ray.data
