@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
-from foretaste.contracts.histories import ARRAYS, Histories
+from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.histories import pack
 from foretaste.surfaces.prequery import PREQUERY, Availability, availability, blocked, pool
@@ -110,8 +111,6 @@ def test_the_pool_covers_the_longest_list() -> None:
 
 def test_a_title_that_took_long_to_complete_is_out_until_half_an_hour_after_its_end() -> None:
     past = history((15, "a", "complete"))
-    long = Histories(
-        *(getattr(past, name) for name in ("offsets_B1", *ARRAYS[:4])), past.dwell_T + 3600, past.fraction_T
-    )
+    long = replace(past, dwell_T=past.dwell_T + 3600)
     assert shown(long, days=15 + 90 / 1440) == {"b", "c", "d", "s"}
     assert shown(long, days=15 + 91 / 1440) == {"a", "b", "c", "d", "s"}
