@@ -43,6 +43,9 @@ class NothingKnown:
     def __init__(self) -> None:
         self.ids: list[str | None] = []
 
+    def contract(self, service: str) -> dict[str, Any]:
+        return {"service": service, "views": {}, "fingerprint": "of a test"}
+
     def historical_members(self, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> MemberView:
         self.ids += list(ids)
         return MemberView.absent(len(ids), num_genres=len(KNOWN.genres), num_kinds=len(KNOWN.kinds))

@@ -21,6 +21,7 @@ from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.ops.tables import read_titles, titles_file
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.surfaces.prequery import Availability, availability
 
 INTENT = "intent"
@@ -57,6 +58,7 @@ class Models:
     ranker: Scorer | None = None
     intent_fingerprint: str | None = None
     ranker_fingerprint: str | None = None
+    views: Mapping[str, Any] | None = None  # what the ranker was trained with of the slow views; None: not known
 
 
 def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None) -> Models:
@@ -97,6 +99,7 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> 
         ranker=None if ranker is None else _load_ranker(ranker, intent),
         intent_fingerprint=intent.fingerprint,
         ranker_fingerprint=None if ranker is None else ranker.fingerprint,
+        views=None if ranker is None else ranker.manifest["about"].get("views"),
     )
 
 
@@ -106,6 +109,12 @@ def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
         raise ValueError(
             f"ranker {ranker.version} was trained with intent model {trained_with}, current is {intent.fingerprint}: "
             "train the ranker, or promote the intent model that belongs to it"
+        )
+    signals = ranker.manifest["about"].get("signals", SIGNALS_VERSION)
+    if signals != SIGNALS_VERSION:
+        raise ValueError(
+            f"ranker {ranker.version} was trained with signals {signals}, this code computes {SIGNALS_VERSION}: "
+            "train the ranker again, or serve it with the code that it was trained with"
         )
     scorer = build_ranker(read_json(ranker.path / "config.json"), load_file(ranker.path / "weights.safetensors"))
     scorer.check_columns(CANDIDATE_COLUMNS)

@@ -141,6 +141,8 @@ def open_service(
     """
     serving, folder = config.serving, config.workspace
     models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
+    if source is not None and models.views is not None:
+        source.pin(models.views)
     views = SlowViews(
         source,
         models.catalogue,

@@ -6,10 +6,10 @@ Shapes: B members, N1 rows by catalogue code.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.session_log import microseconds
@@ -26,6 +26,10 @@ class ViewSource(Protocol):
 
     def check(self, catalogue: Catalogue) -> None:
         """Raise ValueError where the views are not of the catalogue's genres and kinds."""
+        ...
+
+    def pin(self, contract: Mapping[str, Any]) -> None:
+        """Let `check` also raise where the views are not those of a model: what is filed with it says which."""
         ...
 
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:

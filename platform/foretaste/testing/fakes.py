@@ -129,6 +129,10 @@ class FakeViews:
         if self.mismatch is not None:
             raise ValueError(self.mismatch)
 
+    def pin(self, contract: Mapping[str, Any]) -> None:
+        """Take note of the model's contract."""
+        self.pinned = dict(contract)
+
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:
         """Members with plain values; guests and ids that begin with «new» are absent."""
         if self.failure is not None:

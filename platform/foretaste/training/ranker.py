@@ -19,6 +19,7 @@ from foretaste.models.ranker import Ranker, RankerConfig, ranker_bundle_config
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
 from foretaste.ops.files import read_json, read_parquet, write_json, write_parquet
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.training.config import TrackingConfig, TrainingConfig
 from foretaste.training.executors import executor
 from foretaste.training.intent import TrainResult
@@ -81,6 +82,8 @@ def train_ranker(
             "training_config": training.model_dump(mode="json"),
             "intent_fingerprint": bundle.fingerprint,
             "intent_version": bundle.version,
+            "signals": SIGNALS_VERSION,
+            "views": features.contract("ranker"),
             "cases": len(cases),
             "best_epoch": state["best_epoch"],
             "metrics": figures,

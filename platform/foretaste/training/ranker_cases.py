@@ -38,6 +38,10 @@ LEARN, SELECT, REPORT = 0, 1, 2
 class SlowViews(Protocol):
     """Where slow views of the past come from: signals.store.FeatureStore."""
 
+    def contract(self, service: str) -> dict[str, Any]:
+        """What a model that reads a feature service depends on; filed with it."""
+        ...
+
     def historical_members(self, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> MemberView:
         """Read members as they were seen at instants of the past (microseconds)."""
         ...
