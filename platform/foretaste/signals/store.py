@@ -23,7 +23,6 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.ops.files import parquet_files, read_json, read_parquet
 from foretaste.signals.checks import check_rows
 from foretaste.signals.loads import ONLINE, Loaded, read_loaded
-from foretaste.signals.midnights import DAY_US
 from foretaste.signals.published import (
     MANIFEST,
     MEMBER_PARTS,

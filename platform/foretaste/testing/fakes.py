@@ -5,8 +5,9 @@ Shapes: B histories, N titles (column j is catalogue code j + 1), C candidates, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
