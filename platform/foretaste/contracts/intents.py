@@ -133,6 +133,10 @@ class LabelConfig(Frozen):
         return self.model_copy(update={"chosen": tuple(sorted(targets))})
 
 
+USUAL = LabelConfig()
+"""The defaults, made once: a request needs them."""
+
+
 class IntentSpec(Frozen):
     """One intent as it is labelled on one catalogue."""
 
@@ -142,8 +146,8 @@ class IntentSpec(Frozen):
     rule: str = Field(description="name of its function in sessions.intent_rules.RULES")
 
 
-def specifications(config: LabelConfig, catalogue: Catalogue) -> tuple[IntentSpec, ...]:
-    """Every intent that the configuration asks for, with the classes that it can have on this catalogue."""
+def possible_classes(catalogue: Catalogue, config: LabelConfig = USUAL) -> dict[Intent, tuple[str, ...]]:
+    """Classes that every intent of the configuration can have on this catalogue, whether or not a log has them."""
     classes: dict[Intent, tuple[str, ...]] = {
         Intent.ACTION: ACTION_CLASSES,
         Intent.GENRE: catalogue.genres,
@@ -151,9 +155,14 @@ def specifications(config: LabelConfig, catalogue: Catalogue) -> tuple[IntentSpe
         Intent.RECENCY: config.recency_classes,
         Intent.SEARCH: SEARCH_CLASSES,
     }
+    return {name: classes[name] for name in config.intents}
+
+
+def specifications(config: LabelConfig, catalogue: Catalogue) -> tuple[IntentSpec, ...]:
+    """Every intent that the configuration asks for, as it is labelled on this catalogue."""
     return tuple(
-        IntentSpec(name=name, kind="multi" if name is Intent.GENRE else "single", classes=classes[name], rule=name)
-        for name in config.intents
+        IntentSpec(name=name, kind="multi" if name is Intent.GENRE else "single", classes=classes, rule=name)
+        for name, classes in possible_classes(catalogue, config).items()
     )
 
 

@@ -32,8 +32,9 @@ class Standing:
 
 def chosen(histories: Histories, config: LabelConfig) -> NDArray[np.bool_]:
     """Say of each interaction whether its title was chosen: by the action, or since some of it was played; bool[T]."""
-    codes = [ACTION_CODES[action] for action in config.chosen_actions]
-    return np.isin(histories.action_T, codes) | ~np.isnan(histories.fraction_T)
+    chooses = np.zeros(len(ACTION_CODES), dtype=np.bool_)
+    chooses[[ACTION_CODES[action] for action in config.chosen_actions]] = True
+    return chooses[histories.action_T] | ~np.isnan(histories.fraction_T)
 
 
 def relations(

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import ACTIONS
-from foretaste.contracts.intents import Intent, LabelConfig, specifications
+from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import possible_classes as possible_classes
 from foretaste.models.encoder import CausalEncoder
 from foretaste.models.sequences import NUM_GAPS, NUM_NUMBERS, Sequences
 
@@ -54,11 +55,6 @@ class IntentModelConfig(Frozen):
                 f"width {self.width} must be a multiple of 2 x num_attention_heads = {2 * self.num_attention_heads}"
             )
         return self
-
-
-def possible_classes(catalogue: Catalogue, labels: LabelConfig | None = None) -> dict[Intent, tuple[str, ...]]:
-    """Classes of every head by the intent specifications, whether or not the data has them."""
-    return {spec.name: spec.classes for spec in specifications(labels or LabelConfig(), catalogue)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Shapes: B histories, N titles (column j is catalogue code j + 1), I heads that a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import Intent, LabelConfig, specifications
-from foretaste.models.hierarchy import IntentModel, IntentModelConfig, possible_classes
+from foretaste.contracts.intents import USUAL, Intent, LabelConfig, possible_classes, specifications
+from foretaste.models.hierarchy import IntentModel, IntentModelConfig
 from foretaste.models.sequences import sequences
 
 __all__ = [
@@ -43,7 +43,7 @@ class IntentPrediction:
     classes: dict[str, tuple[str, ...]]
     attention_BI: NDArray[np.float32]  # weight of each head in the next title, in the order of `heads`
     heads: tuple[str, ...]
-    labels: LabelConfig = field(default_factory=LabelConfig)  # what the classes mean
+    labels: LabelConfig = USUAL  # what the classes mean
 
 
 class IntentRecommender:
@@ -53,7 +53,7 @@ class IntentRecommender:
 
     def __init__(self, model: IntentModel, labels: LabelConfig | None = None) -> None:
         self.model = model.eval()
-        self.labels = labels or LabelConfig()
+        self.labels = labels or USUAL
         with torch.inference_mode():
             self._title_N1D = self.model.titles()
             self._title_DN = self._title_N1D[1:].T.contiguous()
@@ -110,7 +110,7 @@ def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:
 
 def bundle_config(model: IntentModel, catalogue: Catalogue, labels: LabelConfig | None = None) -> dict[str, Any]:
     """What `build_intent` needs beside the weights and the catalogue."""
-    labels = labels or LabelConfig()
+    labels = labels or USUAL
     return {
         "model": model.config.model_dump(mode="json"),
         "heads": {head.value: list(of) for head, of in model.classes.items()},

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.intents import DISCOVERIES, RELATIONS, Intent, LabelConfig, specifications
+from foretaste.contracts.intents import DISCOVERIES, RELATIONS, USUAL, Intent, LabelConfig, possible_classes
 from foretaste.contracts.relations import NEVER, Past, recency_classes, relations
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.session import current_session, session_affinity
@@ -76,9 +76,8 @@ def candidate_features(
     `labels` says what the intents mean and `classes` the names of each head's columns, by default all of `labels`.
     Raises ValueError where shapes do not fit each other.
     """
-    labels = labels or LabelConfig()
-    declared = {spec.name.value: spec.classes for spec in specifications(labels, catalogue)}
-    classes = declared | dict(classes or {})
+    labels = labels or USUAL
+    classes = {name.value: of for name, of in possible_classes(catalogue, labels).items()} | dict(classes or {})
     _check(histories, asof_B, candidates_BC, intent_scores_BN, intents, classes, catalogue, members, titles)
     rows = max(1, _CELLS // max(1, candidates_BC.shape[1] * max(1, len(catalogue.genres))))
     size = len(asof_B)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
-from foretaste.contracts.intents import Intent, LabelConfig, fingerprint, specifications
+from foretaste.contracts.intents import USUAL, Intent, LabelConfig, fingerprint, specifications
 from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
 from foretaste.ops.files import read_json, write_json, write_parquet
@@ -145,7 +145,7 @@ def classes_in(
     the classes that occur.
     """
     heads = {}
-    for head, possible in possible_classes(known, labels).items():
+    for head, possible in possible_classes(known, labels or USUAL).items():
         occurs = counted.classes[head.value] > 0
         if head in model.intents and occurs.sum() > 1:
             whole = head in (Intent.GENRE, Intent.KIND)
