@@ -72,7 +72,7 @@ Time = Annotated[
 ]
 """An instant."""
 
-Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", strict=True)]
 """A name without control characters."""
 
 
@@ -84,11 +84,13 @@ def _no_guest(member_id: str) -> str:
 
 def _small(properties: dict[str, Any]) -> dict[str, Any]:
     try:
-        size = len(orjson.dumps(properties))
+        written = orjson.dumps(properties)
     except TypeError as error:  # of orjson, also for what is nested too deep
         raise PydanticCustomError("properties", "cannot be written as JSON") from error
-    if size > MAX_PROPERTIES_BYTES:
+    if len(written) > MAX_PROPERTIES_BYTES:
         raise PydanticCustomError("properties", "has more than 4096 bytes as JSON")
+    if orjson.loads(written) != properties:  # of NaN, times and the like JSON would make something else
+        raise PydanticCustomError("properties", "holds what is not JSON")
     return properties
 
 
@@ -115,7 +117,7 @@ class Event(Wire):
     position: StrictInt | None = Field(None, ge=0, lt=2**31, description="0-based place on the surface")
     dwell_seconds: float | None = Field(None, ge=0, le=1e7, strict=True, allow_inf_nan=False)
     played_fraction: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
-    query: str | None = Field(None, max_length=1_000)
+    query: str | None = Field(None, max_length=1_000, strict=True)
     device: Id | None = None
     country: Id | None = None
     decision_id: Id | None = Field(None, description="the decision whose list caused the event")

@@ -79,4 +79,5 @@ def _rejected(index: int, error: ValidationError) -> Rejected:
     errors = error.errors(include_url=False, include_input=False)
     own = next((e["type"] for e in errors if e["type"] in OWN_CODES), None)
     message = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in errors[:5])
-    return Rejected(index=index, code=own or INVALID, message=message[:MAX_MESSAGE])
+    legible = message[:MAX_MESSAGE].encode(errors="backslashreplace").decode()
+    return Rejected(index=index, code=own or INVALID, message=legible[:MAX_MESSAGE])
