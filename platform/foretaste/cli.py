@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker")
-BENCHES = ("models",)
+BENCHES = ("prepare", "features", "models", "parity")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default WORKSPACE/raw")
 
     prepare = verb("prepare", _prepare, "Validate, de-duplicate, sessionize and split raw events.")
-    prepare.add_argument("--from", dest="source", type=Path, metavar="DIR", help="raw folder; default WORKSPACE/raw")
+    prepare.add_argument(
+        "--from", dest="source", metavar="DIR", help="raw folder or s3://, gs://; default WORKSPACE/raw"
+    )
+    prepare.add_argument("--full", action="store_true", help="start over and divide anew instead of adding what is new")
 
     features = verb("features", _features, "Compute the slow views, apply their definitions, load the online store.")
     features.add_argument("--until", metavar="TIME", help="publish and load up to this RFC 3339 time; default now")
@@ -86,9 +89,18 @@ def parser() -> argparse.ArgumentParser:
     recommend.add_argument("--k", type=int, default=10, help="number of titles")
     recommend.add_argument("--policy", choices=("epsilon_greedy", "greedy"), help="default: the service's own")
 
+    parity = verb("parity", _parity, "Recompute what logged decisions read, offline, and compare bit for bit.")
+    parity.add_argument(
+        "--decisions", type=Path, metavar="DIR", help="decision log; default WORKSPACE/serving/decisions"
+    )
+    parity.add_argument("--sample", type=float, default=1.0, metavar="SHARE", help="share (0..1) of audited decisions")
+    parity.add_argument("--limit", type=int, metavar="N", help="compare at most N decisions")
+    parity.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
+
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
+    bench.add_argument("--size", type=int, metavar="N", help="events (prepare) or requests (parity); default the bar's")
     bench.add_argument("--data", choices=DATASETS, default=None, help="which log; default the synthetic service")
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument("--split", choices=("time", "last", "both"), default="both", help="which protocol")
@@ -157,7 +169,7 @@ def _import(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from foretaste.jobs.prepare import prepare
 
-    return _finish(options, prepare(_settings(options), source=options.source))
+    return _finish(options, prepare(_settings(options), source=options.source, full=options.full))
 
 
 def _features(options: argparse.Namespace) -> int:
@@ -197,12 +209,27 @@ def _recommend(options: argparse.Namespace) -> int:
     )
 
 
+def _parity(options: argparse.Namespace) -> int:
+    from foretaste.jobs.parity import parity
+
+    asked = {"decisions": options.decisions, "sample": options.sample, "limit": options.limit, "since": options.since}
+    result = parity(_settings(options), **asked)
+    _finish(options, result)
+    return 0 if result["ok"] else 1
+
+
 def _bench(options: argparse.Namespace) -> int:
     from foretaste.jobs.bench import bench
 
     settings = _settings(options)
     result = bench(
-        settings, options.name, data=options.data, source=options.source, split=options.split, quick=options.quick
+        settings,
+        options.name,
+        data=options.data,
+        source=options.source,
+        split=options.split,
+        size=options.size,
+        quick=options.quick,
     )
     _finish(options, result)
     return 0 if all(bar["holds"] for bar in result["bars"].values()) else 1

@@ -18,13 +18,14 @@ FLAGS = {
     "demo": ["--leave"],
     "validate": ["files", "--titles", "--quarantine"],
     "import": ["name", "--from", "--fetch", "--out"],
-    "prepare": ["--from"],
+    "prepare": ["--from", "--full"],
     "features": ["--until", "--full"],
     "train": ["model", "--split"],
     "evaluate": ["--split", "--targets", "--limit"],
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
-    "bench": ["name", "--quick", "--data", "--from", "--split"],
+    "parity": ["--decisions", "--sample", "--limit", "--since"],
+    "bench": ["name", "--quick", "--size", "--data", "--from", "--split"],
 }
 
 

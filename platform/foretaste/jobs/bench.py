@@ -25,12 +25,36 @@ def bench(
     data: str | None = None,
     source: Path | None = None,
     split: Literal["time", "last", "both"] = "both",
+    size: int | None = None,
     quick: bool = False,
 ) -> dict[str, Any]:
-    """Run a benchmark in a folder of its own under the workspace; returns its figures and bars."""
-    if name != "models":
-        raise ValueError(f"there is no benchmark {name!r}; there is: models")
-    return models(settings, data=data or "world", source=source, split=split, quick=quick)
+    """Run a benchmark in a folder of its own under the workspace; returns its figures and bars.
+
+    `size` is in events (prepare) or requests (parity). Raises ValueError for a name that no benchmark has.
+    """
+    if name == "models":
+        return models(settings, data=data or "world", source=source, split=split, quick=quick)
+    if name == "prepare":
+        from foretaste.jobs.bench_prepare import prepare_bench
+
+        return prepare_bench(settings, events=size or 10_000_000, quick=quick)
+    if name == "features":
+        return features(settings, quick=quick)
+    if name == "parity":
+        from foretaste.jobs.bench_parity import parity_bench
+
+        return parity_bench(settings, requests=size or 100_000, quick=quick)
+    raise ValueError(f"there is no benchmark {name!r}; there are prepare, features, models, parity")
+
+
+def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
+    """Slow views and the session log against raw clients and an independent join, in one run."""
+    from foretaste.jobs.bench_features import feature_figures
+    from foretaste.jobs.bench_session_log import session_log_figures
+
+    parts = (feature_figures(settings, quick=quick), session_log_figures(quick=quick))
+    merged = {key: {k: v for part in parts for k, v in part[key].items()} for key in ("figures", "bars", "skipped")}
+    return {"bench": "features", **merged}
 
 
 def models(
