@@ -24,10 +24,10 @@ from foretaste.sessions.read import read_table
 from foretaste.sessions.rules import Titles
 from foretaste.sessions.sequence import sequence
 from foretaste.sessions.validate import check_events
+from foretaste.signals.acts import acts_of_one
 from foretaste.signals.candidates import CANDIDATE_COLUMNS, candidate_features
 from foretaste.signals.histories import pack
 from foretaste.signals.interactions import runs
-from foretaste.signals.request import visible_history
 from foretaste.signals.views import MemberView, TitleView
 from foretaste.testing.builders import START, interactions_table, random_events, random_interactions, titles_table
 
@@ -89,7 +89,7 @@ def test_the_history_of_a_request_is_that_of_preparation(seed: int, rule: Sessio
     for actor in {actor_id(row["member_id"], row["session_id"]) for row in events}:
         mine = [row for row in events if actor_id(row["member_id"], row["session_id"]) == actor]
         stored = [{name: value for name, value in row.items() if value is not None} for row in mine]
-        found = visible_history(stored, asof=asof, catalogue=KNOWN, rule=rule)
+        found = acts_of_one(stored, asof=asof, catalogue=KNOWN, rule=rule).histories()
         if actor not in wanted:
             assert found.lengths_B.tolist() == [0]
             continue

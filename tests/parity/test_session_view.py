@@ -200,6 +200,9 @@ GOOD = encode([], asof=BEGIN, catalogue=KNOWN, rule=RULE)
         (MAGIC + b"{}", "cannot be read: 'signals'"),
         (GOOD.replace(SIGNALS_VERSION.encode(), b"123456789abc"), f"signals 123456789abc, here are {SIGNALS_VERSION}"),
         (GOOD.replace(b"gap_minutes", b"gap_seconds"), "gap_seconds"),
+        (GOOD.replace(b'"events":[]', b'"events":7'), "events"),
+        (GOOD.replace(b'"events":[]', b'"events":[{"event_id":"e","at":1.5,"action":"play"}]'), "events.0.at"),
+        (GOOD.replace(b'"asof":', b'"as_of":'), "asof"),
         (OTHER, "known are"),
     ],
 )

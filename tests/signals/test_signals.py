@@ -17,11 +17,10 @@ from foretaste.contracts.columns import EVENTS
 from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
-from foretaste.signals.acts import Acts
+from foretaste.signals.acts import Acts, acts_of_one
 from foretaste.signals.declared import NEVER, SESSION_SIGNALS, SIGNALS_VERSION
 from foretaste.signals.in_session import hashed
 from foretaste.signals.offline import acts_of_many
-from foretaste.signals.request import visible_history
 from foretaste.signals.scene import WEIGHTS
 from foretaste.signals.signals import FUNCTIONS, session_signals, session_signals_batch
 from foretaste.signals.twin import _weight, twin_signals
@@ -99,7 +98,10 @@ def test_the_signals_of_many_answers_are_those_of_each(
     for b, (events, asof) in enumerate(zip(logs, asofs, strict=True)):
         wanted = twin_signals(events, asof=asof, catalogue=KNOWN, rule=rule)
         alike({name: values_BW[b] for name, values_BW in signals.items()}, wanted)
-        mine, one = histories.rows(np.array([b])), visible_history(events, asof=asof, catalogue=KNOWN, rule=rule)
+        mine, one = (
+            histories.rows(np.array([b])),
+            acts_of_one(events, asof=asof, catalogue=KNOWN, rule=rule).histories(),
+        )
         for name in Histories.__slots__:
             assert getattr(mine, name).tobytes() == getattr(one, name).tobytes(), name
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, StrictInt
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.config import Frozen
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.declared import SESSION_SIGNALS, SIGNALS_VERSION
 from foretaste.signals.signals import session_signals
@@ -25,9 +26,29 @@ MAGIC = b"foretaste.session/1\n"
 """What every blob begins with: name and version of the format."""
 PROBE = b"hello world"
 """What Feast calls the function with while a view is registered, to see what it gives."""
-_READ = ("event_id", "at", "action", "title_id", "session_id", "dwell_seconds", "played_fraction", "query")
 
 _known: dict[str, Catalogue] = {}
+
+
+class _Row(Frozen):
+    """What signals read of an event."""
+
+    event_id: str
+    at: StrictInt
+    action: str
+    title_id: str | None = None
+    session_id: str | None = None
+    dwell_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    played_fraction: float | None = Field(None, ge=0, le=1)
+    query: str | None = None
+
+
+class _Body(Frozen):
+    signals: str
+    asof: StrictInt
+    catalogue: str
+    rule: SessionRule
+    events: list[_Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +68,7 @@ def know(catalogue: Catalogue) -> None:
 
 def encode(events: Sequence[Mapping[str, Any]], *, asof: int, catalogue: Catalogue, rule: SessionRule) -> bytes:
     """Write a request: of the events what signals read, nothing else of the member."""
-    rows = [{name: event[name] for name in _READ if event.get(name) is not None} for event in events]
+    rows = [{name: event[name] for name in _Row.model_fields if event.get(name) is not None} for event in events]
     body = {
         "signals": SIGNALS_VERSION,
         "asof": asof,
@@ -63,14 +84,14 @@ def decode(blob: bytes) -> Question:
     if not blob.startswith(MAGIC):
         raise ValueError(f"session blob: begins with {blob[: len(MAGIC)]!r}, wanted {MAGIC!r}")
     try:
-        body = orjson.loads(blob[len(MAGIC) :])
-        version, asof, catalogue = body["signals"], body["asof"], body["catalogue"]
-        events, rule = body["events"], SessionRule.model_validate(body["rule"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        said = orjson.loads(blob[len(MAGIC) :])
+        version = said["signals"]
+        if version != SIGNALS_VERSION:
+            raise ValueError(f"it is of signals {version}, here are {SIGNALS_VERSION}")
+        body = _Body.model_validate(said)
+    except (KeyError, TypeError, ValueError) as error:  # of JSON and of pydantic too
         raise ValueError(f"session blob: cannot be read: {error}") from error
-    if version != SIGNALS_VERSION:
-        raise ValueError(f"session blob: is of signals {version}, here are {SIGNALS_VERSION}")
-    return Question(events, asof, catalogue, rule)
+    return Question([row.model_dump() for row in body.events], body.asof, body.catalogue, body.rule)
 
 
 def answer(blob: bytes) -> dict[str, NDArray[Any]]:
