@@ -200,9 +200,9 @@ class Members:
         self._note(status, answer, what)
 
     def _merge(self, dice: np.random.Generator, session_id: str) -> None:
-        member_id = self._member(dice)
-        body = {"session_id": session_id, "member_id": member_id}
-        self._note(*self._client.call("POST", MERGE, body, first=int(dice.integers(2))), "merged")
+        path = f"/v1/members/{quote(self._member(dice), safe='')}/merge"
+        answer = self._client.call("POST", path, {"session_id": session_id}, first=int(dice.integers(2)))
+        self._note(*answer, "merged")
 
     def _delete(self, dice: np.random.Generator, member_id: str) -> None:
         path = f"/v1/members/{quote(member_id, safe='')}"
@@ -234,9 +234,6 @@ def _lag(dice: np.random.Generator) -> float:
     if chance < 0.93:
         return float(dice.uniform(350, 450) * 86400)
     return float(-dice.uniform(0, 280) if chance < 0.985 else -dice.uniform(310, 900))
-
-
-MERGE = "/v1/members/merge"
 
 
 class _Client:
