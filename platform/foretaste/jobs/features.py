@@ -49,10 +49,28 @@ def features(settings: Settings, *, until: str | None = None, full: bool = False
     try:
         with progress("session log", total=None, unit="events") as advance:
             newest = settings.serving.session_log.read_events
-            added = backfill(prepared, log, newest=newest, received_at=datetime.now(UTC), advance=advance)
+            filled = backfill(
+                prepared,
+                log,
+                newest=newest,
+                received_at=datetime.now(UTC),
+                advance=advance,
+                deleted=tombstones.read(),
+            )
     finally:
         log.close()
-    return {**counts, "materialized_until": end.isoformat(), "loaded": loaded, "session_log_added": added}
+    if filled.too_old or filled.deleted:
+        say(
+            f"session log: left out {filled.too_old:,} events before the window of "
+            f"{settings.serving.session_log.window_days} days and {filled.deleted:,} of deleted members"
+        )
+    return {
+        **counts,
+        "materialized_until": end.isoformat(),
+        "loaded": loaded,
+        "session_log_added": filled.added,
+        "session_log_too_old": filled.too_old,
+    }
 
 
 def feature_store(settings: Settings) -> FeatureStore:
