@@ -25,6 +25,7 @@ from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.ops.tables import prepared_buckets, prepared_files, read_manifest, read_prepared, read_titles
 from foretaste.signals import member_snapshots as of_members
 from foretaste.signals import title_snapshots as of_titles
+from foretaste.signals.joins import bucket_of
 from foretaste.signals.member_snapshots import member_snapshots
 from foretaste.signals.midnights import DAY_US, Grid
 from foretaste.signals.news import News, news
@@ -210,12 +211,20 @@ def _bucket(run: _Run, out: Path, stage: Path, number: int, bucket: str) -> dict
     rows = _without(read_prepared(run.prepared, "interactions", columns=_COLUMNS, bucket=bucket), run.deleted)
     write_parquet(title_days(rows, run.targets, run.config).to_arrow(), stage / DAYS / days.name)
     ideal = member_snapshots(rows, run.titles, run.targets, run.grid, run.config)
+    _must_be_of(ideal, number, len(run.buckets), bucket)
     parts = Parts(out / SOURCES / MEMBER_PARTS, f"{number:05d}")
     found = _news(run, ideal, parts if run.before is not None else None, key="member_id", version="member_asof_ms")
     removed = parts.rewrite(found.gone) if found.gone else 0
     _stage(found, stage / MEMBER_PARTS, parts, run)
     counts = {"interactions": rows.num_rows, "buckets": 1, "member_rows": found.rows.num_rows}
     return counts | {"corrections": found.corrections, "removed": removed}
+
+
+def _must_be_of(rows: pa.Table, number: int, num_buckets: int, bucket: str) -> None:
+    """Joins look for a member in the bucket of their hash: raise ValueError where preparation put one elsewhere."""
+    for member_id in pc.unique(rows["member_id"]).to_pylist():
+        if bucket_of(member_id, num_buckets) != number:
+            raise ValueError(f"interactions, {bucket}: member {member_id!r} does not belong there; prepare again")
 
 
 def _titles(run: _Run, out: Path, stage: Path, counts: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ Shapes: B requests or cases, C titles asked for, D distinct instants.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.ops.files import parquet_files, read_json, read_parquet
 from foretaste.signals.checks import check_rows
+from foretaste.signals.joins import ON_RAY_FROM, join_rows
 from foretaste.signals.loads import ONLINE, Loaded, read_loaded
 from foretaste.signals.published import (
     MANIFEST,
@@ -33,7 +36,7 @@ from foretaste.signals.published import (
     writing,
 )
 from foretaste.signals.published import generation as published
-from foretaste.signals.store_feast import DATA_VARIABLE, KEY, MEMBERS, TITLES, FeastProject
+from foretaste.signals.store_feast import DATA_VARIABLE, KEY, MEMBERS, NOBODY, TITLES, FeastProject
 from foretaste.signals.views import (
     MEMBER_COUNTS,
     MEMBER_LISTS,
@@ -222,7 +225,8 @@ class FeatureStore:
         vocabulary = published(self._data).vocabulary
         if not len(ids):
             return vocabulary.absent(0)
-        rows = self._source.join(MEMBERS, list(ids), self._seen_from(at_B))
+        asked = [NOBODY if one is None else one for one in ids]
+        rows = self._join(MEMBERS, asked, self._seen_from(at_B))
         seen_B = visible(versions(rows["member_asof_ms"]), at_B, ttl_us=self._source.ttl_us(MEMBERS))
         return member_view(rows, seen_B, vocabulary)
 
@@ -248,7 +252,7 @@ class FeatureStore:
         place_D, taken_D = np.unique(state_DS[:, 0], return_inverse=True)
         size = len(catalogue)
         asked = np.append(0, version_V * 1000 + 1)[place_D]
-        rows = self._source.join(TITLES, list(catalogue.ids) * len(place_D), np.repeat(asked, size))
+        rows = self._join(TITLES, list(catalogue.ids) * len(place_D), np.repeat(asked, size))
         views = []
         for at, taken in zip(at_B[first_D], taken_D, strict=True):
             part = rows.slice(taken * size, size)
@@ -296,6 +300,14 @@ class FeatureStore:
             return limit_B
         loaded = read_loaded(self._data)
         return np.minimum(limit_B, loaded.seen_from(at_B)) if loaded.generation == said["generation"] else limit_B
+
+    def _join(self, name: str, ids: Sequence[str], at_B: NDArray[np.int64]) -> pa.Table:
+        """Join bucket by bucket; many questions in Ray's tasks, where Ray runs."""
+        said = read_json(self._manifest_path())
+        rule = self._source.join_rule(name, len(said["buckets"]) if name == MEMBERS else 1)
+        ray = sys.modules.get("ray")
+        spread = len(ids) >= ON_RAY_FROM and ray is not None and ray.is_initialized()
+        return join_rows(rule, ids, at_B, ray=spread)
 
     def _title_versions_ms(self) -> NDArray[np.int64]:
         rows = read_parquet(self._data / SOURCES / TITLE_PARTS, columns=["title_asof_ms"])
