@@ -9,6 +9,9 @@ from pydantic import Field
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import ACTION_CODES, ENTRIES, WAYS
 
+_TURNS = np.array([action in WAYS for action in ACTION_CODES])
+_ENTRY = np.array([ENTRIES.index(WAYS.get(action, ENTRIES[0])) for action in ACTION_CODES], dtype=np.int32)
+
 
 class SessionRule(Frozen):
     """When a session ends."""
@@ -51,16 +54,12 @@ def ways(session_E: NDArray[np.int64], action_E: NDArray[np.int32]) -> NDArray[n
     That is the newest search, message_open or browse up to the event and in its session. Events are in order,
     `session_E` differs between any two sessions, `action_E` are events.ACTION_CODES.
     """
-    turns_E = np.isin(action_E, [ACTION_CODES[action] for action in WAYS])
     place_E = np.arange(len(action_E))
-    newest_E = np.maximum.accumulate(np.where(turns_E, place_E, -1)) if len(place_E) else place_E
+    newest_E = np.maximum.accumulate(np.where(_TURNS[action_E], place_E, -1)) if len(place_E) else place_E
     same_E = (newest_E >= 0) & (session_E[newest_E] == session_E)
     return np.where(same_E, newest_E, -1)
 
 
 def entries(action_E: NDArray[np.int32], way_E: NDArray[np.int64]) -> NDArray[np.int32]:
     """Code in events.ENTRIES of the way of each event (`ways`); without one, browse."""
-    code_of = np.zeros(len(ACTION_CODES), dtype=np.int32)
-    for action, entry in WAYS.items():
-        code_of[ACTION_CODES[action]] = ENTRIES.index(entry)
-    return np.where(way_E >= 0, code_of[action_E[way_E]], np.int32(0)).astype(np.int32)
+    return np.where(way_E >= 0, _ENTRY[action_E[way_E]], np.int32(0)).astype(np.int32)
