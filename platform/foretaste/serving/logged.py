@@ -20,7 +20,16 @@ from foretaste.contracts.wire import RecommendRequest
 from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.models import Models
-from foretaste.serving.record import CATALOGUE, FAILED, GENERATION, MEMBERS_VERSION, RULE, TITLES_VERSION, WINDOW
+from foretaste.serving.record import (
+    CATALOGUE,
+    FAILED,
+    GENERATION,
+    MEMBERS_VERSION,
+    RULE,
+    TITLES_GENERATION,
+    TITLES_VERSION,
+    WINDOW,
+)
 from foretaste.signals.served import POOL, Values, decode
 from foretaste.signals.views import ABSENT
 
@@ -58,12 +67,18 @@ class Logged:
     @property
     def kind(self) -> tuple[Any, ...]:
         """Decisions of one kind are computed together."""
-        return (id(self.models.intent), self.models.ranker_fingerprint, self.known.get(RULE), self.generation)
+        models = (id(self.models.intent), self.models.ranker_fingerprint, self.known[RULE])
+        return (*models, self.generation, self.titles_generation)
 
     @property
     def generation(self) -> str | None:
-        """Generation of the slow views."""
+        """Generation of the member's slow view."""
         return self.known.get(GENERATION)
+
+    @property
+    def titles_generation(self) -> str | None:
+        """Generation of the titles' slow views."""
+        return self.known.get(TITLES_GENERATION)
 
     @property
     def member_version(self) -> int:

@@ -24,7 +24,8 @@ from foretaste.signals.served import encode, of_answer, sampled
 SESSION_LOG, SIGNALS = "session_log", "signals"
 FAILED = "failed"
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
-MEMBERS_VERSION, TITLES_VERSION, GENERATION = "members_asof_ms", "titles_asof_ms", "views_generation"
+MEMBERS_VERSION, TITLES_VERSION = "members_asof_ms", "titles_asof_ms"
+GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -141,7 +142,9 @@ def versions(views: Views, scored: Scored) -> dict[str, str]:
     alike = len(np.unique(asof_C)) <= 1
     titles = str(int(asof_C[0]) if len(asof_C) else -1) if alike else json.dumps(asof_C.tolist())
     found = {MEMBERS_VERSION: str(int(views.members.asof_ms_B[0])), TITLES_VERSION: titles}
-    return found if views.generation is None else found | {GENERATION: views.generation}
+    for name, generation in ((GENERATION, views.generation), (TITLES_GENERATION, views.titles_generation)):
+        found |= {} if generation is None else {name: generation}
+    return found
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:

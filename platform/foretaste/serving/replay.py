@@ -183,7 +183,7 @@ class Replay:
             return TitleView.absent(catalogue)
         codes, versions = (np.array(list(values), dtype=np.int64) for values in (wanted.keys(), wanted.values()))
         try:
-            return self._views.titles_at(catalogue, codes, versions, part[0].generation)
+            return self._views.titles_at(catalogue, codes, versions, part[0].titles_generation)
         except ValueError:
             if len(part) > 1:
                 raise

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.session_log import microseconds
@@ -18,11 +18,18 @@ from foretaste.signals.views import ABSENT, MemberView, TitleView, Vocabulary
 MEMBERS = "member_features"
 TITLES = "title_features"
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
 class ViewSource(Protocol):
     """Where slow views come from; `signals.store.FeatureStore` is one."""
+
+    @property
+    def generation(self) -> str:
+        """Name what the rows are of that are read now: with their versions it says which rows they are."""
+        ...
 
     def check(self, catalogue: Catalogue) -> None:
         """Raise ValueError where the views are not of the catalogue's genres and kinds."""
@@ -54,7 +61,8 @@ class Views:
     stale: tuple[str, ...]  # inputs that failed, are absent or are too old
     failed: bool  # whether zeros stand in for something that could not be read
     failures: tuple[str, ...] = ()  # inputs whose newest read failed
-    generation: str | None = None  # of the sources that the rows are of; None without a source
+    generation: str | None = None  # of the source when the member was read; None where they were not
+    titles_generation: str | None = None  # of the source when the titles were read
 
 
 class SlowViews:
@@ -75,7 +83,7 @@ class SlowViews:
         self._stale_us = stale_hours * 3.6e9
         self._refresh = timedelta(seconds=refresh_seconds)
         self._clock = clock
-        self._titles = TitleView.absent(catalogue)
+        self._titles: tuple[TitleView, str | None] = (TitleView.absent(catalogue), None)  # with their generation
         self._failed = source is None
         self._mismatched = False
         self._read_at = clock()
@@ -96,7 +104,9 @@ class SlowViews:
             return
         self._mismatched = False
         try:
-            self._titles = self._source.titles(self._catalogue, microseconds(self._read_at))
+            self._titles = self._of_one_generation(
+                lambda source: source.titles(self._catalogue, microseconds(self._read_at))
+            )
             self._failed = False
         except Exception:  # a broken store must not stop the answers
             self._failed = True
@@ -109,31 +119,40 @@ class SlowViews:
 
     def read(self, member_id: str | None, *, asof: int) -> Views:
         """Read the member's row beside the matrix, and say what of it is stale as of `asof` (microseconds)."""
-        members = self._members(member_id, asof)
-        failed = members is None
-        if members is None:
-            members = Vocabulary(self._catalogue.genres, self._catalogue.kinds).absent(1)
-        titles = self._titles
+        found = self._members(member_id, asof)
+        failed = found is None
+        members, generation = found or (Vocabulary(self._catalogue.genres, self._catalogue.kinds).absent(1), None)
+        titles, of_titles = self._titles
         stale = []
         if failed or self._old(int(members.asof_ms_B[0]), asof):
             stale.append(MEMBERS)
         if self._failed or titles.newest_ms == ABSENT or self._old(titles.newest_ms, asof):
             stale.append(TITLES)
         failures = [name for name, is_so in ((MEMBERS, failed), (TITLES, self._failed)) if is_so]
-        return Views(members, titles, tuple(stale), failed or titles.newest_ms == ABSENT, tuple(failures))
+        absent = failed or titles.newest_ms == ABSENT
+        return Views(members, titles, tuple(stale), absent, tuple(failures), generation, of_titles)
 
     def forget(self, member_id: str) -> int:
         """Remove a member from the source; returns how many rows went. Raises what the source raises."""
         return 0 if self._source is None else self._source.forget(member_id)
 
-    def _members(self, member_id: str | None, asof: int) -> MemberView | None:
+    def _members(self, member_id: str | None, asof: int) -> tuple[MemberView, str | None] | None:
         if self._source is None or self._mismatched:
             return None
         try:
-            return self._source.members([member_id], asof)
+            return self._of_one_generation(lambda source: source.members([member_id], asof))
         except Exception:  # a broken store must not stop the answers
             _log.exception("member features of one request could not be read; zeros stand in")
             return None
+
+    def _of_one_generation(self, read: Callable[[ViewSource], T]) -> tuple[T, str | None]:
+        """Read, and name the generation that the rows are of; again where it changed in between."""
+        assert self._source is not None
+        while True:
+            before = self._source.generation
+            found = read(self._source)
+            if self._source.generation == before:
+                return found, before
 
     def _old(self, asof_ms: int, asof: int) -> bool:
         """A view that is absent because nothing is known of the member is not old."""

@@ -118,6 +118,8 @@ class FakeRanker:
 class FakeViews:
     """Slow views of midnight before `NOW`: title t(N-1) was played most, members liked every genre alike."""
 
+    generation = "made by hand"
+
     def __init__(self, catalogue: Catalogue, asof: datetime = MIDNIGHT) -> None:
         self.asof_ms = int(asof.timestamp() * 1000)
         self.failure: Exception | None = None
