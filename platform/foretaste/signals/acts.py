@@ -131,32 +131,32 @@ def acts_of_one(events: Sequence[Mapping[str, Any]], *, asof: int, catalogue: Ca
         for event in visible:
             distinct.setdefault(event["event_id"], event)
         visible = list(distinct.values())
-    places, native, asked = catalogue.place_of, _Numbers(), _Numbers()
+    places = catalogue.place_of
+    _, native_E = _numbered([event.get("session_id") for event in visible])
+    queries, query_E = _numbered([event.get("query") for event in visible])
     columns = Columns(
         at_E=np.array([event["at"] for event in visible], dtype=np.int64),
         action_E=np.array([ACTION_CODES.get(event["action"], UNKNOWN) for event in visible], dtype=np.int32),
         place_E=np.array([places.get(event.get("title_id"), NOWHERE) for event in visible], dtype=np.int32),
-        native_E=np.array([native[event.get("session_id")] for event in visible], dtype=np.int64),
+        native_E=native_E,
         dwell_E=np.array([event.get("dwell_seconds") for event in visible], dtype=np.float64),
         fraction_E=np.array([event.get("played_fraction") for event in visible], dtype=np.float64),
-        query_E=np.array([asked[event.get("query")] for event in visible], dtype=np.int32),
+        query_E=query_E.astype(np.int32),
     )
     return acts(
         columns,
         np.array([0, len(visible)], dtype=np.int64),
         np.array([asof], dtype=np.int64),
-        [name for name in asked if name is not None],
+        queries,
         catalogue=catalogue,
         rule=rule,
     )
 
 
-class _Numbers(dict[str | None, int]):
-    """Number names as they come, from 0; null is UNKNOWN."""
-
-    def __init__(self) -> None:
-        super().__init__({None: UNKNOWN})
-
-    def __missing__(self, name: str | None) -> int:
-        self[name] = len(self) - 1
-        return self[name]
+def _numbered(names: Sequence[str | None]) -> tuple[list[str], NDArray[np.int64]]:
+    """Distinct names and the number of each; null is UNKNOWN."""
+    distinct = [name for name in dict.fromkeys(names) if name is not None]
+    if not distinct:
+        return [], np.full(len(names), UNKNOWN, dtype=np.int64)
+    number_of = {None: UNKNOWN} | {name: number for number, name in enumerate(distinct)}
+    return distinct, np.array([number_of[name] for name in names], dtype=np.int64)
