@@ -118,8 +118,7 @@ class Bucketing:
             if findings.num_bad:
                 name = f"{self.run:06d}-{item['number']:06d}-{number:04d}-{item['key']}"
                 aside.append(self._aside(kept, findings, name))
-            good = kept.table.filter(pa.array(~findings.bad_N)) if findings.bad_N.any() else kept.table
-            written = self._write(good, journal.staging / f"{item['key']}-{number:04d}.arrow")
+            written = self._write(kept.table, findings.bad_N, journal.staging / f"{item['key']}-{number:04d}.arrow")
             staged.append(f"{item['key']}-{number:04d}.arrow")
             by_bucket = [a + b for a, b in zip(by_bucket, written, strict=True)]
         counts = {"events": events, "deleted": gone, "bad": bad, "by_bucket": by_bucket}
@@ -133,18 +132,18 @@ class Bucketing:
         write_parquet(rows, self.prepared / file)
         return {"file": file, "run": self.run, "rows": rows.num_rows}
 
-    def _write(self, good: pa.Table, target: Path) -> list[int]:
-        actor = actor_ids(good)
-        bucket_N = _buckets(actor, self.num_buckets)
-        order = pa.array(np.argsort(bucket_N, kind="stable"))
-        rows = good.add_column(0, ACTOR, actor).cast(STAGED).combine_chunks()
-        counts = np.bincount(bucket_N, minlength=self.num_buckets)
+    def _write(self, table: pa.Table, bad_N: NDArray[np.bool_], target: Path) -> list[int]:
+        actor = actor_ids(table)
+        bucket_N = np.where(bad_N, self.num_buckets, _buckets(actor, self.num_buckets))
+        order = pa.array(np.argsort(bucket_N.astype(np.uint16), kind="stable"))  # bad rows come last
+        rows = table.add_column(0, ACTOR, actor)
+        counts = np.bincount(bucket_N, minlength=self.num_buckets + 1)[: self.num_buckets]
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, STAGED, options=options) as writer:
             start = 0
             for count in counts.tolist():
                 # Taken bucket by bucket: the whole piece would otherwise be held twice.
-                some = rows.take(order.slice(start, count)).combine_chunks()
+                some = rows.take(order.slice(start, count)).cast(STAGED).combine_chunks()
                 batches = some.to_batches() if count else []
                 writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], STAGED))
                 start += count
@@ -181,8 +180,8 @@ def _buckets(actors: pa.Array, num_buckets: int) -> NDArray[np.int64]:
         actors = pa.concat_arrays(actors.chunks)
     coded = actors.dictionary_encode()
     crc = zlib.crc32
-    number = np.array([crc(actor.encode()) for actor in coded.dictionary.to_pylist()], dtype=np.int64) % num_buckets
-    return np.asarray(number[coded.indices.to_numpy()])
+    number = np.array([crc(actor.encode()) for actor in coded.dictionary.to_pylist()] + [0], dtype=np.int64)
+    return np.asarray((number % num_buckets)[coded.indices.fill_null(-1).to_numpy()])
 
 
 def _without(piece: Read, deleted: Mapping[str, int]) -> Read:

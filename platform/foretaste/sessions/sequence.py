@@ -85,10 +85,39 @@ class Sequenced:
 
 def distinct(events: pl.DataFrame) -> pl.DataFrame:
     """Sort by (actor, at, event_id); of an actor's rows with one event_id keep the earliest, as they came."""
-    ordered = events.sort(ACTOR, "at", "event_id", maintain_order=True)
-    if ordered["event_id"].n_unique() == ordered.height:
-        return ordered
-    return ordered.unique([ACTOR, "event_id"], keep="first", maintain_order=True)
+    return events[_distinct_order(events)]
+
+
+def _distinct_order(events: pl.DataFrame) -> NDArray[np.int64]:
+    if not events.height:
+        return np.zeros(0, dtype=np.int64)
+    order = _order(events)
+    return order[_firsts(events, order)]
+
+
+def _order(events: pl.DataFrame) -> NDArray[np.int64]:
+    """Places of the rows in order of (actor, at, event_id, as they came)."""
+    coded = events[ACTOR].to_arrow().dictionary_encode()
+    rank = pl.Series(pl.from_arrow(coded.dictionary)).rank("ordinal").to_numpy()
+    actor_E, at_E = rank[coded.indices.to_numpy()], events["at"].to_physical().to_numpy()
+    order = np.lexsort((at_E, actor_E))
+    same = (np.diff(actor_E[order]) == 0) & (np.diff(at_E[order]) == 0)
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    if len(tied):  # few rows need their ids compared
+        group = np.cumsum(np.append(True, ~same))[tied]
+        rows = pl.DataFrame({"group": group, "event_id": events["event_id"].gather(order[tied]), "place": order[tied]})
+        order[tied] = rows.sort("group", "event_id", maintain_order=True)["place"].to_numpy()
+    return order
+
+
+def _firsts(events: pl.DataFrame, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows, in order, are the first of their actor with their event_id."""
+    first = np.ones(len(order), dtype=np.bool_)
+    again = events["event_id"].is_duplicated().to_numpy()[order]
+    if again.any():
+        rows = events.select(ACTOR, "event_id")[order[again]]
+        first[again] = rows.select(pl.struct(ACTOR, "event_id").is_first_distinct()).to_series().to_numpy()
+    return first
 
 
 def sequence(
@@ -105,17 +134,18 @@ def sequence(
     TAILS of actors whose events go on after what is stored: their numbers count on from there.
     """
     num_given = events.height
-    events = distinct(events)
+    given, order = events, _distinct_order(events)
+    events = given.select(ACTOR, "at", "action", "session_id")[order]
     actor_E = events[ACTOR].rle_id().to_numpy().astype(np.int64)
     first_N = np.flatnonzero(np.diff(actor_E, prepend=-1)) if len(actor_E) else actor_E
     base = _base(events[ACTOR].gather(first_N), before)
     passive_E = events["action"].is_in(sorted(PASSIVE)).to_numpy()
-    acts = events.filter(pl.Series(~passive_E)) if passive_E.any() else events
+    acts, shown = given[order[~passive_E]], given[order[passive_E]]
     actor_A = actor_E[~passive_E]
     made = _sessions(acts, actor_A, base, rule)
     rolled = _rolled(acts["title_id"], series_of)
     interactions = _interactions(acts, rolled, actor_A, made, base, collapse)
-    impressions = _impressions(events, actor_E, passive_E, made, base, series_of, rule)
+    impressions = _impressions(events, shown, actor_E, passive_E, made, base, series_of, rule)
     by_action = acts["action"].value_counts().iter_rows()
     actions = {f"action:{action}": n for action, n in by_action if action in ENGAGEMENT}
     counts = {
@@ -257,6 +287,7 @@ def _interactions(
 
 def _impressions(
     events: pl.DataFrame,
+    shown: pl.DataFrame,
     actor_E: NDArray[np.int64],
     passive_E: NDArray[np.bool_],
     made: _Made,
@@ -265,7 +296,6 @@ def _impressions(
     rule: SessionRule,
 ) -> pl.DataFrame:
     place_P = np.flatnonzero(passive_E)
-    shown = events.filter(pl.Series(passive_E))
     at_E = events["at"].to_physical().to_numpy()
     near_P, stored_P = _nearest(actor_E, at_E, passive_E, place_P, base, rule)
     number_P = np.full(len(place_P), -1, dtype=np.int64)
