@@ -73,7 +73,8 @@ class Spans:
 
     def largest(self, values_X: Whole) -> Whole:
         """Largest over each stretch, -1 over an empty one: int64[B, 1]. Stretches follow each other."""
-        edges = np.stack([self.first_B, self.stop_B], axis=1).ravel()
+        edges = np.empty(2 * len(self.first_B), dtype=np.int64)
+        edges[::2], edges[1::2] = self.first_B, self.stop_B
         found_B = np.maximum.reduceat(np.append(values_X, -1), edges)[::2]
         return np.where(self.sizes_B > 0, found_B, -1)[:, None]
 
@@ -112,13 +113,15 @@ class Scene:
     @cached_property
     def fraction_R(self) -> Whole:
         """Largest played fraction of each interaction in millionths, -1 when unknown."""
-        return np.rint(np.nan_to_num(self.acts.runs.fraction_R * MILLION, nan=-1.0)).astype(np.int64)
+        fraction_R = self.acts.runs.fraction_R
+        return np.rint(np.where(np.isnan(fraction_R), -1.0, fraction_R * MILLION)).astype(np.int64)
 
     @cached_property
     def dwell_R(self) -> Whole:
         """Milliseconds spent in each interaction; each event's are rounded, then summed."""
-        seconds_T = np.nan_to_num(self.acts.columns.dwell_E[self.acts.engaged_T], nan=0.0)
-        ms_T = np.rint(np.minimum(seconds_T, LONGEST_DWELL_SECONDS) * 1000.0).astype(np.int64)
+        seconds_T = self.acts.columns.dwell_E[self.acts.engaged_T]
+        known_T = np.where(np.isnan(seconds_T), 0.0, np.minimum(seconds_T, LONGEST_DWELL_SECONDS))
+        ms_T = np.rint(known_T * 1000.0).astype(np.int64)
         return np.add.reduceat(ms_T, self.acts.runs.first_R) if len(ms_T) else ms_T
 
     @cached_property
