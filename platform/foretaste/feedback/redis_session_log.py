@@ -50,7 +50,7 @@ class RedisSessionLog:
         self.config = config.checked()
         if config.cluster and config.wait_replicas:
             raise ValueError("session log: wait_replicas cannot be had with cluster; use min-replicas-to-write there")
-        self._client: Any = _client(config)
+        self._client: Any = redis_client(config)
         self._place = _place(self._client, self.config)
         self._closed = False
         self._scripts: dict[str, str] = {}
@@ -219,7 +219,8 @@ class RedisSessionLog:
             raise ConnectionError(f"session log: Redis at {self._place} does not answer: {error}") from error
 
 
-def _client(config: SessionLogConfig) -> Any:
+def redis_client(config: SessionLogConfig) -> Any:
+    """A client of `config.url`. Raises ValueError for what is no URL, ConnectionError where no cluster answers."""
     # a connection that went stale is made again once; to wait longer is for whoever asks to decide
     retry = Retry(NoBackoff(), 1)
     seconds = {"socket_timeout": config.busy_seconds, "socket_connect_timeout": config.busy_seconds, "retry": retry}

@@ -1,0 +1,78 @@
+"""A real Redis for tests and benchmarks: on a free loopback port, with a folder of its own, stopped by its handle."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+READY_WITHIN_SECONDS = 20.0
+
+
+class RedisServer:
+    """One `redis-server` on loopback; by default every write is in the append-only file before it is acknowledged."""
+
+    def __init__(self, folder: Path, *settings: str, port: int | None = None) -> None:
+        """Start it with `settings` (as on its command line) and its data in `folder`.
+
+        Raises FileNotFoundError where there is no redis-server, ConnectionError where it does not come up.
+        """
+        self._port = port or free_port()
+        listening = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._command = ["redis-server", *listening, "--appendonly", "yes", "--appendfsync", "always", *settings]
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also again after it ended, with what its folder has."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait(self._process, self._port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def redis_server(*settings: str) -> Iterator[str]:
+    """Run a `RedisServer` with a folder of its own and give its URL; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        server = RedisServer(Path(folder), *settings)
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ConnectionError(f"redis-server ended with code {server.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+            probe.sendall(b"PING\r\n")
+            if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
+                return
+        time.sleep(0.02)
+    raise ConnectionError(f"redis-server did not answer on port {port} within {READY_WITHIN_SECONDS:.0f} s")
