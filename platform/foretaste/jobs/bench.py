@@ -48,11 +48,12 @@ def bench(
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
-    """Slow views and the session log against raw clients and an independent join, in one run."""
+    """Slow views, the session log and the signals of requests against raw clients and an independent join, in one run."""
     from foretaste.jobs.bench_features import feature_figures
     from foretaste.jobs.bench_session_log import session_log_figures
+    from foretaste.jobs.bench_signals import signal_figures
 
-    parts = (feature_figures(settings, quick=quick), session_log_figures(quick=quick))
+    parts = (feature_figures(settings, quick=quick), session_log_figures(quick=quick), signal_figures(quick=quick))
     merged = {key: {k: v for part in parts for k, v in part[key].items()} for key in ("figures", "bars", "skipped")}
     return {"bench": "features", **merged}
 
