@@ -48,7 +48,7 @@ def bench(
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
-    """Slow views, the session log and the signals of requests against raw clients and an independent join, in one run."""
+    """Slow views, session log and request signals against raw clients, a join and a twin of ours, in one run."""
     from foretaste.jobs.bench_features import feature_figures
     from foretaste.jobs.bench_session_log import session_log_figures
     from foretaste.jobs.bench_signals import signal_figures
