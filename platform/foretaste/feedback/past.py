@@ -17,7 +17,8 @@ from foretaste.contracts.events import PASSIVE
 
 OLDEST = ("oldest_event_at", "oldest_sequence")
 """What decisions say of the oldest that they saw, in `features`: its time, and its sequence, which is a time too."""
-DELETING_US = 30_000_000
+MEMBERS_VERSION = "members_asof_ms"
+DELETING_US = 120_000_000
 """How long a deletion may take until nothing of before it is seen."""
 
 
@@ -59,5 +60,8 @@ def before_deletion(decision: Mapping[str, Any], deleted: Mapping[str, int]) -> 
     gone_at = deleted.get(decision["actor_id"])
     if gone_at is None or decision["at"] > gone_at + DELETING_US:
         return False
-    oldest = (int(one["value"]) for one in decision["features"] if one["name"] in OLDEST)
-    return bool(decision["at"] <= gone_at or any(one <= gone_at for one in oldest))
+    known = {one["name"]: one["value"] for one in decision["features"]}
+    seen = [int(known[name]) for name in OLDEST if name in known]
+    version_ms = int(known.get(MEMBERS_VERSION, -1))
+    seen += [version_ms * 1000] if version_ms >= 0 else []
+    return bool(decision["at"] <= gone_at or any(one <= gone_at for one in seen))

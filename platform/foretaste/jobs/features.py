@@ -20,6 +20,36 @@ def features(settings: Settings, *, until: str | None = None, full: bool = False
 
     Each run publishes and loads what is new since the last; `full` retires the published rows and starts anew.
     """
+    published = publish(settings, until=until, full=full)
+    tables = settings.tables
+    log = open_session_log(settings.serving.session_log, tables.serving)
+    try:
+        with progress("session log", total=None, unit="events") as advance:
+            newest = settings.serving.session_log.read_events
+            filled = backfill(
+                tables.prepared,
+                log,
+                newest=newest,
+                received_at=datetime.now(UTC),
+                advance=advance,
+                deleted=Tombstones(tables.serving / TOMBSTONES_FILE).read(),
+            )
+    finally:
+        log.close()
+    if filled.too_old or filled.deleted:
+        say(
+            f"session log: left out {filled.too_old:,} events before the window of "
+            f"{settings.serving.session_log.window_days} days and {filled.deleted:,} of deleted members"
+        )
+    return {
+        **published,
+        "session_log_added": filled.added,
+        "session_log_too_old": filled.too_old,
+    }
+
+
+def publish(settings: Settings, *, until: str | None = None, full: bool = False) -> dict[str, Any]:
+    """Publish snapshots, apply and load up to `until` (RFC 3339; default: now); may be done while requests go on."""
     tables = settings.tables
     end = datetime.fromisoformat(until) if until is not None else datetime.now(UTC)
     if end.tzinfo is None:
@@ -45,32 +75,7 @@ def features(settings: Settings, *, until: str | None = None, full: bool = False
         f"features: {counts['member_rows']:,} rows of members and {counts['title_rows']:,} of titles published, "
         f"{counts['corrections']:,} of them corrections; loaded up to {end:%Y-%m-%d %H:%M} UTC"
     )
-    log = open_session_log(settings.serving.session_log, tables.serving)
-    try:
-        with progress("session log", total=None, unit="events") as advance:
-            newest = settings.serving.session_log.read_events
-            filled = backfill(
-                prepared,
-                log,
-                newest=newest,
-                received_at=datetime.now(UTC),
-                advance=advance,
-                deleted=tombstones.read(),
-            )
-    finally:
-        log.close()
-    if filled.too_old or filled.deleted:
-        say(
-            f"session log: left out {filled.too_old:,} events before the window of "
-            f"{settings.serving.session_log.window_days} days and {filled.deleted:,} of deleted members"
-        )
-    return {
-        **counts,
-        "materialized_until": end.isoformat(),
-        "loaded": loaded,
-        "session_log_added": filled.added,
-        "session_log_too_old": filled.too_old,
-    }
+    return {**counts, "materialized_until": end.isoformat(), "loaded": loaded}
 
 
 def feature_store(settings: Settings) -> FeatureStore:

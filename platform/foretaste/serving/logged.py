@@ -17,14 +17,13 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import RecommendRequest
-from foretaste.feedback.past import Past
+from foretaste.feedback.past import MEMBERS_VERSION, Past
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.models import Models
 from foretaste.serving.record import (
     CATALOGUE,
     FAILED,
     GENERATION,
-    MEMBERS_VERSION,
     RULE,
     TITLES_GENERATION,
     TITLES_VERSION,

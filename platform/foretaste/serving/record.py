@@ -11,7 +11,7 @@ import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
 from foretaste.contracts.wire import RecommendRequest
-from foretaste.feedback.past import OLDEST
+from foretaste.feedback.past import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.models import Models
@@ -24,7 +24,7 @@ from foretaste.signals.served import encode, of_answer, sampled
 SESSION_LOG, SIGNALS = "session_log", "signals"
 FAILED = "failed"
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
-MEMBERS_VERSION, TITLES_VERSION = "members_asof_ms", "titles_asof_ms"
+TITLES_VERSION = "titles_asof_ms"
 GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
