@@ -68,7 +68,7 @@ def _row_groups(file: File, rows: int) -> Iterator[tuple[list[int] | None, int]]
         return
     try:
         metadata = pq.ParquetFile(file.open_arrow()).metadata
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         yield None, guess  # the task that reads it says what is wrong
         return
     groups: list[int] = []

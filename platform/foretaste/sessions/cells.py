@@ -57,15 +57,15 @@ def from_text(text: pa.Array, kind: pa.DataType) -> Cells:
     return _marked(_series(text).cast(_NUMBERS[kind], strict=False).to_arrow(), text, kind)
 
 
-def from_json(values: list[Any], kind: pa.DataType) -> Cells:
+def from_json(values: list[Any], kind: pa.DataType, *, objects: bool = False) -> Cells:
     """Read values of JSON objects, which have types already: 7 is not a string, "7" is not a number.
 
-    Where a string is wanted an object is taken as its JSON text (`properties`).
+    With `objects` an object is taken as its JSON text where a string is wanted (`properties`).
     """
     if pa.types.is_timestamp(kind):
         text = [None if v is None else v if type(v) is str else str(v) if type(v) is int else "?" for v in values]
         return _times(pa.array(text, pa.string()), kind)
-    if pa.types.is_string(kind) and dict in set(map(type, values)):
+    if objects and pa.types.is_string(kind) and dict in set(map(type, values)):
         values = [json.dumps(v) if type(v) is dict else v for v in values]
     allowed = _python_types(kind)
     if set(map(type, values)) <= allowed:

@@ -19,14 +19,14 @@ class PrepareConfig(Frozen):
         le=10_000,
         description="folders that actors are divided into by hash; default: by bucket_rows",
     )
-    bucket_rows: int = Field(1_000_000, ge=1, description="raw rows a bucket is to hold: what a task has in memory")
+    bucket_rows: int = Field(500_000, ge=1, description="raw rows a bucket is to hold: what a task has in memory")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of interactions before the test part")
     test_share: float = Field(0.1, ge=0, lt=1, description="share of interactions at the end of time")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="share of bad rows above which nothing is written")
     target_actions: tuple[Action, ...] | None = Field(
         None, description="actions that count as a choice; by default play-like ones where the log has any"
     )
-    piece_rows: int = Field(1_000_000, ge=1, description="raw rows that one task holds in memory at a time")
+    piece_rows: int = Field(500_000, ge=1, description="raw rows that one task holds in memory at a time")
     more_events: tuple[str, ...] = Field(
         (), description="folders of further event files: paths, s3://bucket/prefix or gs://bucket/prefix"
     )

@@ -114,7 +114,7 @@ def _checked(path: File, *, wanted: str) -> str:
 def _parquet(path: File, *, wanted: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path.open_arrow(), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFileError(path, f"not Parquet, truncated or damaged: {error}", wanted) from error
 
 
@@ -126,7 +126,7 @@ def _parquet_pieces(path: File, wanted: str, row_groups: Sequence[int] | None, p
         for batch in file.iter_batches(piece_rows, row_groups=groups):
             yield _arrow_piece(pa.Table.from_batches([batch]), first_row=first)
             first += len(batch)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFileError(path, f"damaged from row {first} on: {error}", wanted) from error
 
 

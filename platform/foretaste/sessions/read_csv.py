@@ -5,9 +5,11 @@ Shapes: N rows of a piece, M malformed rows.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,10 +45,17 @@ def pieces(path: File, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
     Raises UnreadableFileError where the last row breaks off.
     """
     names = header(path)
-    skipped: list[Any] = []
+    skipped: list[Skipped] = []
+
+    # Where the file is not UTF-8 each byte is taken as a character and made a byte again: pyarrow would drop a
+    # malformed row that it cannot decode.
+    plain = _is_utf8(path)
+    arrow_names = names if plain else [name.encode().decode("latin-1") for name in names]
 
     def skip(row: Any) -> str:
-        skipped.append(row)
+        raw = row.text.encode() if plain else row.text.encode("latin-1")
+        text = raw.decode(errors="replace")
+        skipped.append(Skipped(row.number, text, raw, row.actual_columns, row.expected_columns))
         return "skip"
 
     numbers = _RowNumbers(names)
@@ -54,18 +63,22 @@ def pieces(path: File, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
     try:
         stream = arrow_csv.open_csv(
             path.open_arrow(),
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, encoding="utf8" if plain else "latin1"
+            ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
             ),
             convert_options=arrow_csv.ConvertOptions(
-                column_types={name: pa.binary() for name in names},
+                column_types={name: pa.binary() for name in arrow_names},
                 strings_can_be_null=True,
                 null_values=[""],
             ),
         )
         for batch in stream:
-            table = pa.Table.from_batches([batch])
+            table = pa.Table.from_batches([batch]).rename_columns(names)
+            if not plain:
+                table = pa.table([_bytes(column) for column in table.columns], names=names)
             if table.num_rows:
                 last_cell = table[names[-1]][-1].as_py() or b""
             for start in range(0, table.num_rows, piece_rows):
@@ -84,6 +97,17 @@ def pieces(path: File, *, delimiter: str, piece_rows: int) -> Iterator[Piece]:
         yield rest
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row with another number of cells than the header."""
+
+    number: int  # 1-based, the header being 1
+    text: str
+    raw: bytes
+    actual_columns: int
+    expected_columns: int
+
+
 class _RowNumbers:
     """Find row and line of every cell again, past rows that were skipped and line breaks within cells."""
 
@@ -93,7 +117,7 @@ class _RowNumbers:
         self._given = 0  # malformed rows already given
         self._breaks = 0  # line breaks within good rows so far
 
-    def piece(self, table: pa.Table, skipped: list[Any], *, last: bool) -> Piece:
+    def piece(self, table: pa.Table, skipped: list[Skipped], *, last: bool) -> Piece:
         """Number the next rows of the file. Call once more at the end for malformed rows that are left."""
         bad_M = np.array([row.number - 2 for row in skipped], dtype=np.int64)
         bad_breaks_M = np.array([row.text.count("\n") for row in skipped], dtype=np.int64)
@@ -160,13 +184,31 @@ def _decoded(cells: pa.Array, *, replace: bool = False) -> tuple[pa.Array, NDArr
         return pa.array(texts, pa.string()), bad_N
 
 
-def _breaks_off(path: File, row: Any) -> bool:
+def _breaks_off(path: File, row: Skipped) -> bool:
     """Whether the malformed row given is the file's last and is cut short, or opens a quote and never closes it."""
-    tail = _tail(path, len(row.text.encode()) + 2)
-    if not tail.rstrip(b"\r\n").endswith(row.text.rstrip("\r\n").encode()):
+    tail = _tail(path, len(row.raw) + 2)
+    if not tail.rstrip(b"\r\n").endswith(row.raw.rstrip(b"\r\n")):
         return False
     unclosed = row.text.count('"') % 2 == 1
     return unclosed or (row.actual_columns < row.expected_columns and not tail.endswith((b"\n", b"\r")))
+
+
+def _is_utf8(path: File) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open() as stream:
+            while block := stream.read(BLOCK_BYTES):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _bytes(column: pa.ChunkedArray) -> pa.Array:
+    """Cells that were read a character a byte, as the bytes that stand in the file."""
+    cells = column.to_pylist()
+    return pa.array([None if c is None else c.decode().encode("latin-1") for c in cells], pa.binary())
 
 
 def _tail(path: File, num_bytes: int) -> bytes:

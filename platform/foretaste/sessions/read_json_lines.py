@@ -19,6 +19,8 @@ from foretaste.sessions.pieces import Malformed, Piece, UnreadableFileError
 from foretaste.sessions.sources import File
 
 WANTED = "one JSON object a line"
+PROPERTIES = "properties"
+"""The column that holds JSON, in which an object may stand as one."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -63,7 +65,7 @@ def _piece(path: File, lines: list[tuple[int, bytes]], schema: pa.Schema) -> Pie
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
 
     def cells(column: str, kind: pa.DataType) -> Cells:
-        return from_json([row.get(column) for row in rows], kind)
+        return from_json([row.get(column) for row in rows], kind, objects=column == PROPERTIES)
 
     def original(index: NDArray[np.int64]) -> pa.Table:
         picked = [rows[i] for i in index]
