@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -63,7 +63,9 @@ class Recommender:
         clock: Callable[[], datetime],
         timer: Callable[[], float],
         seeds: Callable[[], int] = fresh_seed,
+        audit: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
+        """`audit` is given every decision that was logged."""
         self.models = models
         self._views = views
         self._sessions = sessions
@@ -72,6 +74,7 @@ class Recommender:
         self._clock = clock
         self._timer = timer
         self._seeds = seeds
+        self._audit = audit
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
@@ -169,4 +172,6 @@ class Recommender:
         except OSError:
             _log.exception("a decision could not be logged; its answer has no decision_id")
             return None
+        if self._audit is not None:
+            self._audit(row)
         return str(row["decision_id"])

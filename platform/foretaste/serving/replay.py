@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,7 @@ BATCH = 256
 MODELS_KEPT = 4
 
 
+@runtime_checkable
 class VersionedViews(Protocol):
     """Published rows of the slow views by exact version; `signals.store.FeatureStore` gives them."""
 

@@ -20,12 +20,14 @@ from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLog, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
+from foretaste.serving.audit import Audit
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
 from foretaste.serving.models import load_models
 from foretaste.serving.recommender import Recommender, is_decision_name
 from foretaste.serving.record import readable
+from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.slow import SlowViews, ViewSource
 
 TIDY_EVERY = timedelta(hours=1)
@@ -50,6 +52,7 @@ class Service:
         tombstones: Tombstones,
         *,
         clock: Callable[[], datetime],
+        audit: Audit | None = None,
     ) -> None:
         self._recommender = recommender
         self._intake = intake
@@ -60,6 +63,7 @@ class Service:
         self._tombstones = tombstones
         self._members = Members(sessions, views, tombstones, clock=clock)
         self._clock = clock
+        self._audit = audit
         self._tidied_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
 
@@ -85,23 +89,25 @@ class Service:
         return None if row is None else readable(row)
 
     def ready(self) -> dict[str, Any]:
-        """Say what is served; without models it is ready all the same and says that it is degraded."""
+        """Say what is served and what the audit found; what is missing or wrong makes it degraded, not unready."""
         models = self._recommender.models
         found = {"intent": models.intent_fingerprint, "ranker": models.ranker_fingerprint}
         return {
             "ready": True,
             "models": found,
             "num_titles": len(models.catalogue),
-            "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None],
+            "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None]
+            + ([] if self._audit is None else self._audit.alarms),
+            "audit": None if self._audit is None else self._audit.plain(),
         }
 
     def housekeep(self) -> None:
-        """Refresh the title features, roll old decisions, ship events, expire and compact; each when it is due.
+        """Refresh the title features, roll old decisions, ship events, audit, expire and compact; each when it is due.
 
         Raises ExceptionGroup of what failed, after everything was tried.
         """
         failures = []
-        for step in (self._views.refresh_if_due, self._decisions.roll_if_due, self._ship, self._tidy_if_due):
+        for step in (self._views.refresh_if_due, self._decisions.roll_if_due, self._ship_and_audit, self._tidy_if_due):
             try:
                 step()
             except Exception as error:  # one that fails for long must not keep the others from their turn
@@ -116,6 +122,13 @@ class Service:
             self._ship()
         finally:
             self._sessions.close()
+
+    def _ship_and_audit(self) -> None:
+        """What was answered before the events were shipped saw no event that is not among them."""
+        taken = [] if self._audit is None else self._audit.take()
+        self._ship()
+        if self._audit is not None:
+            self._audit.compare(taken)
 
     def _ship(self) -> None:
         self._events.ship(self._sessions, deleted=self._tombstones.read())
@@ -152,8 +165,14 @@ def open_service(
     )
     sessions = open_session_log(serving.session_log, folder / "serving")
     decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
-    recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer)
+    events = EventLog(folder / "serving" / EVENTS_FOLDER)
     tombstones = Tombstones(folder / "serving" / TOMBSTONES_FILE)
     intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read)
-    events = EventLog(folder / "serving" / EVENTS_FOLDER)
-    return Service(recommender, intake, views, sessions, decisions, events, tombstones, clock=clock)
+    audit = None
+    if serving.audit_share > 0:
+        versions = source if isinstance(source, VersionedViews) else None
+        replay = Replay(folder / "registry", folder / "prepared", versions)
+        audit = Audit(replay, events=events.read, deleted=tombstones.read)
+    offer = None if audit is None else audit.offer
+    recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer, audit=offer)
+    return Service(recommender, intake, views, sessions, decisions, events, tombstones, clock=clock, audit=audit)
