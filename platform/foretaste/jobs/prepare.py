@@ -12,6 +12,7 @@ from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.cluster import ClusterConfig, cluster
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
+from foretaste.ops.tables import described
 from foretaste.ops.telemetry import progress, say
 from foretaste.sessions import prepare as stage
 from foretaste.sessions.sources import is_uri
@@ -20,7 +21,7 @@ from foretaste.signals.interactions import runs
 
 
 def prepare(settings: Settings, *, source: str | Path | None = None, full: bool = False) -> dict[str, Any]:
-    """Bring the prepared tables up to date; returns the manifest of what was written.
+    """Bring the prepared tables up to date; returns their manifest without its lists of files.
 
     `source` is a raw folder or its URI. The events that the service was sent are prepared too, where there are any and
     `prepare.served` is set, and nothing is kept of members that asked to be deleted.
@@ -44,7 +45,7 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
         )
     run = manifest["run"]
     say(f"prepare: {run['mode']} run ({run['why']})")
-    return manifest
+    return described(manifest)
 
 
 def _on_ray(config: ClusterConfig, stack: contextlib.ExitStack) -> Spread:

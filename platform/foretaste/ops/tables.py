@@ -70,7 +70,7 @@ def read_manifest(prepared: Path) -> dict[str, Any]:
 
 def described(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest without its lists of files: what is filed with a model."""
-    return {name: value for name, value in manifest.items() if name not in ("tables", "sources")}
+    return {name: value for name, value in manifest.items() if name not in ("tables", "sources", "buckets")}
 
 
 def titles_file(prepared: Path) -> Path:
