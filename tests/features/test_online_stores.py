@@ -85,7 +85,7 @@ def test_loading_everything_again_changes_nothing(store: FeatureStore) -> None:
 def test_a_straggler_with_older_rows_does_not_win(store: FeatureStore) -> None:
     store.materialize(NOW)
     before = store.members(IDS, us(NOW))
-    store._online.load("member_taste", START, START + timedelta(days=10))
+    store._online.load(["member_taste"], START, START + timedelta(days=10))
     same(store.members(IDS, us(NOW)), before)
 
 
@@ -134,7 +134,7 @@ def test_keys_in_redis_outlive_every_ttl(tmp_path: Path, redis_url: str) -> None
     store = FeatureStore(REPO, tmp_path / "features", redis_url)
     store.apply()
     store.materialize(NOW)
-    client = redis.Redis.from_url(redis_url)
+    client: Any = redis.Redis.from_url(redis_url)
     mine = [key for key in client.scan_iter() if key.endswith(f"foretaste_{store.generation}".encode())]
     ttl_seconds = store._online.ttl_us("member_taste") // 1_000_000
     assert len(mine) == 2

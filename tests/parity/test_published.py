@@ -302,6 +302,6 @@ def test_an_older_row_does_not_take_the_place_of_a_newer_one_whoever_writes_it(t
     world.store.apply()
     world.store.materialize(now)
     before = world.store.members(IDS, us(now))
-    world.store._online.load(MEMBERS, START, START + timedelta(days=4))  # as a straggler would
+    world.store._online.load([MEMBERS], START, START + timedelta(days=4))  # as a straggler would
     same(world.store.members(IDS, us(now)), before)
     world.store.close()

@@ -100,7 +100,7 @@ class FeatureStore:
             if loads and at_us < loads[-1][1]:
                 raise ValueError(f"materialize: until {until} lies before the last load; an older row would win")
             start = _EPOCH if full or not loads else max(_EPOCH, _instant(loads[-1][0]) - OVERLAP)
-            counts = {name: self._load(name, start, _instant(through_ms)) for name in (MEMBERS, TITLES)}
+            counts = self._load(start, _instant(through_ms))
             vocabulary = Vocabulary(tuple(said["genres"]), tuple(said["kinds"]))
             previous = before.previous if before is not None and same else None
             if before is not None and not same:
@@ -313,23 +313,29 @@ class FeatureStore:
         rows = read_parquet(self._data / SOURCES / TITLE_PARTS, columns=["title_asof_ms"])
         return np.unique(np.asarray(rows["title_asof_ms"]))
 
-    def _load(self, name: str, start: datetime, end: datetime) -> int:
-        """Load a view between two instants, and remove from online what is not published (any more)."""
+    def _load(self, start: datetime, end: datetime) -> dict[str, int]:
+        """Load the views between two instants, and remove from online what is not published (any more)."""
         project = self._source
-        files = parquet_files(self._data / SOURCES / _FOLDER[name])
-        kept = set()
-        count = 0
-        for file in files:
+        published_keys = {name: self._checked(name, start, end) for name in (MEMBERS, TITLES)}
+        counts = {name: count for name, (_, count) in published_keys.items()}
+        some = [name for name, count in counts.items() if count]
+        if some:
+            project.load(some, start, end)
+        for name, (keys, _) in published_keys.items():
+            project.remove_others(name, keys)
+        return counts
+
+    def _checked(self, name: str, start: datetime, end: datetime) -> tuple[list[str], int]:
+        """Keys published up to an instant, and how many rows lie between two, each fit to be written."""
+        keys, count, version = set(), 0, _VERSION[name]
+        for file in parquet_files(self._data / SOURCES / _FOLDER[name]):
             rows = read_parquet(file)
-            rows = rows.filter(pc.less_equal(rows[_VERSION[name]], _milliseconds(end)))
-            kept.update(pc.unique(rows[KEY[name]]).to_pylist())
-            new = rows.filter(pc.greater_equal(rows[_VERSION[name]], _milliseconds(start)))
-            check_rows(new, KEY[name], _VERSION[name], what=str(file))
+            rows = rows.filter(pc.less_equal(rows[version], _milliseconds(end)))
+            keys.update(pc.unique(rows[KEY[name]]).to_pylist())
+            new = rows.filter(pc.greater_equal(rows[version], _milliseconds(start)))
+            check_rows(new, KEY[name], version, what=str(file))
             count += new.num_rows
-        if count:
-            project.load(name, start, end)
-        project.remove_others(name, sorted(kept))
-        return count
+        return sorted(keys), count
 
     def _clear(self, generation: str) -> None:
         """Remove all rows of a generation from the online store."""

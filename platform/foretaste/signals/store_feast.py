@@ -52,16 +52,16 @@ class FeastProject:
     def apply(self) -> None:
         """Register the definitions; again changes nothing."""
         defined = _definitions(self._repo, self._data)
-        with batch():
+        with quiet():
             self.feast.apply(defined)
         for name in (MEMBERS, TITLES):
             self._online.prepare(self.table(name))
         self.__dict__.pop("views", None)
 
-    def load(self, name: str, start: datetime, end: datetime) -> None:
+    def load(self, names: Sequence[str], start: datetime, end: datetime) -> None:
         """Load the newest row of each key between two instants, both inclusive. Raises what the stores raise."""
         with batch():
-            self.feast.materialize(start, end, [name])
+            self.feast.materialize(start, end, list(names))
 
     def join(self, name: str, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> pa.Table:
         """Rows of a view as they stood before each instant, in order of the question, null where there is none.
@@ -249,22 +249,28 @@ def _environment(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def batch() -> Iterator[None]:
-    """Keep Feast's announcements and bars off the terminal, and leave no DuckDB behind; errors are raised all the same.
-
-    A DuckDB connection that lives until the interpreter ends makes it print pages on leaks (seen beside torch).
-    """
-    import ibis  # type: ignore[import-untyped]
-
+def quiet() -> Iterator[None]:
+    """Keep Feast's announcements and bars off the terminal; errors are raised all the same."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="On demand feature view", category=RuntimeWarning)
-        try:
+        yield
+
+
+@contextlib.contextmanager
+def batch() -> Iterator[None]:
+    """Be quiet, and leave no DuckDB behind.
+
+    A DuckDB connection that lives until the interpreter ends makes it print pages on leaks (seen beside torch).
+    """
+    import ibis  # type: ignore[import-untyped]
+
+    try:
+        with quiet():
             yield
-        finally:
-            ibis.options.default_backend = None
-            gc.collect()
+    finally:
+        ibis.options.default_backend = None
+        gc.collect()
