@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -130,7 +131,7 @@ def test_a_wrong_password_is_told_and_not_repeated(tmp_path: Path) -> None:
 
 
 def test_replicas_that_do_not_confirm_are_an_error(redis_url: str, prefix: str) -> None:
-    config = CONFIG.model_copy(update={"wait_replicas": 1, "busy_seconds": 0.2})
+    config = CONFIG.model_copy(update={"wait_replicas": 1, "busy_seconds": 0.4})
     with (
         closing(open_redis_log(redis_url, prefix, False, config)) as log,
         pytest.raises(ConnectionError, match="0 of 1 replicas"),
@@ -159,3 +160,33 @@ def test_a_server_that_is_killed_and_restarted_lost_nothing_that_was_acknowledge
             assert len(set(sequences)) == len(sequences) == 120
     finally:
         server.stop()
+
+
+def test_a_replica_that_confirmed_takes_over_with_everything_acknowledged(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"kind": LogKind.REDIS, "wait_replicas": 1})
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    first = RedisServer(folders[0])
+    try:
+        second = RedisServer(folders[1], "--replicaof", "127.0.0.1", first.url.split(":")[2].removesuffix("/0"))
+        try:
+            with closing(connect(second.url)) as replica:
+                for _ in range(1_500):
+                    if replica.info("replication")["master_link_status"] == "up":
+                        break
+                    time.sleep(0.02)
+                with closing(open_session_log(config.model_copy(update={"url": first.url}), tmp_path)) as log:
+                    results = log.append([event(f"e{n}", n, member_id=f"m{n % 2}") for n in range(30)], received_at=NOW)
+                first.kill()
+                replica.replicaof("NO", "ONE")
+            alone = config.model_copy(update={"url": second.url, "wait_replicas": 0})
+            with closing(open_session_log(alone, tmp_path)) as log:
+                (more,) = log.append([event("new", 99)], received_at=NOW)
+                assert more.sequence > max(result.sequence for result in results[1::2])
+                assert len(drain(log)) == 31
+                assert len(log.read("m0", limit=100)[0]) == 15
+        finally:
+            second.stop()
+    finally:
+        first.stop()

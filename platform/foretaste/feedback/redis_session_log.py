@@ -50,7 +50,8 @@ class RedisSessionLog:
         self.config = config.checked()
         if config.cluster and config.wait_replicas:
             raise ValueError("session log: wait_replicas cannot be had with cluster; use min-replicas-to-write there")
-        self._client: Any = redis_client(config)
+        self._client: Any = redis_client(config, seconds=config.busy_seconds)
+        self._reader: Any = redis_client(config, seconds=config.read_seconds)
         self._place = _place(self._client, self.config)
         self._closed = False
         self._scripts: dict[str, str] = {}
@@ -70,7 +71,7 @@ class RedisSessionLog:
         keys = [f"{base}:events:{actor_id}", f"{base}:bodies:{actor_id}", f"{base}:last"]
         until = "" if mark is None else f"{min(max(mark, 0), LAST_US - 1):0{_DIGITS}d}"
         with self._answering():
-            seen, found = self._run(READ, keys, [min(limit, self.config.stored_events), until])
+            seen, found = self._run(self._reader, READ, keys, [min(limit, self.config.stored_events), until])
         rows = [orjson.loads(held[_DIGITS:]) | {"sequence": int(held[:_DIGITS])} for held in reversed(found)]
         if before_us is not None:
             window = self.config.window_us(actor_id)
@@ -83,7 +84,7 @@ class RedisSessionLog:
         base = _base(self.config.prefix, _bucket(actor_id))
         keys = [f"{base}:{kind}:{actor_id}" for kind in ("events", "bodies", "shown", "merges")]
         with self._answering():
-            return int(self._run(DELETE, [*keys, f"{base}:out"], [actor_id]))
+            return int(self._run(self._client, DELETE, [*keys, f"{base}:out"], [actor_id]))
 
     def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """See `SessionLog.merge`; the link comes first, so that deletion finds the guest. Raises ConnectionError."""
@@ -135,6 +136,7 @@ class RedisSessionLog:
         """See `SessionLog.close`."""
         self._closed = True
         self._client.close()
+        self._reader.close()
 
     def _append(self, rows: list[StoredRow], arrived: int) -> list[Appended]:
         places: dict[str, list[int]] = defaultdict(list)
@@ -163,7 +165,7 @@ class RedisSessionLog:
         if not calls:
             return []
         if len(calls) == 1 and not self.config.wait_replicas:
-            return [self._run(APPEND, *calls[0])]
+            return [self._run(self._client, APPEND, *calls[0])]
         commands: list[tuple[Any, ...]] = [
             ("EVALSHA", self._scripts[APPEND], len(keys), *keys, *values) for keys, values in calls
         ]
@@ -183,11 +185,11 @@ class RedisSessionLog:
                 )
         return found
 
-    def _run(self, script: str, keys: list[str], values: list[Any]) -> Any:
+    def _run(self, client: Any, script: str, keys: list[str], values: list[Any]) -> Any:
         try:
-            return self._client.evalsha(self._scripts[script], len(keys), *keys, *values)
+            return client.evalsha(self._scripts[script], len(keys), *keys, *values)
         except NoScriptError:  # of a server that was restarted
-            return self._client.eval(script, len(keys), *keys, *values)
+            return client.eval(script, len(keys), *keys, *values)
 
     def _together(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if not commands:
@@ -219,15 +221,15 @@ class RedisSessionLog:
             raise ConnectionError(f"session log: Redis at {self._place} does not answer: {error}") from error
 
 
-def redis_client(config: SessionLogConfig) -> Any:
+def redis_client(config: SessionLogConfig, *, seconds: float) -> Any:
     """A client of `config.url`. Raises ValueError for what is no URL, ConnectionError where no cluster answers."""
     # a connection that went stale is made again once; to wait longer is for whoever asks to decide
     retry = Retry(NoBackoff(), 1)
-    seconds = {"socket_timeout": config.busy_seconds, "socket_connect_timeout": config.busy_seconds, "retry": retry}
+    more = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": retry}
     try:
         if config.cluster:
-            return redis.RedisCluster.from_url(config.url, **seconds)
-        return redis.Redis.from_url(config.url, **seconds)
+            return redis.RedisCluster.from_url(config.url, **more)
+        return redis.Redis.from_url(config.url, **more)
     except _SILENCE as error:
         raise ConnectionError(f"session log: no Redis Cluster answers: {error}") from None
     except (ValueError, TypeError):  # their messages quote the URL

@@ -63,7 +63,10 @@ class SessionLogConfig(Frozen):
     durable: bool = Field(
         True, description="SQLite: survive a power failure (one fsync a batch), not only the death of the process"
     )
-    busy_seconds: float = Field(10.0, gt=0, description="seconds to wait for another writer or the server")
+    busy_seconds: float = Field(10.0, gt=0, description="seconds that an append waits for another writer or the server")
+    read_seconds: float = Field(
+        2.0, gt=0, description="seconds that a read waits for Redis before an answer does without"
+    )
 
     def window_us(self, actor_id: str) -> int | None:
         """How far before its as-of time an answer sees events of an actor, in microseconds; None: however old."""

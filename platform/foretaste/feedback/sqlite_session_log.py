@@ -56,11 +56,13 @@ _TRIM = (
     "ORDER BY at DESC, event_id DESC LIMIT -1 OFFSET ?) AND sequence <= ?"
 )
 _EXPIRED = (
-    "SELECT sequence FROM events WHERE shelf = {} AND (actor >= '{guest}' AND actor < '{after}') = ? AND at < ? "
+    "SELECT sequence FROM events INDEXED BY {} WHERE shelf = {} AND (actor >= '{guest}' AND actor < '{after}') = ? AND at < ? "
     "AND sequence <= ?"
 )
+_INDEX = {READ: "events_to_read", PASSIVE: "events_passive"}
 _AFTER_GUEST = GUEST[:-1] + chr(ord(GUEST[-1]) + 1)
 _REMOVED_AT_ONCE = 500  # rows in a transaction of housekeeping, so that writers get their turns
+_TRIMMED_AT_ONCE = 50  # actors in one
 
 
 class SqliteSessionLog:
@@ -162,9 +164,12 @@ class SqliteSessionLog:
             connection.execute(_SET_COUNTER, (max(event.sequence for event in events), "shipped"))
             (through,) = connection.execute(_COUNTER, ("shipped",)).fetchone()
             connection.execute("DELETE FROM events WHERE shelf = 2 AND sequence <= ?", (through,))
-            for actor in sorted({event.actor_id for event in events}):
-                connection.execute(_TRIM.format(READ), (actor, self.config.stored_events, through))
-                connection.execute(_TRIM.format(PASSIVE), (actor, self.config.stored_impressions, through))
+        actors = sorted({event.actor_id for event in events})
+        for first in range(0, len(actors), _TRIMMED_AT_ONCE):
+            with self._transaction("IMMEDIATE") as connection:
+                for actor in actors[first : first + _TRIMMED_AT_ONCE]:
+                    connection.execute(_TRIM.format(READ), (actor, self.config.stored_events, through))
+                    connection.execute(_TRIM.format(PASSIVE), (actor, self.config.stored_impressions, through))
 
     def close(self) -> None:
         """See `SessionLog.close`; also closes the connections of other threads."""
@@ -198,7 +203,7 @@ class SqliteSessionLog:
 
     def _remove_expired(self, shelf: int, guests: int, cut: int) -> int:
         """Look for what is expired without holding up writers, then remove it a little at a time."""
-        query = _EXPIRED.format(shelf, guest=GUEST, after=_AFTER_GUEST)
+        query = _EXPIRED.format(_INDEX[shelf], shelf, guest=GUEST, after=_AFTER_GUEST)
         with self._transaction("DEFERRED") as connection:
             (through,) = connection.execute(_COUNTER, ("shipped",)).fetchone()
             gone = connection.execute(query, (guests, cut, through)).fetchall()

@@ -164,7 +164,7 @@ def _sqlite(durable: bool, folder: Path | None) -> Iterator[tuple[SessionLog, Op
 def _redis(url: str) -> Iterator[tuple[SessionLog, Operation, Operation]]:
     prefix = f"bench-{uuid.uuid4().hex}"
     config = SessionLogConfig(kind=LogKind.REDIS, url=url, prefix=prefix)
-    client = redis_client(config)
+    client = redis_client(config, seconds=config.busy_seconds)
 
     def append(number: int) -> None:
         event = _event(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,13 @@ Opener = Callable[[SessionLogConfig], SessionLog]
 
 K = 5
 CONFIG = SessionLogConfig(
-    read_events=K, stored_events=1_000, window_days=None, guest_days=None, durable=False, busy_seconds=60.0
+    read_events=K,
+    stored_events=1_000,
+    window_days=None,
+    guest_days=None,
+    durable=False,
+    busy_seconds=60.0,
+    read_seconds=60.0,
 )
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOW_US = microseconds(NOW)
@@ -359,6 +366,7 @@ def concurrent_merges_and_events_lose_nothing(opener: Opener) -> None:
         writer.start()
         while writer.is_alive():
             log.merge("s1", "m1", received_at=NOW)
+            time.sleep(0.002)  # the writer gets its turn
         log.merge("s1", "m1", received_at=NOW)
         assert _ids(log.read("m1", limit=100)[0]) == [f"g{number:02d}" for number in range(30)]
 
