@@ -6,8 +6,10 @@ thousand is delivered twice and one in two thousand is bad.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -62,15 +64,21 @@ def prepare_bench(settings: Settings, *, events: int = 10_000_000, quick: bool =
     config = PrepareConfig(max_bad_share=0.05)
     with cluster(settings.cluster):
         idle = tree_now()
-        ours, theirs = [], []
-        for _ in range(1 if quick else 2):
+        with peak_memory() as peak:
+            _prepare(raw, out, config)
+        say(f"  peak {peak.gib:.2f} GiB, idle {idle / 2**30:.2f} GiB")
+        ours, theirs, cpu = [], [], []
+        for _ in range(1 if quick else 2):  # memory is not watched here: to look at it takes time
             shutil.rmtree(out, ignore_errors=True)
-            with peak_memory(every_seconds=0.25) as peak:
-                ours.append(_timed(lambda: _prepare(raw, out, config)))
-            say(f"  foretaste {ours[-1]:.1f} s, peak {peak.gib:.2f} GiB")
+            used = _cpu_seconds()
+            ours.append(_timed(lambda: _prepare(raw, out, config)))
+            used, children = _cpu_seconds() - used, _cpu_of_children()
             theirs.append(_timed(lambda: _in_a_process(raw, root / "polars")))
-            say(f"  polars {theirs[-1]:.1f} s")
+            cpu.append({"foretaste": round(used, 1), "polars": round(_cpu_of_children() - children, 1)})
+            say(f"  foretaste {ours[-1]:.1f} s, polars {theirs[-1]:.1f} s; of CPU {cpu[-1]}")
         figures["seconds"] = {"foretaste": ours, "polars": theirs}
+        figures["cpu_seconds"] = cpu
+        figures["load_average_at_the_end"] = os.getloadavg()
         figures["rows_per_second"] = round(num / min(ours))
         store = settings.cluster.object_store_mib / 1024
         figures["peak_gib"] = {"all": round(peak.gib, 3), "idle": round(idle / 2**30, 3), "object_store": store}
@@ -91,7 +99,7 @@ def prepare_bench(settings: Settings, *, events: int = 10_000_000, quick: bool =
         if not quick:
             shutil.rmtree(root)
             generate(raw, 2 * num)
-            with peak_memory(every_seconds=0.25) as large:
+            with peak_memory() as large:
                 figures["seconds_of_twice_as_many"] = _timed(lambda: _prepare(raw, out, config))
             double = large.gib / peak.gib
             figures["peak_gib"]["twice_as_many"] = round(large.gib, 3)
@@ -111,6 +119,22 @@ def prepare_bench(settings: Settings, *, events: int = 10_000_000, quick: bool =
             "memory of twice the events over memory": _bar(double or 0.0, 1.2),
         }
     return {"bench": "prepare", "figures": figures, "bars": bars, "skipped": skipped}
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and all that runs below it, Ray included."""
+    me = psutil.Process()
+    total = 0.0
+    for one in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            total += sum(one.cpu_times()[:2])
+    return total
+
+
+def _cpu_of_children() -> float:
+    """CPU time of child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tree_now() -> int:

@@ -140,7 +140,8 @@ def sequence(
     first_N = np.flatnonzero(np.diff(actor_E, prepend=-1)) if len(actor_E) else actor_E
     base = _base(events[ACTOR].gather(first_N), before)
     passive_E = events["action"].is_in(sorted(PASSIVE)).to_numpy()
-    acts, shown = given[order[~passive_E]], given[order[passive_E]]
+    acts = given[order[~passive_E]]
+    shown = given.select(_SHOWN)[order[passive_E]]
     actor_A = actor_E[~passive_E]
     made = _sessions(acts, actor_A, base, rule)
     rolled = _rolled(acts["title_id"], series_of)
@@ -238,6 +239,7 @@ def _rolled(titles: pl.Series, series_of: pl.DataFrame) -> pl.Series:
     return frame.select(pl.coalesce("series_id", "title_id")).to_series()
 
 
+_SHOWN = [ACTOR, "event_id", "member_id", "session_id", "at", "title_id", "surface", "position", "decision_id"]
 _ENGAGED = np.array([action in ENGAGEMENT for action in ACTIONS])
 
 
