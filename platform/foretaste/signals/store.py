@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.ops.files import parquet_files, read_json, read_parquet
 from foretaste.signals.checks import check_rows
-from foretaste.signals.joins import ON_RAY_FROM, join_rows
+from foretaste.signals.joins import ON_RAY_FROM, JoinRule, join_rows
 from foretaste.signals.loads import ONLINE, Loaded, read_loaded
 from foretaste.signals.published import (
     MANIFEST,
@@ -260,6 +260,15 @@ class FeatureStore:
             views.append(title_view(part, seen_N, catalogue))
         return views, view_B.reshape(-1).astype(np.int64)
 
+    def join_rule(self, name: str) -> JoinRule:
+        """How a view is joined at past instants, for `joins.join_rows`: MEMBERS or TITLES."""
+        said = read_json(self._manifest_path())
+        return self._source.join_rule(name, len(said["buckets"]) if name == MEMBERS else 1)
+
+    def online_keys(self, name: str, ids: Sequence[str]) -> tuple[str, list[bytes]]:
+        """Where Feast keeps rows online, for benchmarks against the bare store: table and entity keys."""
+        return self._online.table(name), self._online.keys(name, ids)
+
     def close(self) -> None:
         """Close every connection; the next use opens them again."""
         for project in self._projects.values():
@@ -303,11 +312,9 @@ class FeatureStore:
 
     def _join(self, name: str, ids: Sequence[str], at_B: NDArray[np.int64]) -> pa.Table:
         """Join bucket by bucket; many questions in Ray's tasks, where Ray runs."""
-        said = read_json(self._manifest_path())
-        rule = self._source.join_rule(name, len(said["buckets"]) if name == MEMBERS else 1)
         ray = sys.modules.get("ray")
         spread = len(ids) >= ON_RAY_FROM and ray is not None and ray.is_initialized()
-        return join_rows(rule, ids, at_B, ray=spread)
+        return join_rows(self.join_rule(name), ids, at_B, ray=spread)
 
     def _title_versions_ms(self) -> NDArray[np.int64]:
         rows = read_parquet(self._data / SOURCES / TITLE_PARTS, columns=["title_asof_ms"])
