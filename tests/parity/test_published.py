@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from foretaste.contracts.catalogue import catalogue
+from foretaste.ops.files import write_json
 from foretaste.signals import snapshots
 from foretaste.signals.published import generation as published
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
@@ -305,3 +306,12 @@ def test_an_older_row_does_not_take_the_place_of_a_newer_one_whoever_writes_it(t
     world.store._online.load([MEMBERS], START, START + timedelta(days=4))  # as a straggler would
     same(world.store.members(IDS, us(now)), before)
     world.store.close()
+
+
+def test_sources_of_an_earlier_version_are_published_anew(tmp_path: Path) -> None:
+    world = Workspace(tmp_path, 7)
+    world.prepare(START + timedelta(days=20))
+    write_json({"genres": [], "kinds": [], "until_ms": 0}, tmp_path / "features" / "sources" / "manifest.json")
+    (tmp_path / "features" / "sources" / "members").mkdir()
+    assert world.publish(START + timedelta(days=20))["member_rows"] > 0
+    assert not list((tmp_path / "features").glob("retired/*"))

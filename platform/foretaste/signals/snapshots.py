@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -161,7 +162,7 @@ def _fingerprint(titles: Catalogue, targets: Sequence[str], buckets: Sequence[st
 
 def _generation(out: Path, fingerprint: str, found: Mapping[str, Any] | None) -> str:
     """The fingerprint; where it was in use before, with a number."""
-    taken = {path.name for path in (out / RETIRED).glob("*")} | ({found["generation"]} if found else set())
+    taken = {path.name for path in (out / RETIRED).glob("*")} | ({found.get("generation")} if found else set())
     number, name = 1, fingerprint
     while name in taken:
         number += 1
@@ -278,11 +279,14 @@ def _commit(run: _Run, out: Path, stage: Path) -> None:
 
 
 def _retire(out: Path) -> None:
-    """Set the sources aside under the name of their generation."""
+    """Set the sources aside under the name of their generation; those of an earlier version have none and go."""
     sources = out / SOURCES
     if not sources.exists():
         return
-    name = str(read_json(sources / MANIFEST)["generation"])
+    name = read_json(sources / MANIFEST).get("generation") if (sources / MANIFEST).is_file() else None
+    if name is None or (out / RETIRED / name).exists():
+        shutil.rmtree(sources)
+        return
     (out / RETIRED).mkdir(exist_ok=True)
     sources.replace(out / RETIRED / name)
 

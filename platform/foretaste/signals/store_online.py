@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 _AT_ONCE = 500
 
@@ -93,7 +94,9 @@ class SqliteRows:
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=60, check_same_thread=False)
+            found = sqlite3.connect(
+                f"file:{quote(str(self._path))}?mode=ro", uri=True, timeout=60, check_same_thread=False
+            )
             self._local.connection = found
             self._open.append(found)
         return found
