@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -22,6 +26,7 @@ from foretaste.ops.tables import prepared_files, read_prepared
 from foretaste.sessions import prepare as stage
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.sessions.spread import here
+from foretaste.sessions.store import hashes
 from foretaste.signals.interactions import runs
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -260,3 +265,10 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="another preparation is writing here"):
         stage.prepare(raw, out, _config(), now=NOW, collapse=nested, spread=here)
+
+
+def test_ids_have_the_same_hash_in_every_process() -> None:
+    texts = ["a", "event-17", "ä", ""]
+    code = f"import polars, foretaste.sessions.store as s; print(s.hashes(polars.Series({texts!r})).tolist())"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert json.loads(other) == hashes(pl.Series(texts)).tolist()
