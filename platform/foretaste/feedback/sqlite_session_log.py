@@ -56,8 +56,8 @@ _TRIM = (
     "ORDER BY at DESC, event_id DESC LIMIT -1 OFFSET ?) AND sequence <= ?"
 )
 _EXPIRED = (
-    "SELECT sequence FROM events INDEXED BY {} WHERE shelf = {} AND (actor >= '{guest}' AND actor < '{after}') = ? AND at < ? "
-    "AND sequence <= ?"
+    "SELECT sequence FROM events INDEXED BY {} WHERE shelf = {} AND "
+    "(actor >= '{guest}' AND actor < '{after}') = ? AND at < ? AND sequence <= ?"
 )
 _INDEX = {READ: "events_to_read", PASSIVE: "events_passive"}
 _AFTER_GUEST = GUEST[:-1] + chr(ord(GUEST[-1]) + 1)
