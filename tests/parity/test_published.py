@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from foretaste.contracts.catalogue import catalogue
@@ -18,7 +19,7 @@ from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
 from foretaste.signals.store import MEMBERS, FeatureStore
 from foretaste.signals.store_feast import FeastProject
 from foretaste.signals.views import ABSENT, MemberView, TitleView
-from foretaste.testing.builders import START, interactions_table, prepared_folder, titles_table
+from foretaste.testing.builders import START, interactions_table, prepared_folder, random_interactions, titles_table
 
 REPO = Path(__file__).parents[2] / "features"
 TITLES = titles_table(6, seed=5)
@@ -315,3 +316,25 @@ def test_sources_of_an_earlier_version_are_published_anew(tmp_path: Path) -> Non
     (tmp_path / "features" / "sources" / "members").mkdir()
     assert world.publish(START + timedelta(days=20))["member_rows"] > 0
     assert not list((tmp_path / "features").glob("retired/*"))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_midnights_published_one_run_after_another_are_those_of_one_run(tmp_path: Path, step: int) -> None:
+    """The tables stand still; members of whom nothing moves are not even computed."""
+    rows = random_interactions(TITLES, actors=25, days=215, per_actor=8, seed=4)
+    prepared_folder(tmp_path / "prepared", rows, TITLES, num_buckets=3)
+    config, last = SnapshotConfig(step_days=step), START + timedelta(days=230)
+    read = []
+    for day in (2, 3, 9.5, 40, 41, 190, 191.2, 230):
+        now = START + timedelta(days=day)
+        done = build_snapshots(tmp_path / "prepared", tmp_path / "nightly", config, now=now)
+        read.append(done["interactions"])
+        assert done["corrections"] == done["removed"] == 0
+    build_snapshots(tmp_path / "prepared", tmp_path / "once", config, now=last)
+    for view in ("members", "titles"):
+        nightly, once = (
+            pl.read_parquet(tmp_path / name / "sources" / view / "*.parquet").sort(pl.nth(0), "at")
+            for name in ("nightly", "once")
+        )
+        assert nightly.to_dicts() == once.to_dicts()
+    assert read[0] == rows.num_rows > max(read[1:3])

@@ -26,6 +26,8 @@ from foretaste.signals.snapshot_config import SnapshotConfig
 
 COLUMNS = ["actor_id", "session_index", "at", "title_id", "action"]
 """Columns of INTERACTIONS that are read."""
+WINDOWS = (WEEK, MONTH, HALF_YEAR)
+"""Days before a midnight over which something is counted."""
 _ROWS_AT_ONCE = 250_000
 
 

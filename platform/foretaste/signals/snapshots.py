@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -207,18 +208,33 @@ def _grid(prepared: Path, buckets: Sequence[str], config: SnapshotConfig, step: 
 def _bucket(run: _Run, out: Path, stage: Path, number: int, bucket: str) -> dict[str, int]:
     """Stage what one bucket publishes of its members, and its counts of titles; returns counts."""
     days = out / DAYS / f"{number:05d}-{run.files[bucket]}.parquet"
-    if bucket in run.same and run.quiet and days.is_file():
+    same = bucket in run.same and days.is_file()
+    if same and run.quiet:
         return {}
     rows = _without(read_prepared(run.prepared, "interactions", columns=_COLUMNS, bucket=bucket), run.deleted)
-    write_parquet(title_days(rows, run.targets, run.config).to_arrow(), stage / DAYS / days.name)
+    if same:
+        rows = _moved(rows, run)
+    else:
+        write_parquet(title_days(rows, run.targets, run.config).to_arrow(), stage / DAYS / days.name)
     ideal = member_snapshots(rows, run.titles, run.targets, run.grid, run.config)
     _must_be_of(ideal, number, len(run.buckets), bucket)
     parts = Parts(out / SOURCES / MEMBER_PARTS, f"{number:05d}")
     found = _news(run, ideal, parts if run.before is not None else None, key="member_id", version="member_asof_ms")
-    removed = parts.rewrite(found.gone) if found.gone else 0
+    removed = parts.rewrite(found.gone) if found.gone and not same else 0
     _stage(found, stage / MEMBER_PARTS, parts, run)
     counts = {"interactions": rows.num_rows, "buckets": 1, "member_rows": found.rows.num_rows}
     return counts | {"corrections": found.corrections, "removed": removed}
+
+
+def _moved(rows: pa.Table, run: _Run) -> pa.Table:
+    """Of tables that have not changed, the members of whom something enters or leaves a window since the last time."""
+    day_T = np.asarray(rows["at"].cast(pa.int64())) // DAY_US
+    moved_T = np.zeros(len(day_T), dtype=np.bool_)
+    for days in (0, *of_members.WINDOWS):
+        midnight_ms_T = run.grid.after(day_T + days) * (DAY_US // 1000)
+        moved_T |= (midnight_ms_T > run.since_ms) & (midnight_ms_T <= run.published_ms)
+    actors = pc.unique(rows["actor_id"].filter(pa.array(moved_T)))
+    return rows.filter(pc.is_in(rows["actor_id"], value_set=actors))
 
 
 def _must_be_of(rows: pa.Table, number: int, num_buckets: int, bucket: str) -> None:
