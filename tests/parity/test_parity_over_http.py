@@ -13,6 +13,7 @@ import pytest
 
 from foretaste.feedback.decision_log import decision_tables
 from foretaste.feedback.event_log import EventLog
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.parity import DELETED, parity
 from foretaste.jobs.processes import ServiceProcess
 from foretaste.jobs.traffic import Sent, drive
@@ -72,7 +73,8 @@ def test_every_value_served_under_faults_is_made_again(
     made = small(**FREQUENT, session_log=log, features_url=log.get("url"))
     sent = under_faults(made, tmp_path, requests=REQUESTS)
     assert sent.refused == []
-    assert len(sent.decision_ids) == REQUESTS
+    assert len(sent.answered) == REQUESTS
+    assert sent.num_milestones == 4
     for what in ("duplicate", "rejected future_time", "sent twice at once", "repeated", "merged", "deleted"):
         assert sent.counts[what] > REQUESTS / 500, (what, sent.counts)
     found = parity(made.settings, spread=here)
@@ -80,7 +82,9 @@ def test_every_value_served_under_faults_is_made_again(
     tables = list(decision_tables(made.settings.tables.serving / "decisions"))
     logged = [name for table in tables for name in table["decision_id"].to_pylist()]
     assert len(logged) == len(set(logged))
-    assert set(sent.decision_ids) <= set(logged)  # a request that died with its process may be logged, too
+    deleted = Tombstones(made.settings.tables.serving / TOMBSTONES_FILE).read()
+    missing = sent.answered.keys() - set(logged)  # a request that died with its process may be logged, too
+    assert {sent.answered[name] for name in missing} <= deleted.keys()
     assert found["decisions"] + found["set_aside"].get(DELETED, 0) == len(logged)
     assert set(found["set_aside"]) <= {DELETED}
     assert found["decisions"] > 0.7 * REQUESTS

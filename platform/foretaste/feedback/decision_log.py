@@ -24,11 +24,13 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from foretaste.contracts.columns import AT, DECISIONS, conform
 from foretaste.contracts.config import Frozen
+from foretaste.feedback.forgotten import forget_decisions, of_deleted
 from foretaste.feedback.write_ahead import LINES, WriteAhead, whole_lines
 from foretaste.ops.files import PARTIAL, write_parquet
 
@@ -52,13 +54,24 @@ class DecisionLogConfig(Frozen):
 class DecisionLog:
     """An append-only log of DECISIONS rows; each log has files of its own, any number share a folder."""
 
-    def __init__(self, folder: Path, config: DecisionLogConfig | None = None, *, clock: Callable[[], datetime]) -> None:
-        """Open the log at `folder` and roll what dead processes left there; `clock` gives aware times."""
+    def __init__(
+        self,
+        folder: Path,
+        config: DecisionLogConfig | None = None,
+        *,
+        clock: Callable[[], datetime],
+        deleted: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """Open the log at `folder` and roll what dead processes left there; `clock` gives aware times.
+
+        `deleted` says up to when (microseconds) which actors are deleted: their decisions are not rolled.
+        """
         self.config = config or DecisionLogConfig()
         self.num_dropped = 0  # torn or unreadable lines, left out while rolling
         self.num_failed = 0  # files that could not be rolled; they stay and are tried again at the next start
         self._folder = folder
         self._clock = clock
+        self._deleted = deleted
         self._name = f"{clock():%Y%m%dT%H%M%S}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._number = 0
         self._lock = threading.Lock()
@@ -122,6 +135,15 @@ class DecisionLog:
         with self._lock:
             self._roll_if_due()
 
+    def forget(self, deleted: Mapping[str, int]) -> int:
+        """Remove the rolled decisions of deleted actors (see `past.before_deletion`); returns how many.
+
+        One process at a time, another one returns 0 at once. What is not rolled goes when it is.
+        """
+        with self._lock:
+            self._recent.clear()
+        return forget_decisions(self._folder, deleted)
+
     def adopt(self) -> int:
         """Roll the write-ahead files that no living process holds; returns how many."""
         taken = [WriteAhead.take(path) for path in sorted(self._folder.glob(f"*{LINES}"))]
@@ -165,6 +187,7 @@ class DecisionLog:
         """Write the Parquet file of a write-ahead file, then remove that; what fails is left as it was."""
         try:
             table, num_dropped = _table(file.path)
+            table = table.filter(pc.invert(of_deleted(table, self._deleted())))
             if table.num_rows:
                 write_parquet(table, file.path.with_suffix(TABLE))
             file.remove()

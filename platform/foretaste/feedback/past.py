@@ -5,21 +5,12 @@ Shapes: E events of one actor, in order of (at, bytes of event_id).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import PASSIVE
-
-OLDEST = ("oldest_event_at", "oldest_sequence")
-"""What decisions say of the oldest that they saw, in `features`: its time, and its sequence, which is a time too."""
-MEMBERS_VERSION = "members_asof_ms"
-DELETING_US = 120_000_000
-"""How long a deletion may take until nothing of before it is seen."""
 
 
 class Past:
@@ -48,20 +39,3 @@ class Past:
         since = 0 if window_us is None else before_us - window_us
         seen: NDArray[np.int64] = start + newest[(at < before_us) & (at >= since)]
         return seen
-
-
-def before_deletion(decision: Mapping[str, Any], deleted: Mapping[str, int]) -> bool:
-    """Say whether a decision is of what a member did before they were deleted, of which nothing may be left.
-
-    `decision` has actor_id, at and features, `deleted` the instant by actor; both in microseconds. One that was made
-    while a deletion went on is among them where it still saw something of before. A later one is not: whatever it
-    saw of before is a fault.
-    """
-    gone_at = deleted.get(decision["actor_id"])
-    if gone_at is None or decision["at"] > gone_at + DELETING_US:
-        return False
-    known = {one["name"]: one["value"] for one in decision["features"]}
-    seen = [int(known[name]) for name in OLDEST if name in known]
-    version_ms = int(known.get(MEMBERS_VERSION, -1))
-    seen += [version_ms * 1000] if version_ms >= 0 else []
-    return bool(decision["at"] <= gone_at or any(one <= gone_at for one in seen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.events import GUEST
 from foretaste.feedback.decision_log import decision_tables
 from foretaste.feedback.session_log import LogKind
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.features import features, publish
 from foretaste.jobs.imports import import_log
@@ -40,6 +41,7 @@ DAYS_TO_COME = 6
 """Days of the world that are published and loaded only while traffic goes on."""
 KILLS = (0.2, 0.5, 0.8)
 PUBLICATIONS = (0.1, 0.3, 0.45, 0.6, 0.7, 0.9)
+QUICK_KILLS, QUICK_PUBLICATIONS = (0.3,), (0.05, 0.6)
 SERVING = {"audit_share": 1.0, "housekeeping_seconds": 2.0, "title_refresh_seconds": 5.0, "epsilon": 0.2}
 
 
@@ -63,7 +65,9 @@ def parity_bench(settings: Settings, *, requests: int = 100_000, quick: bool = F
         say(f"\n{kind.value}: {requests:,} requests")
         with contextlib.ExitStack() as stack:
             url = None if kind is LogKind.SQLITE else stack.enter_context(redis_server())
-            figures[kind.value] = _store(_of_store(settings, root / kind.value, kind, url), requests)
+            of_store = _of_store(settings, root / kind.value, kind, url)
+            faults = (QUICK_KILLS, QUICK_PUBLICATIONS) if quick else (KILLS, PUBLICATIONS)
+            figures[kind.value] = _store(of_store, requests, *faults)
         bars |= _bars(kind.value, figures[kind.value])
     return {"bench": "parity", "requests": requests, "figures": figures, "bars": bars, "skipped": skipped}
 
@@ -98,8 +102,8 @@ def _of_store(settings: Settings, workspace: Path, kind: LogKind, url: str | Non
     return settings
 
 
-def _store(settings: Settings, requests: int) -> dict[str, Any]:
-    sent = _served(settings, requests)
+def _store(settings: Settings, requests: int, kills: Sequence[float], publications: Sequence[float]) -> dict[str, Any]:
+    sent = _served(settings, requests, kills, publications)
     found = parity(settings)
     logged, missing = _logged(settings, sent)
     return {
@@ -107,7 +111,7 @@ def _store(settings: Settings, requests: int) -> dict[str, Any]:
         "mismatches": found["mismatches"],
         "requests_left_out": sum(found["left_out"].values()),
         "left_out": found["left_out"],
-        "answered": len(sent.decision_ids),
+        "answered": len(sent.answered),
         "answered_and_not_logged": missing,
         "logged": logged,
         "compared": found["decisions"],
@@ -117,6 +121,7 @@ def _store(settings: Settings, requests: int) -> dict[str, Any]:
         "failed_inputs": found["failed_inputs"],
         "fallbacks": found["fallbacks"],
         "faults": dict(sent.counts),
+        "kills_and_publications": sent.num_milestones,
         "refused": sent.refused[:20],
         "served_per_second": round(sent.requests_per_second, 1),
         "replayed_per_second": found["requests_per_second"],
@@ -125,7 +130,7 @@ def _store(settings: Settings, requests: int) -> dict[str, Any]:
     }
 
 
-def _served(settings: Settings, requests: int) -> Sent:
+def _served(settings: Settings, requests: int, kills: Sequence[float], publications: Sequence[float]) -> Sent:
     tables = settings.tables
     members = read_prepared(tables.prepared, "interactions", columns=["actor_id"])["actor_id"].unique().to_pylist()
     world = World(
@@ -145,20 +150,23 @@ def _served(settings: Settings, requests: int) -> Sent:
             for number in range(NUM_PROCESSES)
         ]
         urls = [process.url for process in processes]
-        return drive(urls, world, requests=requests, threads=8, milestones=_milestones(settings, processes))
+        milestones = _milestones(settings, processes, kills, publications)
+        return drive(urls, world, requests=requests, threads=8, milestones=milestones)
 
 
-def _milestones(settings: Settings, processes: list[ServiceProcess]) -> list[Milestone]:
+def _milestones(
+    settings: Settings, processes: Sequence[ServiceProcess], kills: Sequence[float], publications: Sequence[float]
+) -> list[Milestone]:
     def restart(process: ServiceProcess) -> None:
         process.kill()
         time.sleep(0.5)
         process.start()
 
     found: list[Milestone] = [
-        (share, partial(restart, processes[number % len(processes)])) for number, share in enumerate(KILLS)
+        (share, partial(restart, processes[number % len(processes)])) for number, share in enumerate(kills)
     ]
-    for number, share in enumerate(PUBLICATIONS, start=1):
-        left = DAYS_TO_COME - DAYS_TO_COME * number // len(PUBLICATIONS)
+    for number, share in enumerate(publications, start=1):
+        left = DAYS_TO_COME - DAYS_TO_COME * number // len(publications)
         found.append((share, partial(_publish, settings, left)))
     return found
 
@@ -175,11 +183,12 @@ def _days(settings: Settings, before: int) -> str:
 
 
 def _logged(settings: Settings, sent: Sent) -> tuple[int, int]:
-    """Number of decisions in the log, and of answers whose decision is not there."""
+    """Number of decisions in the log, and of answers whose decision is not there though nobody deleted its actor."""
     names: set[str] = set()
     for table in decision_tables(settings.tables.serving / "decisions"):
         names.update(table["decision_id"].to_pylist())
-    return len(names), len(set(sent.decision_ids) - names)
+    deleted = Tombstones(settings.tables.serving / TOMBSTONES_FILE).read()
+    return len(names), sum(name not in names and actor not in deleted for name, actor in sent.answered.items())
 
 
 def _bars(store: str, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from rich.table import Table
 from foretaste.contracts.columns import AT, LOGGED_EVENTS, conform
 from foretaste.feedback.decision_log import decision_tables, plain_rows
 from foretaste.feedback.event_log import EventLog
-from foretaste.feedback.past import Past, before_deletion
+from foretaste.feedback.forgotten import actors_of, of_deleted
+from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.cluster import cluster
-from foretaste.jobs.parity_buckets import DECISION_PARTS, EVENT_PARTS, Buckets, decided_by, num_buckets
+from foretaste.jobs.parity_buckets import DECISION_PARTS, EVENT_PARTS, Buckets, num_buckets
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.files import PARTIAL, parquet_files
@@ -66,7 +67,7 @@ def parity(
         if spread is None:
             stack.enter_context(cluster(settings.cluster))
         buckets = Buckets(Path(scratch), num_buckets(folder, events))
-        num = buckets.write(DECISION_PARTS, map(asked, decision_tables(folder)), actor=decided_by)
+        num = buckets.write(DECISION_PARTS, map(asked, decision_tables(folder)), actor=actors_of)
         buckets.write(EVENT_PARTS, parts(events), actor=lambda table: table["actor_id"])
         total = asked.tally
         with progress("parity", total=num, unit="requests") as advance:
@@ -102,9 +103,7 @@ class _Asked:
         self.tally = Tally()
 
     def __call__(self, decisions: pa.Table) -> pa.Table:
-        at = decisions["at"].cast(pa.int64())
-        about = pa.table({"actor_id": decided_by(decisions), "at": at, "features": decisions["features"]})
-        gone = pa.array([before_deletion(row, self._deleted) for row in about.to_pylist()], type=pa.bool_())
+        gone = of_deleted(decisions, self._deleted)
         names = decisions["decision_id"].to_pylist()
         asked = pa.array([sampled(f"parity {name}", self._sample) for name in names], type=pa.bool_())
         if self._since is not None:

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from foretaste.contracts.columns import DECISIONS, LOGGED_EVENTS
-from foretaste.contracts.events import GUEST
 from foretaste.sessions.spread import Item
 
 BUCKET_BYTES = 64 * 2**20  # of decisions or events as they lie on the disk
@@ -26,12 +24,6 @@ def num_buckets(*folders: Path) -> int:
     """How many buckets the largest of some folders needs; at least two, for there are as a rule two processors."""
     sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
     return max(2, *(math.ceil(size / BUCKET_BYTES) for size in sizes))
-
-
-def decided_by(decisions: pa.Table) -> pa.ChunkedArray:
-    """Actor of each of some DECISIONS rows; see contracts.events.actor_id."""
-    guests = pc.binary_join_element_wise(GUEST, decisions["session_id"], "")
-    return pc.coalesce(decisions["member_id"], guests)
 
 
 class Buckets:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import orjson
 
-from foretaste.contracts.events import ACTIONS, NEEDS_TITLE, Action
+from foretaste.contracts.events import ACTIONS, NEEDS_TITLE, Action, actor_id
 from foretaste.ops.telemetry import progress
 
 QUERIES = ("dark comedy", "new", "space opera space", "für Elise", "…")
@@ -42,16 +42,22 @@ class World:
 class Sent:
     """What was sent and answered; counts of all threads together."""
 
-    decision_ids: list[str] = field(default_factory=list)
-    deleted: set[str] = field(default_factory=set)
+    answered: dict[str, str] = field(default_factory=dict)  # actor by decision_id
     counts: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)  # answers that no fault explains
-    seconds: float = 0.0
+    begun: float = 0.0  # seconds of a clock of its own
+    ended: float = 0.0
+    num_milestones: int = 0  # that came while traffic went on
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last answer."""
+        return self.ended - self.begun
 
     @property
     def requests_per_second(self) -> float:
         """Answers a second, events and all else beside them."""
-        return len(self.decision_ids) / self.seconds if self.seconds else 0.0
+        return len(self.answered) / self.seconds if self.seconds else 0.0
 
 
 Milestone = tuple[float, Callable[[], None]]
@@ -67,7 +73,10 @@ def drive(
     seed: int = 0,
     milestones: Sequence[Milestone] = (),
 ) -> Sent:
-    """Ask for `requests` lists, with events between them; returns what came of it. Raises what a milestone raises."""
+    """Ask for `requests` lists, with events between them; returns what came of it. Raises what a milestone raises.
+
+    A milestone that is due only after the last answer does not come.
+    """
     sent, lock = Sent(), threading.Lock()
     failures: list[BaseException] = []
     steps = iter(np.random.SeedSequence(seed).spawn(requests))
@@ -83,22 +92,25 @@ def drive(
                 if step is None:
                     break
                 member.step(np.random.default_rng(step))
+                sent.ended = time.monotonic()
                 advance(1)
         except Exception as error:  # of a thread: raised by whoever waits
             failures.append(error)
         finally:
             client.close()
 
-    begun = time.monotonic()
+    sent.begun = sent.ended = time.monotonic()
     with progress("traffic", total=requests, unit="requests") as advance:
         workers = [threading.Thread(target=work, args=(advance,)) for _ in range(threads)]
         for worker in workers:
             worker.start()
         try:
             for share, act in due:
-                while len(sent.decision_ids) < share * requests and any(worker.is_alive() for worker in workers):
+                while len(sent.answered) < share * requests and any(worker.is_alive() for worker in workers):
                     time.sleep(0.02)
-                act()
+                if len(sent.answered) < requests and any(worker.is_alive() for worker in workers):
+                    act()
+                    sent.num_milestones += 1
         except BaseException as error:
             failures.append(error)
             raise
@@ -107,7 +119,6 @@ def drive(
                 worker.join()
     if failures:
         raise failures[0]
-    sent.seconds = time.monotonic() - begun
     return sent
 
 
@@ -191,7 +202,7 @@ class Members:
         status, answer = self._client.call("POST", "/v1/recommend", body, first=int(dice.integers(2)))
         if status == 200 and answer["decision_id"] is not None:
             with self._lock:
-                self._sent.decision_ids.append(answer["decision_id"])
+                self._sent.answered[answer["decision_id"]] = actor_id(member_id, session_id)
         else:
             self._note(status or 1, answer, "recommend")
 
@@ -207,8 +218,6 @@ class Members:
     def _delete(self, dice: np.random.Generator, member_id: str) -> None:
         path = f"/v1/members/{quote(member_id, safe='')}"
         self._note(*self._client.call("DELETE", path, None, first=int(dice.integers(2))), "deleted")
-        with self._lock:
-            self._sent.deleted.add(member_id)
 
     def _note(self, status: int, answer: Any, what: str) -> None:
         with self._lock:

@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from foretaste.contracts.events import actor_id
-from foretaste.feedback.past import Past, before_deletion
+from foretaste.feedback.forgotten import before_deletion
+from foretaste.feedback.past import Past
 from foretaste.serving.replay import Replay
 from foretaste.serving.tally import Tally
 

@@ -17,7 +17,8 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import RecommendRequest
-from foretaste.feedback.past import MEMBERS_VERSION, Past
+from foretaste.feedback.forgotten import MEMBERS_VERSION
+from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.models import Models
 from foretaste.serving.record import (

@@ -11,7 +11,7 @@ import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
 from foretaste.contracts.wire import RecommendRequest
-from foretaste.feedback.past import MEMBERS_VERSION, OLDEST
+from foretaste.feedback.forgotten import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.models import Models

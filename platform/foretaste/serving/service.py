@@ -65,6 +65,7 @@ class Service:
         self._clock = clock
         self._audit = audit
         self._tidied_at: datetime | None = None
+        self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
 
     def accept(self, request: EventsRequest) -> EventsAnswer:
@@ -135,6 +136,9 @@ class Service:
 
     def _tidy_if_due(self) -> None:
         now, deleted = self._clock(), self._tombstones.read()
+        if self._forgot_at is None or now - self._forgot_at >= TIDY_EVERY:  # whole files are written again
+            self._decisions.forget(deleted)
+            self._forgot_at = now
         if self._tidied_at is None or now - self._tidied_at >= TIDY_EVERY or deleted != self._tidied_of:
             self._sessions.expire(now=now)
             self._events.compact(deleted=deleted)
@@ -164,9 +168,10 @@ def open_service(
         clock=clock,
     )
     sessions = open_session_log(serving.session_log, folder / "serving")
-    decisions = DecisionLog(folder / "serving" / "decisions", serving.decision_log, clock=clock)
     events = EventLog(folder / "serving" / EVENTS_FOLDER)
     tombstones = Tombstones(folder / "serving" / TOMBSTONES_FILE)
+    where = folder / "serving" / "decisions"
+    decisions = DecisionLog(where, serving.decision_log, clock=clock, deleted=tombstones.read)
     intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read)
     audit = None
     if serving.audit_share > 0:
