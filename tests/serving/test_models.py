@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.sessions import SessionRule
-from foretaste.ops.bundles import promote
+from foretaste.ops.bundles import file_bundle, promote
 from foretaste.ops.files import read_json, write_json
 from foretaste.serving.models import load_models
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.testing.builders import interactions_table, prepared_folder
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import NOW, two_genre_titles
@@ -62,6 +64,30 @@ def test_a_ranker_of_other_columns_is_refused(tmp_path: Path) -> None:
     file_ranker(tmp_path, intent=intent, at=NOW, columns=(*CANDIDATE_COLUMNS[1:], "moon"))
     with pytest.raises(ValueError, match="moon"):
         load_models(tmp_path, tmp_path / "prepared")
+
+
+def file_ranker_about(registry: Path, about: dict[str, Any]) -> None:
+    """File a ranker that belongs to the current intent model and says this of itself, too."""
+    intent = file_intent(registry, TITLES, at=NOW).fingerprint
+    plain = file_ranker(registry, intent=intent, at=NOW)
+    with file_bundle(
+        registry, "ranker", at=NOW + timedelta(seconds=1), about=plain.manifest["about"] | about
+    ) as folder:
+        for file in plain.path.iterdir():
+            if file.name != "manifest.json":
+                shutil.copy(file, folder)
+
+
+def test_a_ranker_of_other_signals_is_refused(tmp_path: Path) -> None:
+    file_ranker_about(tmp_path, {"signals": "older"})
+    with pytest.raises(ValueError, match="trained with signals older, this code computes"):
+        load_models(tmp_path, tmp_path / "prepared")
+
+
+def test_what_the_ranker_was_trained_with_of_the_slow_views_is_known(tmp_path: Path) -> None:
+    contract = {"service": "ranker", "views": {"member_taste": "2-ab"}, "fingerprint": "f"}
+    file_ranker_about(tmp_path, {"signals": SIGNALS_VERSION, "views": contract})
+    assert load_models(tmp_path, tmp_path / "prepared").views == contract
 
 
 def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:

@@ -126,10 +126,10 @@ def _run(
 ) -> _Run:
     titles, said = catalogue(read_titles(prepared)), read_manifest(prepared)
     targets, buckets = sorted(said["target_actions"]), prepared_buckets(prepared)
-    fingerprint = _fingerprint(titles, targets, buckets, config)
+    fingerprint = _fingerprint(titles, targets, config)
     found = read_json(out / SOURCES / MANIFEST) if (out / SOURCES / MANIFEST).is_file() else None
-    goes_on = not full and found is not None and found.get("fingerprint") == fingerprint
-    before = found if goes_on else None
+    alike = found is not None and found.get("fingerprint") == fingerprint and sorted(found["buckets"]) == buckets
+    before = found if alike and not full else None
     grid = _grid(prepared, buckets, config, None if before is None else before["step_days"])
     since_ms = -1 if before is None else before["published_ms"]
     published_ms = _instant(now, grid, since_ms)
@@ -154,10 +154,10 @@ def _run(
     )
 
 
-def _fingerprint(titles: Catalogue, targets: Sequence[str], buckets: Sequence[str], config: SnapshotConfig) -> str:
-    """Of all that a row's meaning, and its place, depends on."""
+def _fingerprint(titles: Catalogue, targets: Sequence[str], config: SnapshotConfig) -> str:
+    """Of all that a row's meaning depends on."""
     columns = [str(field) for schema in (MEMBER_SNAPSHOTS, TITLE_SNAPSHOTS) for field in schema]
-    said = [config.model_dump(mode="json"), titles.genres, titles.kinds, list(targets), list(buckets), columns]
+    said = [config.model_dump(mode="json"), titles.genres, titles.kinds, list(targets), columns]
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=6).hexdigest()
 
 
