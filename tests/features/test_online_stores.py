@@ -14,7 +14,7 @@ import pytest
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.columns import AT, MEMBER_SNAPSHOTS
-from foretaste.ops.files import read_json, write_json
+from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.signals.checks import check_rows
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
 from foretaste.signals.store import FeatureStore
@@ -113,6 +113,40 @@ def test_milliseconds_survive(store: FeatureStore, tmp_path: Path) -> None:
     version = int(store.members(["m000"], us(later)).asof_ms_B[0])
     assert version == us(later) // 1000
     assert version % 1000 == 345
+
+
+def test_any_value_that_the_writer_takes_comes_back_bit_by_bit(store: FeatureStore, tmp_path: Path) -> None:
+    dice = np.random.default_rng(8)
+    size, genres, kinds = 200, len(KNOWN.genres), len(KNOWN.kinds)
+    ids = [f"é {number}/{chr(0x4E00 + number)}" for number in range(size)]
+    edges = np.array([0, 1, 2**31, 2**53 - 1])
+    counts = np.where(
+        dice.uniform(size=(4, size)) < 0.5, dice.choice(edges, (4, size)), dice.integers(0, 2**53, (4, size))
+    )
+    reals = dice.integers(0, 2**32, size * (genres + kinds + 1), dtype=np.uint32).view(np.float32)
+    reals = np.where(np.isfinite(reals), reals, np.float32(1e-45))
+    published_ms = read_json(tmp_path / "features" / "sources" / "manifest.json")["published_ms"]
+    version = published_ms - dice.integers(0, 5_000, size)
+    of_genres, of_kinds, tenure = np.split(reals, [size * genres, size * (genres + kinds)])
+    columns = {
+        "member_id": pa.array(ids),
+        "at": pa.array(version * 1000).cast(AT),
+        "member_asof_ms": pa.array(version),
+        "member_genre_affinity": pa.array(of_genres.reshape(size, genres).tolist(), pa.list_(pa.float32())),
+        "member_kind_affinity": pa.array(of_kinds.reshape(size, kinds).tolist(), pa.list_(pa.float32())),
+        "member_tenure_days": pa.array(tenure),
+    }
+    names = ("member_plays_7d", "member_plays_30d", "member_plays_180d", "member_visits_30d")
+    columns |= {name: pa.array(count) for name, count in zip(names, counts, strict=True)}
+    table = pa.table({name: columns[name] for name in MEMBER_SNAPSHOTS.names}).cast(MEMBER_SNAPSHOTS)
+    write_parquet(table, tmp_path / "features" / "sources" / "members" / "00000-999999999999999-00000.parquet")
+    store.materialize(NOW)
+    found = store.members(ids, us(NOW))
+    same(found, store.members_at(ids, version))
+    assert found.tenure_days_B.tobytes() == tenure.tobytes()
+    assert found.genre_affinity_BG.tobytes() == of_genres.tobytes()
+    assert found.visits_30d_B.tolist() == counts[3].tolist()
+    assert found.asof_ms_B.tolist() == version.tolist()
 
 
 def test_when_the_store_is_down_loading_raises_and_the_watermark_stays(store: FeatureStore, tmp_path: Path) -> None:
