@@ -27,15 +27,20 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success make it durable and rename it, on failure remove it."""
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success make it durable and rename it, on failure remove it.
+
+    What is not `durable` outlives the program but not the machine.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     try:
         yield partial
-        _sync(partial)
+        if durable:
+            _sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -91,9 +96,9 @@ def parquet_files(path: Path) -> list[Path]:
     return files
 
 
-def write_json(value: Any, path: Path) -> None:
+def write_json(value: Any, path: Path, *, durable: bool = True) -> None:
     """Write a value as one whole, indented JSON file."""
-    with whole_file(path) as partial:
+    with whole_file(path, durable=durable) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

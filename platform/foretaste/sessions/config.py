@@ -19,7 +19,7 @@ class PrepareConfig(Frozen):
         le=10_000,
         description="folders that actors are divided into by hash; default: by bucket_rows",
     )
-    bucket_rows: int = Field(500_000, ge=1, description="raw rows a bucket is to hold: what a task has in memory")
+    bucket_rows: int = Field(750_000, ge=1, description="raw rows a bucket is to hold: what a task has in memory")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of interactions before the test part")
     test_share: float = Field(0.1, ge=0, lt=1, description="share of interactions at the end of time")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="share of bad rows above which nothing is written")

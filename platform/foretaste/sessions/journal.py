@@ -69,7 +69,7 @@ class Journal:
         """Say that work is done, and which files (below the prepared folder) it left."""
         sizes = {file: (self.prepared / file).stat().st_size for file in files}
         whole = record | {"files": sizes}
-        write_json(whole, self.folder / "done" / f"{of}.json")
+        write_json(whole, self.folder / "done" / f"{of}.json", durable=False)
         return whole
 
     def found(self, of: str) -> Record | None:
@@ -77,7 +77,10 @@ class Journal:
         path = self.folder / "done" / f"{of}.json"
         if not path.is_file():
             return None
-        record: Record = read_json(path)
+        try:
+            record: Record = read_json(path)
+        except ValueError:
+            return None  # the machine went down while it was written
         for file, size in record["files"].items():
             stored = self.prepared / file
             if not stored.is_file() or stored.stat().st_size != size:
@@ -90,7 +93,8 @@ class Journal:
         done = self.folder / "done"
         for path in done.glob("*.json") if done.is_dir() else ():
             if PARTIAL not in path.name:
-                kept |= {str(path.relative_to(self.prepared)), *read_json(path)["files"]}
+                found = self.found(path.stem)
+                kept |= {str(path.relative_to(self.prepared)), *(found["files"] if found else ())}
         gone = 0
         for path in sorted(self.prepared.rglob("*"), reverse=True):
             name = path.relative_to(self.prepared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 Item = dict[str, Any]
@@ -26,6 +27,13 @@ def here(items: Sequence[Item], work: Work) -> Iterator[Item]:
     yield from map(work, items)
 
 
+def in_threads(items: Sequence[Item], work: Work) -> Iterator[Item]:
+    """Work in threads of this process: small items wait for files more than they compute."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(work, items)
+
+
+THREADS = 4
 HERE = 300_000
 """Rows up to which work is done in this process: to hand it over would take longer."""
 
@@ -34,7 +42,7 @@ def by_size(large: Spread, *, most: int = HERE) -> Spread:
     """Do work of at most `most` rows (`rows` of its items) in this process, and other work as `large` does."""
 
     def spread(items: Sequence[Item], work: Work) -> Iterator[Item]:
-        yield from (here if sum(item["rows"] for item in items) <= most else large)(items, work)
+        yield from (in_threads if sum(item["rows"] for item in items) <= most else large)(items, work)
 
     return spread
 

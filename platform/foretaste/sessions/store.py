@@ -28,7 +28,7 @@ Parts = dict[str, list[Part]]
 TAIL, IDS, PAIRS = "tails", "ids", "pairs"
 STORED = {"acts": STORED_ACTS, "interactions": STORED_INTERACTIONS, "impressions": STORED_IMPRESSIONS, TAIL: TAILS}
 TABLES = (*STORED, IDS, PAIRS, SUPERSEDED)
-ROWS_A_GROUP = 16_384
+ROWS_A_GROUP = 8_192
 """Few enough that reading some actors reads little else, as parts are sorted by actor."""
 
 
@@ -74,7 +74,7 @@ def known(hash_E: NDArray[np.uint64], prepared: Path, parts: Iterable[Part]) -> 
 def tails(prepared: Path, parts: Parts, actors: pl.Series) -> pl.DataFrame:
     """The newest TAILS of those actors that have any."""
     wanted = actors.unique().to_frame(ACTOR)
-    read = (frame_of(pq.read_table(prepared / part["file"], partitioning=None)) for part in parts.get(TAIL, []))
+    read = (read_part(prepared, part) for part in parts.get(TAIL, []))
     frames = [rows.join(wanted, on=ACTOR, how="semi") for rows in read]
     return pl.concat([frame_of(TAILS.empty_table()), *frames]).unique(ACTOR, keep="last", maintain_order=True)
 
@@ -87,7 +87,7 @@ def rows_of(
     names = list(dict.fromkeys([ACTOR, *(columns or STORED[table].names)]))
     listed, asked = wanted.to_list(), wanted.to_frame(ACTOR)
     frames = [frame_of(pa.schema([STORED[table].field(n) for n in names]).empty_table())]
-    for part in parts.get(table, []):
+    for part in parts.get(table, []) if listed else []:
         file = pq.ParquetFile(prepared / part["file"])
         groups = _groups(file.metadata, listed)
         if not groups:
@@ -97,7 +97,7 @@ def rows_of(
         )
         later = [one for one in parts.get(SUPERSEDED, []) if one["run"] > part["run"]]
         for one in later:
-            made_again = frame_of(pq.read_table(prepared / one["file"], partitioning=None))
+            made_again = read_part(prepared, one)
             rows = rows.join(made_again, on=ACTOR, how="anti", maintain_order="left")
         frames.append(rows)
     return pl.concat(frames)
@@ -137,6 +137,11 @@ def as_events(acts: pl.DataFrame, impressions: pl.DataFrame, action: str) -> pl.
     )
     whole = acts.select(STORED_ACTS.names)
     return pl.concat([whole, shown], how="diagonal").select(STORED_ACTS.names)
+
+
+def read_part(prepared: Path, part: Part) -> pl.DataFrame:
+    """All of one part."""
+    return frame_of(pq.ParquetFile(prepared / part["file"]).read(use_threads=False))
 
 
 def frame_of(table: pa.Table) -> pl.DataFrame:
