@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
+from foretaste.jobs import labels
 from foretaste.jobs.cluster import ClusterConfig, cluster
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.tables import described
 from foretaste.ops.telemetry import progress, say
 from foretaste.sessions import prepare as stage
+from foretaste.sessions.plan import FULL
 from foretaste.sessions.sources import is_uri
 from foretaste.sessions.spread import Item, Spread, Work, by_size, on_ray
 from foretaste.signals.interactions import runs
@@ -30,21 +32,25 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
     raw = raw if is_uri(raw) else needed(Path(raw), made_by="import")
     served = settings.tables.serving / "events"
     more = (str(served),) if settings.prepare.served and served.is_dir() else ()
-    with contextlib.ExitStack() as stack, progress("prepare", total=None, unit="events") as advance:
-        manifest = stage.prepare(
-            raw,
-            settings.tables.prepared,
-            settings.prepare,
-            now=datetime.now(UTC),
-            collapse=runs,
-            advance=advance,
-            spread=_on_ray(settings.cluster, stack),
-            more_events=more,
-            deleted=_deleted(settings),
-            full=full,
-        )
-    run = manifest["run"]
-    say(f"prepare: {run['mode']} run ({run['why']})")
+    with contextlib.ExitStack() as stack:
+        spread = _on_ray(settings.cluster, stack)
+        with progress("prepare", total=None, unit="events") as advance:
+            manifest = stage.prepare(
+                raw,
+                settings.tables.prepared,
+                settings.prepare,
+                now=datetime.now(UTC),
+                collapse=runs,
+                advance=advance,
+                spread=spread,
+                more_events=more,
+                deleted=_deleted(settings),
+                full=full,
+            )
+        run = manifest["run"]
+        say(f"prepare: {run['mode']} run ({run['why']})")
+        if run["mode"] == FULL:  # what few new events add is not worth counting every label again
+            labels.report(settings, spread=spread)
     return described(manifest)
 
 
