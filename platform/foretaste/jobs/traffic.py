@@ -25,6 +25,8 @@ from foretaste.ops.telemetry import progress
 
 QUERIES = ("dark comedy", "new", "space opera space", "für Elise", "…")
 GIVE_UP_SECONDS = 120.0
+LEAVING = 20
+"""One member of so many is deleted now and then."""
 _WEIGHTS = np.array(
     [{Action.IMPRESSION: 0.5, Action.PLAY: 4.0, Action.SEARCH: 2.0}.get(Action(a), 1.0) for a in ACTIONS]
 )
@@ -144,12 +146,16 @@ class Members:
         self._recommend(dice, member_id, session_id)
         if guest and dice.uniform() < 0.15:
             self._merge(dice, session_id)
-        if member_id is not None and dice.uniform() < 0.004:
+        if member_id is not None and self._leaves(member_id) and dice.uniform() < 0.1:
             self._delete(dice, member_id)
 
     def _member(self, dice: np.random.Generator) -> str:
         """Some members are here much more often than others, so that several threads act for one at a time."""
         return self._world.members[int(len(self._world.members) * dice.uniform() ** 3)]
+
+    def _leaves(self, member_id: str) -> bool:
+        """Only some are ever deleted, and come again: of what they did before nothing is left to compare."""
+        return self._world.members.index(member_id) % LEAVING == LEAVING - 1
 
     def _events(self, dice: np.random.Generator, member_id: str | None, session_id: str) -> None:
         batch = [self._event(dice, member_id, session_id) for _ in range(int(dice.integers(1, 4)))]

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,17 @@ def bare(name: str) -> str:
 
 
 def _encoded(name: str, array: NDArray[Any]) -> dict[str, Any]:
-    if array.dtype.kind not in _KINDS:
+    kind, little = _stored(array.dtype)
+    if kind is None:
         raise ValueError(f"served: {name} is of {array.dtype}, wanted numbers")
-    body = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-    values = base64.b64encode(body).decode()
-    return {"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "values": values}
+    body = (array if array.dtype == little else array.astype(little)).tobytes()  # row by row, whatever its strides
+    return {"name": name, "dtype": kind, "shape": list(array.shape), "values": base64.b64encode(body).decode()}
+
+
+@lru_cache
+def _stored(dtype: np.dtype[Any]) -> tuple[str | None, np.dtype[Any]]:
+    """Name of a type, None where it is none of numbers, and the same with its bytes in order."""
+    return (dtype.name if dtype.kind in _KINDS else None), dtype.newbyteorder("<")
 
 
 def _decoded(name: str, dtype: str, shape: list[int], values: str) -> NDArray[Any]:
