@@ -57,7 +57,7 @@ def train(
 
 def _progress(name: str) -> Any:
     def on_progress(epoch: Epoch) -> None:
-        values = "  ".join(f"{key} {value:.4f}" for key, value in epoch.metrics.items())
+        values = "  ".join(f"{key} {value:.4f}" for key, value in epoch.metrics.items() if key != "loss")
         bar = "#" * round(20 * epoch.number / epoch.of)
         say(
             f"train {name:<7}[{bar:<20}] epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  {values}  "
