@@ -121,6 +121,7 @@ class Bucketing:
             written = self._write(kept.table, findings.bad_N, journal.staging / f"{item['key']}-{number:04d}.arrow")
             staged.append(f"{item['key']}-{number:04d}.arrow")
             by_bucket = [a + b for a, b in zip(by_bucket, written, strict=True)]
+        pa.default_memory_pool().release_unused()  # or the second pass would have it beside its own
         counts = {"events": events, "deleted": gone, "bad": bad, "by_bucket": by_bucket}
         names = [str((journal.staging / name).relative_to(self.prepared)) for name in staged]
         record = counts | {"staged": staged, "quarantine": aside, "number": item["number"]}

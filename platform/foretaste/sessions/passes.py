@@ -60,18 +60,21 @@ class BucketWork:
         journal = Journal(self.prepared)
         if (done := journal.found(item["key"])) is not None:
             return done | {"number": item["bucket"]}
-        new = frame_of(staged(journal, self.staged, item["bucket"]))
-        record = self._made(item, new) if item["remake"] else self._added(item, new)
+        record = self._made(item) if item["remake"] else self._added(item, self._new(item))
+        pa.default_memory_pool().release_unused()
         sketches = [record["sketch"]] if record.get("sketch") else []
         files = [part["file"] for parts in record["parts"].values() for part in parts]
         record |= {"events": item["rows"], "number": item["bucket"]}
         return journal.note(item["key"], record, [*files, *sketches])
 
+    def _new(self, item: Item) -> pl.DataFrame:
+        return frame_of(staged(Journal(self.prepared), self.staged, item["bucket"]))
+
     def _series_of(self) -> pl.DataFrame:
         titles = pq.read_table(self.titles, columns=["title_id", "series_id"])
         return frame_of(titles).filter(pl.col("series_id").is_not_null())
 
-    def _made(self, item: Item, new: pl.DataFrame) -> Item:
+    def _made(self, item: Item) -> Item:
         """All of a bucket from what is stored of it and what is new; its parts are the only ones from now on."""
         bucket = bucket_name(item["bucket"])
         stored = self._stored(item["parts"], None)
@@ -82,12 +85,13 @@ class BucketWork:
             until = stored.join(limits, on=ACTOR, how="left", maintain_order="left")["until"].fill_null(LONG_AGO)
             stored = stored.filter(stored["at"].to_physical() > until)
             gone = before - stored.height
-        done = sequence(
-            pl.concat([stored, new]) if stored.height else new,
+        done = sequence(  # without a name of their own here, so that the events go as soon as they are divided
+            pl.concat([stored, self._new(item)]) if stored.height else self._new(item),
             self._series_of(),
             rule=self.rule,
             collapse=self.collapse,
         )
+        del stored
         parts = self._write(done, bucket, every=True)
         at_R = done.interactions["at"].cast(pa.int64()).to_numpy()
         name = f".journal/events/{item['key']}.npz"

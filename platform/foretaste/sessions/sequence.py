@@ -142,6 +142,7 @@ def sequence(
     passive_E = events["action"].is_in(sorted(PASSIVE)).to_numpy()
     acts = given[order[~passive_E]]
     shown = given.select(_SHOWN)[order[passive_E]]
+    del given, order
     actor_A = actor_E[~passive_E]
     made = _sessions(acts, actor_A, base, rule)
     rolled = _rolled(acts["title_id"], series_of)
