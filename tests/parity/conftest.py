@@ -71,28 +71,30 @@ def merged(parts: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts).sort_by([("actor_id", "ascending"), ("at", "ascending")])
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Callable[..., Small]:
-    def make(**serving: Any) -> Small:
-        settings = Settings.model_validate(
-            {
-                "workspace": tmp_path / "workspace",
-                "features_repo": REPO,
-                "features_url": serving.pop("features_url", None),
-                "serving": {"audit_share": 1.0, "epsilon": 0.3} | serving,
-            }
-        )
-        tables = settings.tables
-        table = interactions(seed=5, per_actor=20)
-        made = Small(settings, World(members_of(table), catalogue(TITLES).ids), late=[table])
-        prepared_folder(tables.prepared, table, TITLES)
-        at = datetime(2026, 1, 1, tzinfo=UTC)
-        intent = file_intent(tables.registry, TITLES, at=at)
-        file_ranker(tables.registry, intent=intent.fingerprint, at=at, by_dice=True)
-        made.publish()
-        return made
+def make_small(folder: Path, **serving: Any) -> Small:
+    settings = Settings.model_validate(
+        {
+            "workspace": folder / "workspace",
+            "features_repo": REPO,
+            "features_url": serving.pop("features_url", None),
+            "serving": {"audit_share": 1.0, "epsilon": 0.3} | serving,
+        }
+    )
+    tables = settings.tables
+    table = interactions(seed=5, per_actor=20)
+    made = Small(settings, World(members_of(table), catalogue(TITLES).ids), late=[table])
+    prepared_folder(tables.prepared, table, TITLES)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    intent = file_intent(tables.registry, TITLES, at=at)
+    file_ranker(tables.registry, intent=intent.fingerprint, at=at, by_dice=True)
+    made.publish()
+    return made
 
-    return make
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Small]:
+    """Make a small service in a folder, with settings of serving by name."""
+    return make_small
 
 
 def members_of(table: pa.Table) -> list[str]:

@@ -67,10 +67,10 @@ def session_log(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_every_value_served_under_faults_is_made_again(
-    kind: str, small: Callable[..., Any], tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, make: Callable[..., Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     log = session_log(kind, request)
-    made = small(**FREQUENT, session_log=log, features_url=log.get("url"))
+    made = make(tmp_path, **FREQUENT, session_log=log, features_url=log.get("url"))
     sent = under_faults(made, tmp_path, requests=REQUESTS)
     assert sent.refused == []
     assert len(sent.answered) == REQUESTS
