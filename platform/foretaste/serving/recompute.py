@@ -1,0 +1,160 @@
+"""The pieces of an answer that is made again; `replay` puts them together.
+
+Shapes: B answers of one batch, C candidates of a pool, N titles (column j is code j + 1), F features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from foretaste.contracts.histories import Histories
+from foretaste.feedback.past import Past
+from foretaste.models.intent import IntentPrediction
+from foretaste.policies.epsilon_greedy import replay as choose_again
+from foretaste.serving.logged import Logged, same_titles
+from foretaste.serving.models import Predictor
+from foretaste.serving.recommender import SURFACES
+from foretaste.signals.candidates import candidate_features
+from foretaste.signals.served import Values
+from foretaste.signals.views import MemberView, TitleView
+from foretaste.surfaces.prequery import blocked, pool
+
+
+def of_like_titles(batch: Sequence[Logged]) -> Iterator[list[int]]:
+    """Divide answers, by time, into runs that read no title in two versions: as a rule those between two refreshes."""
+    part: list[int] = []
+    known: dict[int, int] = {}
+    for b in sorted(range(len(batch)), key=lambda number: batch[number].asof_us):
+        versions = batch[b].title_versions
+        if any(known.get(code, version) != version for code, version in versions.items()):
+            yield part
+            part, known = [], {}
+        part.append(b)
+        known |= versions
+    if part:
+        yield part
+
+
+def predicted(
+    batch: Sequence[Logged], histories: Histories, asof_B: NDArray[np.int64], model: Predictor | None
+) -> list[IntentPrediction | None]:
+    """Ask the intent model again, one answer at a time; None where the answer did not ask it or had no answer of it."""
+    return [
+        model.predict(histories.rows(np.array([b])), asof_B[[b]]) if model is not None and one.has_intent else None
+        for b, one in enumerate(batch)
+    ]
+
+
+def described(
+    part: Sequence[int],
+    batch: Sequence[Logged],
+    codes: Sequence[NDArray[np.int32]],
+    histories: Histories,
+    asof_B: NDArray[np.int64],
+    predictions: Sequence[IntentPrediction | None],
+    members: MemberView,
+    titles: TitleView,
+) -> dict[int, NDArray[np.float32]]:
+    """Features of the pools of those answers that the ranker ordered, all at once, by number of the answer."""
+    told = [(b, found) for b in part if batch[b].has_ranker and (found := predictions[b]) is not None]
+    if not told:
+        return {}
+    rows = np.array([b for b, _ in told])
+    models = batch[part[0]].models
+    codes_BC = np.zeros((len(rows), max(len(codes[b]) for b in rows)), dtype=np.int32)
+    for place, b in enumerate(rows):
+        codes_BC[place, : len(codes[b])] = codes[b]
+    features_BCF = candidate_features(
+        histories.rows(rows),
+        asof_B[rows],
+        codes_BC,
+        np.concatenate([found.scores_BN for _, found in told]),
+        {head: np.concatenate([found.intents[head] for _, found in told]) for head in told[0][1].intents},
+        models.catalogue,
+        members.rows(rows),
+        titles,
+        rule=models.rule,
+        labels=told[0][1].labels,
+        classes=told[0][1].classes,
+    )
+    return {int(b): features_BCF[place, : len(codes[b])] for place, b in enumerate(rows)}
+
+
+def counted(past: Past, rows: NDArray[np.int64]) -> Values:
+    """How many events were visible (their numbers in `past` are given), and when the newest of them happened."""
+    newest = past.events["at"][int(rows[-1])].cast(pa.int64()).as_py() if len(rows) else -1
+    return {
+        "decision.num_events_visible": np.array(len(rows), dtype=np.int64),
+        "decision.newest_event_at": np.array(newest, dtype=np.int64),
+    }
+
+
+def decided(
+    one: Logged,
+    codes_C: NDArray[np.int32],
+    prediction: IntentPrediction | None,
+    features_CF: NDArray[np.float32] | None,
+) -> Values:
+    """What was decided by those values: the order of the titles of the pool, and the slate."""
+    scores_C = None
+    if prediction is not None:
+        scores_C = prediction.scores_BN[0][codes_C - 1].astype(np.float64)
+    if features_CF is not None and one.models.ranker is not None:
+        ranked_C = one.models.ranker.scores(np.ascontiguousarray(features_CF[None]))[0]
+        order_C = np.argsort(-ranked_C, kind="stable")
+        codes_C, scores_C = codes_C[order_C], ranked_C[order_C]
+    if scores_C is None:  # of the popularity of all titles, of which only the pool's versions are logged
+        codes_C, scores_C = one.values["decision.candidates"], one.values["decision.scores"]
+    slate = choose_again(
+        scores_C,
+        k=one.request.k,
+        params=json.loads(one.row["policy_params"]),
+        seed=one.row["seed"],
+        version=one.row["policy_version"],
+    )
+    return {
+        "decision.candidates": codes_C,
+        "decision.scores": scores_C,
+        "decision.slate": codes_C[slate.order_K],
+        "decision.propensity": slate.propensity_K,
+    }
+
+
+def in_order(one: Logged, pool_C: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    """The titles in the order in which they are compared: the served pool's, so that one difference makes no others."""
+    if one.pool_C is not None:
+        return one.pool_C
+    return pool_C if pool_C is not None and same_titles(pool_C, one.candidates_C) else one.candidates_C
+
+
+def pool_again(one: Logged, history: Histories, scores_N: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Fill the pool again from what may be shown."""
+    models = one.models
+    blocked_N1 = blocked(
+        history,
+        asof=one.asof_us,
+        catalogue=models.catalogue,
+        windows=models.windows,
+        exclude=models.catalogue.codes(list(one.request.exclude_ids)).tolist(),
+        repeats=models.repeats,
+        rule=models.rule,
+    )
+    return pool(scores_N, blocked_N1, size=SURFACES[one.row["surface"]].pool_size)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute as the service does, one thread a request: sums divided otherwise round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
