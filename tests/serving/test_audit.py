@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from polars.exceptions import PanicException
 
 from foretaste.contracts.columns import LOGGED_EVENTS
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
@@ -133,13 +134,14 @@ def test_a_deleted_member_leaves_nothing_to_compare(audited: Audited) -> None:
 class Broken:
     """A replay that fails, or one that takes its time."""
 
-    def __init__(self, timer: FakeClock, seconds: float | None) -> None:
+    def __init__(self, timer: FakeClock, seconds: float | None, error: BaseException | None = None) -> None:
         self.timer, self.seconds, self.num_asked = timer, seconds, 0
+        self.error = error or RuntimeError("broken")
 
     def compare(self, decisions: Any, past: Any) -> Any:
         self.num_asked += len(decisions)
         if self.seconds is None:
-            raise RuntimeError("broken")
+            raise self.error
         self.timer.seconds += self.seconds
         return Tally(decisions=len(decisions))
 
@@ -158,8 +160,9 @@ def audit_with(replay: Broken) -> Audit:
     return Audit(replaying, events=nothing, deleted=dict, timer=replay.timer.timer)
 
 
-def test_an_audit_that_fails_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    audit = audit_with(Broken(FakeClock(), None))
+@pytest.mark.parametrize("error", [RuntimeError("broken"), PanicException("broken below")])
+def test_an_audit_that_fails_says_so_and_goes_on(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    audit = audit_with(Broken(FakeClock(), None, error))
     for one in decisions(3):
         audit.offer(one)
     audit.compare(audit.take())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from polars.exceptions import PanicException
 
 from foretaste.contracts.events import actor_id
 from foretaste.feedback.forgotten import before_deletion
@@ -79,7 +80,7 @@ class Audit:
         begun = self._timer()
         try:
             self._compare(taken, begun)
-        except Exception:
+        except (Exception, PanicException):  # of polars, and no Exception
             _log.exception("the audit of %d decisions failed", len(taken))
             self.tally.put_aside(SKIPPED, len(taken))
         self._rests_until = self._timer() + REST * (self._timer() - begun)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import orjson
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from polars.exceptions import PanicException
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -228,5 +229,5 @@ async def _housekeeping(service: Answers, every_seconds: float) -> None:
         await asyncio.sleep(every_seconds)
         try:
             await asyncio.to_thread(service.housekeep)
-        except Exception:
+        except (Exception, PanicException):  # of polars, and no Exception: it would end housekeeping for good
             _log.exception("housekeeping failed and is tried again in %s s", every_seconds)

@@ -51,9 +51,9 @@ class Generation:
     def members(self, ids: Sequence[str | None], asof_ms_B: NDArray[np.int64]) -> MemberView:
         """Read members' rows by exact version; None or ABSENT is absent. Raises ValueError for one that never was."""
         asked = pl.DataFrame({"member_id": ids, "member_asof_ms": asof_ms_B}, schema_overrides={"member_id": pl.String})
-        rows = pl.scan_parquet(self.folder / MEMBER_PARTS / "*.parquet").drop("at")
         keys = ["member_id", "member_asof_ms"]
-        wanted = rows.join(asked.lazy().unique(), on=keys, how="semi").with_columns(there=True).collect()
+        parts = [part.join(asked.unique(), on=keys, how="semi") for part in self._member_parts()]
+        wanted = pl.concat(parts).with_columns(there=True)
         found = asked.join(wanted, on=keys, how="left", maintain_order="left")
         there_B = found["there"].fill_null(False).to_numpy()
         missing_B = ~there_B & asked["member_id"].is_not_null().to_numpy() & (asof_ms_B != ABSENT)
@@ -61,6 +61,19 @@ class Generation:
             first = int(missing_B.argmax())
             raise ValueError(self._never(f"member {ids[first]!r}", int(asof_ms_B[first]), int(missing_B.sum())))
         return member_view(found.to_arrow(), there_B, self.vocabulary)
+
+    def _member_parts(self) -> Iterator[pl.DataFrame]:
+        """Rows of members, a row group at a time, of files that may be written again while they are read.
+
+        A file is opened once: what is opened by its name twice (as polars does, and panics) may be another by then.
+        """
+        for path in sorted((self.folder / MEMBER_PARTS).glob("*.parquet")):
+            with path.open("rb") as opened:
+                file = pq.ParquetFile(opened)
+                names = [name for name in file.schema_arrow.names if name != "at"]
+                for group in range(max(1, file.num_row_groups)):
+                    rows = file.read_row_group(group, names) if file.num_row_groups else file.read(names)
+                    yield pl.DataFrame(pl.from_arrow(rows))
 
     def _never(self, what: str, version: int, count: int) -> str:
         return f"generation {self.name}: {what} was never published with version {version} ({count} rows missing)"
