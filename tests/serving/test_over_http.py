@@ -21,6 +21,9 @@ import pytest
 
 from foretaste.contracts.wire import RecommendAnswer
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
+from foretaste.jobs.parity import parity
+from foretaste.jobs.settings import Settings
+from foretaste.sessions.spread import here
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import two_genre_titles
 
@@ -166,7 +169,8 @@ def served(local_ray: None, workspace: Path) -> Iterator[httpx.Client]:
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    args = {"workspace": str(workspace), "features_repo": "features", "serving": {"max_body_bytes": 1_000_000}}
+    serving = {"max_body_bytes": 1_000_000, "audit_share": 1.0}
+    args = {"workspace": str(workspace), "features_repo": "features", "serving": serving}
     serve.run(build(args), name="foretaste-test", route_prefix="/")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         until(lambda: ready(client))
@@ -204,6 +208,8 @@ def test_on_ray_serve_the_whole_way_and_events_survive_kill_9_of_the_replica(
     assert (again["accepted"], again["duplicate"]) == (0, 5)
     reply = served.post("/v1/recommend", json={"member_id": "m1", "session_id": "s1"}).json()
     assert reply["freshness"]["last_event_id"] in {"k-4", "a-4"}
+    found = parity(Settings(workspace=workspace), spread=here)
+    assert (found["decisions"], found["mismatches"], found["left_out"]) == (3, {}, {})
 
 
 @pytest.mark.cluster
