@@ -256,6 +256,25 @@ def test_more_folders_of_events_are_read_and_adding_one_is_no_full_run(tmp_path:
     assert (manifest["run"]["mode"], manifest["counts"]["events"]) == ("incremental", 6)
 
 
+def test_an_event_log_may_join_its_parts_without_a_full_run(tmp_path: Path) -> None:
+    raw, out, log = _titles(tmp_path / "raw"), tmp_path / "out", tmp_path / "log" / "events"
+    _add(raw, "0", [_event(i, i * 60) for i in range(5)])
+    _add(log.parent, "x", [_event(7, 900)])
+    _add(log.parent, "y", [_event(8, 901)])
+    _prepare(raw, out, _config(), joined_events=(str(log),))
+    (log / "x.parquet").unlink()
+    (log / "y.parquet").unlink()
+    _add(log.parent, "xy", [_event(7, 900), _event(8, 901)])
+    _add(log.parent, "z", [_event(9, 902)])
+    manifest = _prepare(raw, out, _config(), joined_events=(str(log),))
+    assert manifest["run"]["mode"] == "incremental"
+    once = _prepare(raw, tmp_path / "once", _config(), joined_events=(str(log),))
+    assert once["counts"]["interactions"] == manifest["counts"]["interactions"]
+    _same(out, tmp_path / "once", splits=False)
+    (raw / "events" / "0.parquet").unlink()
+    assert _prepare(raw, out, _config(), joined_events=(str(log),))["run"]["why"].endswith("0.parquet is gone")
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     raw, out = _titles(tmp_path / "raw"), tmp_path / "out"
     _add(raw, "0", [_event(0, 0)])

@@ -7,7 +7,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from rich.table import Table
 
 from foretaste.contracts.columns import AT, LOGGED_EVENTS, conform
 from foretaste.feedback.decision_log import decision_tables, plain_rows
-from foretaste.feedback.event_log import EventLog
+from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.forgotten import actors_of, of_deleted
 from foretaste.feedback.past import Past
-from foretaste.feedback.session_log import open_session_log
+from foretaste.feedback.session_log import microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.parity_buckets import DECISION_PARTS, EVENT_PARTS, Buckets, num_buckets
@@ -37,9 +37,12 @@ from foretaste.sessions.spread import Item, Spread, on_ray
 from foretaste.signals.served import sampled
 from foretaste.signals.store import FeatureStore
 
+SHIPPED_WITHIN_SECONDS = 120.0
+READ_WITHIN = timedelta(milliseconds=200)  # of its instant an answer has read the session log
 ROWS_AT_ONCE = 512  # decisions held as Python values
 NOT_SERVED = "logged without the values that were served"
 DELETED = "of members who were deleted since"
+LATER = "made since this comparison began"
 NOT_ASKED = "outside the sample, the time or the limit that was asked for"
 
 
@@ -60,8 +63,9 @@ def parity(
     """
     tables, begun = settings.tables, time.monotonic()
     folder = needed(decisions or tables.serving / "decisions", made_by="serve")
-    asked = _Asked(sample, limit, since, Tombstones(tables.serving / TOMBSTONES_FILE).read())
-    events = _shipped(settings)
+    now = datetime.now(UTC)
+    asked = _Asked(sample, limit, since, now, Tombstones(tables.serving / TOMBSTONES_FILE).read())
+    events = _shipped(settings, until=now + READ_WITHIN)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}parity-", dir=tables.root))
         if spread is None:
@@ -93,16 +97,22 @@ def compare_bucket(item: Item, *, where: Mapping[str, str]) -> Item:
 class _Asked:
     """Picks the decisions to compare and counts the others."""
 
-    def __init__(self, sample: float, limit: int | None, since: str | None, deleted: Mapping[str, int]) -> None:
+    def __init__(
+        self, sample: float, limit: int | None, since: str | None, until: datetime, deleted: Mapping[str, int]
+    ) -> None:
         if not 0.0 < sample <= 1.0:
             raise ValueError(f"--sample {sample}: wanted a share above 0, at most 1")
         self._sample = sample
         self._left = limit
         self._since = None if since is None else _instant(since)
+        self._until = pa.scalar(until, AT)
         self._deleted = deleted
         self.tally = Tally()
 
     def __call__(self, decisions: pa.Table) -> pa.Table:
+        num = decisions.num_rows
+        decisions = decisions.filter(pc.less_equal(decisions["at"], self._until))
+        self.tally.put_aside(LATER, num - decisions.num_rows)
         gone = of_deleted(decisions, self._deleted)
         names = decisions["decision_id"].to_pylist()
         asked = pa.array([sampled(f"parity {name}", self._sample) for name in names], type=pa.bool_())
@@ -150,16 +160,26 @@ def _listed(events: Path) -> list[Path]:
     return []
 
 
-def _shipped(settings: Settings) -> Path:
-    """Folder of the event log, with all in it that was ever acknowledged."""
+def _shipped(settings: Settings, *, until: datetime) -> Path:
+    """Folder of the event log, with all in it that was acknowledged by then.
+
+    Raises ConnectionError where another process, which ships, does not come to an end with it.
+    """
     tables = settings.tables
     deleted = Tombstones(tables.serving / TOMBSTONES_FILE).read()
     log = open_session_log(settings.serving.session_log, tables.serving)
+    events = EventLog(tables.serving / EVENTS_FOLDER)
+    deadline = time.monotonic() + SHIPPED_WITHIN_SECONDS
     try:
-        EventLog(tables.serving / "events").ship(log, deleted=deleted)
+        events.ship(log, deleted=deleted)
+        while any(event.received_at <= microseconds(until) for event in log.pending(1)):
+            if time.monotonic() > deadline:
+                raise ConnectionError(f"{tables.serving}: events of before {until} still wait to be shipped")
+            time.sleep(0.1)
+            events.ship(log, deleted=deleted)
     finally:
         log.close()
-    return tables.serving / "events"
+    return tables.serving / EVENTS_FOLDER
 
 
 def _where(settings: Settings) -> dict[str, str]:

@@ -43,7 +43,7 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
                 collapse=runs,
                 advance=advance,
                 spread=spread,
-                more_events=more,
+                joined_events=more,
                 deleted=_deleted(settings),
                 full=full,
             )

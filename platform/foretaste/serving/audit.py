@@ -73,6 +73,11 @@ class Audit:
             self._waiting.clear()
         return taken
 
+    def give_back(self, taken: Sequence[Mapping[str, Any]]) -> None:
+        """Have what was taken wait for another round."""
+        with self._lock:
+            self._waiting.extendleft(reversed(taken))
+
     def compare(self, taken: Sequence[Mapping[str, Any]]) -> None:
         """Compare for a round; what is left then is skipped. Raises nothing: an audit must not end what it audits."""
         if not taken:

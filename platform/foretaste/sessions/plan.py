@@ -51,17 +51,21 @@ def plan(
     config: PrepareConfig,
     before: Manifest | None,
     *,
+    joined: Sequence[str] = (),
     deleted: Mapping[str, int],
     full: bool,
 ) -> Plan:
-    """Look at the sources and at what is there. Raises ValueError where there are no events or no one catalogue."""
+    """Look at the sources and at what is there; of the folders `joined`, files may have gone.
+
+    Raises ValueError where there are no events or no one catalogue.
+    """
     titles = _titles(raw)
     folders = [child(raw, "events"), *more]
     files = [file for folder in dict.fromkeys(folders) for file in files_under(folder)]
     if not files:
         raise ValueError(f"{folders[0]}: no event files there; wanted Parquet, CSV or JSON lines")
     made_by = key(FORMAT, config.decides(), titles_fingerprint(titles), pl.__version__)
-    why = "asked for" if full else _why_full(before, files, made_by, titles)
+    why = "asked for" if full else _why_full(before, files, made_by, titles, joined)
     stored = {} if why or before is None else {name for name, *_ in before["sources"]}
     new = [file for file in files if file.name not in stored]
     found = units(new, rows=config.piece_rows)
@@ -95,7 +99,9 @@ def titles_fingerprint(titles: pa.Table) -> str:
     return key(sink.getvalue().to_pybytes().hex())
 
 
-def _why_full(before: Manifest | None, files: Sequence[File], made_by: str, titles: pa.Table) -> str:
+def _why_full(
+    before: Manifest | None, files: Sequence[File], made_by: str, titles: pa.Table, joined: Sequence[str]
+) -> str:
     """Why everything has to be read again; empty where it need not."""
     if before is None:
         return "there is no prepared table"
@@ -104,9 +110,9 @@ def _why_full(before: Manifest | None, files: Sequence[File], made_by: str, titl
         return "the titles have changed" if changed else "the configuration has changed"
     there = {file.name: [file.size, file.mtime_ns] for file in files}
     for name, *about in before["sources"]:
-        if name not in there:
+        if name not in there and not name.startswith(tuple(f"{folder}/" for folder in joined)):
             return f"{name} is gone"
-        if there[name] != about:
+        if there.get(name, about) != about:
             return f"{name} has changed"
     return ""
 

@@ -44,6 +44,7 @@ def prepare(
     advance: Callable[[float], None] = lambda _: None,
     spread: Spread = on_ray,
     more_events: tuple[str, ...] = (),
+    joined_events: tuple[str, ...] = (),
     deleted: Mapping[str, int] | None = None,
     full: bool = False,
 ) -> dict[str, Any]:
@@ -51,8 +52,10 @@ def prepare(
 
     `raw` is a folder or a URI (sources.py) with events/ and one titles file; `more_events` are further folders of event
     files, beside those of the configuration. Only files that no earlier run has read are read, unless something else
-    has changed or `full`; the manifest says under `run` what was done and why. Rows of an actor in `deleted`
-    (contracts.events.actor_id) up to that time (microseconds) are dropped, and so is what is stored of them.
+    has changed or `full`; the manifest says under `run` what was done and why. In `joined_events`, which are more such
+    folders, a file may go as long as its rows are in another (an event log that joins its parts): what is read again
+    are duplicates. Rows of an actor in `deleted` (contracts.events.actor_id) up to that time (microseconds) are
+    dropped, and so is what is stored of them.
 
     `collapse` is `signals.interactions.runs`. `advance` is called with events done; all calls add up to the number of
     events read. Tables are whole at any time: what was committed before stays readable until the manifest is replaced.
@@ -65,7 +68,8 @@ def prepare(
     with locked(out):
         journal = Journal(out)
         before = found_manifest(out)
-        todo = plan(raw, (*config.more_events, *more_events), config, before, deleted=limits, full=full)
+        more = (*config.more_events, *more_events, *joined_events)
+        todo = plan(raw, more, config, before, joined=joined_events, deleted=limits, full=full)
         if before is not None and not todo.units and not todo.remade and todo.mode == INCREMENTAL:
             journal.close()
             journal.sweep(before)
