@@ -16,7 +16,8 @@ import torch
 
 from foretaste.cli import main
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
-from foretaste.feedback.event_log import EVENTS_FOLDER
+from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
+from foretaste.feedback.session_log import open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.parity import DELETED, NOT_ASKED, NOT_SERVED, first_of_each, parity, parts
 from foretaste.jobs.parity_buckets import Buckets
@@ -85,6 +86,23 @@ def test_decisions_of_deleted_members_are_set_aside(served: Any) -> None:
     assert found["ok"]
     assert found["decisions"] == N - found["set_aside"][DELETED] // 2
     assert found["set_aside"][DELETED] > 4
+
+
+def test_events_that_nobody_ships_are_waited_for_and_not_taken_for_lost(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.jobs.parity.SHIPPED_WITHIN_SECONDS", 0.3)
+    serving = served.settings.tables.serving
+    with closing(open_session_log(served.settings.serving.session_log, serving)) as log:
+        event = {"event_id": "waits", "member_id": "m", "at": 1, "action": "browse"}
+        log.append([event], received_at=datetime.now(UTC))
+    with (
+        EventLog(serving / EVENTS_FOLDER)._alone() as held,
+        pytest.raises(ConnectionError, match="wait to be shipped"),
+    ):
+        assert held
+        parity(served.settings, spread=here)
+    assert parity(served.settings, spread=here)["ok"]
 
 
 def test_nothing_is_left_behind_but_the_answer(served: Any) -> None:

@@ -110,6 +110,18 @@ def test_a_constant_that_differs_between_versions_of_the_code_is_noticed(
     assert "candidate.intent_logprob" in audited.service.ready()["audit"]["mismatches"]
 
 
+def test_while_another_process_ships_what_was_seen_it_waits(audited: Audited) -> None:
+    audited.answer(4)
+    with EventLog(audited.folder / "serving" / EVENTS_FOLDER)._alone() as held:
+        assert held
+        audited.service.housekeep()
+        found = audited.service.ready()["audit"]
+        assert (found["decisions"], found["waiting"], found["mismatches"]) == (0, 4, {})
+    audited.service.housekeep()
+    found = audited.service.ready()["audit"]
+    assert (found["decisions"], found["waiting"], found["mismatches"]) == (4, 0, {})
+
+
 def test_only_the_share_is_audited_and_none_where_it_is_zero(audited: Audited) -> None:
     without = audited.open(0.0)
     audited.answer(3, on=without)

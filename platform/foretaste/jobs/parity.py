@@ -171,6 +171,7 @@ def _shipped(settings: Settings, *, until: datetime) -> Path:
     events = EventLog(tables.serving / EVENTS_FOLDER)
     deadline = time.monotonic() + SHIPPED_WITHIN_SECONDS
     try:
+        time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()))
         events.ship(log, deleted=deleted)
         while any(event.received_at <= microseconds(until) for event in log.pending(1)):
             if time.monotonic() > deadline:
