@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from foretaste.serving.intake import Intake
+
 GOOD = {"event_id": "e1", "member_id": "m1", "session_id": "s1", "action": "play", "title_id": "t00"}
 
 
@@ -81,3 +83,25 @@ def test_a_guest_cannot_be_named_as_a_member(bench: Any) -> None:
     answer = bench.intake.accept([GOOD | {"member_id": "guest:s1", "at": 1_767_323_045_000}])
     assert answer.accepted == 0
     assert len(bench.sessions.read("guest:s1", limit=10)[0]) == 1
+
+
+def test_an_event_that_is_stored_while_its_member_is_deleted_does_not_stay(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = bench.sessions.append
+
+    def and_delete(rows: Any, *, received_at: Any) -> Any:
+        done = append(rows, received_at=received_at)
+        bench.tombstones.add("m1", rows[0]["at"])
+        return done
+
+    early = GOOD | {"at": 1_767_323_045_000}
+    later = GOOD | {"event_id": "e2", "at": 1_767_323_046_000}
+    other = GOOD | {"event_id": "e3", "member_id": "m2", "at": 1_767_323_045_000}
+    intake = Intake(bench.sessions, future_minutes=5, clock=bench.clock, deleted=bench.tombstones.read)
+    monkeypatch.setattr(bench.sessions, "append", and_delete)
+    assert intake.accept([early, later, other]).accepted == 3
+    monkeypatch.undo()
+    assert [row["event_id"] for row in bench.sessions.read("m1", limit=10)[0]] == ["e2"]
+    assert [row["event_id"] for row in bench.sessions.read("m2", limit=10)[0]] == ["e3"]
+    assert intake.accept([early]).rejected[0].code == "deleted_member"

@@ -77,6 +77,16 @@ end
 return {mark or last, found}
 """
 
+DELETE_UNTIL = """
+-- KEYS: events, bodies; ARGV: time
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+for _, id in ipairs(gone) do
+  redis.call('ZREM', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
+end
+return #gone
+"""
+
 DELETE = """
 -- KEYS: events, bodies, impressions, merges, outbox; ARGV: actor
 local count = redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[3])

@@ -22,7 +22,7 @@ from redis.exceptions import ClusterDownError, NoScriptError, RedisClusterExcept
 from redis.retry import Retry
 
 from foretaste.contracts.events import GUEST
-from foretaste.feedback.redis_scripts import APPEND, DELETE, READ
+from foretaste.feedback.redis_scripts import APPEND, DELETE, DELETE_UNTIL, READ
 from foretaste.feedback.session_log import (
     MARGIN_US,
     Appended,
@@ -56,7 +56,7 @@ class RedisSessionLog:
         self._closed = False
         self._scripts: dict[str, str] = {}
         with self._answering():
-            for script in (APPEND, READ, DELETE):
+            for script in (APPEND, READ, DELETE, DELETE_UNTIL):
                 self._scripts[script] = self._client.script_load(script)
 
     def append(self, events: Sequence[Event], *, received_at: datetime) -> list[Appended]:
@@ -85,6 +85,13 @@ class RedisSessionLog:
         keys = [f"{base}:{kind}:{actor_id}" for kind in ("events", "bodies", "shown", "merges")]
         with self._answering():
             return int(self._run(self._client, DELETE, [*keys, f"{base}:out"], [actor_id]))
+
+    def delete_until(self, actor_id: str, until_us: int) -> int:
+        """See `SessionLog.delete_until`. Raises ConnectionError."""
+        base = _base(self.config.prefix, _bucket(actor_id))
+        keys = [f"{base}:{kind}:{actor_id}" for kind in ("events", "bodies")]
+        with self._answering():
+            return int(self._run(self._client, DELETE_UNTIL, keys, [until_us]))
 
     def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """See `SessionLog.merge`; the link comes first, so that deletion finds the guest. Raises ConnectionError."""

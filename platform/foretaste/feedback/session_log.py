@@ -135,6 +135,13 @@ class SessionLog(Protocol):
         """Remove everything of an actor, also what waits to be shipped; returns how many events."""
         ...
 
+    def delete_until(self, actor_id: str, until_us: int) -> int:
+        """Remove an actor's acts up to a time, inclusive, as if they had come before a deletion; returns how many.
+
+        For what was stored while the actor was being deleted. What waits to be shipped stays: shipping leaves it out.
+        """
+        ...
+
     def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """Append the events of the guest of a session as the member's, with new sequences; returns how many were new.
 

@@ -113,6 +113,17 @@ class SqliteSessionLog:
             connection.execute("DELETE FROM merges WHERE member = ?", (actor_id,))
             return connection.execute("DELETE FROM events WHERE actor = ?", (actor_id,)).rowcount
 
+    def delete_until(self, actor_id: str, until_us: int) -> int:
+        """See `SessionLog.delete_until`; what waits to be shipped stays, on the shelf of what is only shipped."""
+        acts = "WHERE actor = ? AND shelf = 0 AND at <= ?"
+        with self._transaction("IMMEDIATE") as connection:
+            (through,) = connection.execute(_COUNTER, ("shipped",)).fetchone()
+            hidden = connection.execute(
+                f"UPDATE events SET shelf = 2 {acts} AND sequence > ?", (actor_id, until_us, through)
+            )
+            gone = connection.execute(f"DELETE FROM events {acts}", (actor_id, until_us))
+            return hidden.rowcount + gone.rowcount
+
     def merge(self, session_id: str, member_id: str, *, received_at: datetime, after_us: int = -1) -> int:
         """See `SessionLog.merge`."""
         query = "SELECT body FROM events WHERE actor = ? AND shelf = 0 AND at > ? ORDER BY sequence"

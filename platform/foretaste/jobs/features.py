@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,18 +23,22 @@ def features(settings: Settings, *, until: str | None = None, full: bool = False
     """
     published = publish(settings, until=until, full=full)
     tables = settings.tables
+    tombstones = Tombstones(tables.serving / TOMBSTONES_FILE)
     log = open_session_log(settings.serving.session_log, tables.serving)
     try:
         with progress("session log", total=None, unit="events") as advance:
             newest = settings.serving.session_log.read_events
+            deleted = tombstones.read()
             filled = backfill(
                 tables.prepared,
                 log,
                 newest=newest,
                 received_at=datetime.now(UTC),
                 advance=advance,
-                deleted=Tombstones(tables.serving / TOMBSTONES_FILE).read(),
+                deleted=deleted,
             )
+        for actor, until_us in _since(deleted, tombstones.read()).items():
+            log.delete_until(actor, until_us)
     finally:
         log.close()
     if filled.too_old or filled.deleted:
@@ -67,7 +72,7 @@ def publish(settings: Settings, *, until: str | None = None, full: bool = False)
         with progress("online store", total=None) as advance:
             loaded = store.materialize(end, full=full)
             advance(sum(loaded.values()))
-        for member_id in tombstones.read().keys() - deleted.keys():  # deleted while rows were on their way
+        for member_id in _since(deleted, tombstones.read()):  # deleted while rows were on their way
             store.forget(member_id)
     finally:
         store.close()
@@ -76,6 +81,11 @@ def publish(settings: Settings, *, until: str | None = None, full: bool = False)
         f"{counts['corrections']:,} of them corrections; loaded up to {end:%Y-%m-%d %H:%M} UTC"
     )
     return {**counts, "materialized_until": end.isoformat(), "loaded": loaded}
+
+
+def _since(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """Who was deleted, or deleted again, since tombstones were read."""
+    return {actor: at for actor, at in now.items() if before.get(actor) != at}
 
 
 def feature_store(settings: Settings) -> FeatureStore:

@@ -6,7 +6,7 @@ events the newest for as long); every other one is stored at the time that it sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,8 +61,16 @@ class Intake:
             else:
                 good.append(event)
         appended = self._log.append([row(event) for event in good], received_at=received_at) if good else []
+        self._forget_again({actor_id(event.member_id, event.session_id) for event in good}, deleted)
         duplicate = sum(one.duplicate for one in appended)
         return EventsAnswer(accepted=len(good) - duplicate, duplicate=duplicate, rejected=rejected)
+
+    def _forget_again(self, actors: Set[str], before: Mapping[str, int]) -> None:
+        """Remove what was stored of actors who were deleted between the check and the storing, by whatever process."""
+        now = self._deleted()
+        for actor in actors & now.keys():
+            if now[actor] != before.get(actor):
+                self._log.delete_until(actor, now[actor])
 
 
 def row(event: Event) -> dict[str, Any]:

@@ -27,18 +27,22 @@ class Members:
         """Make the events of a session's guest the member's, but for those before the member was deleted."""
         after = self._tombstones.read().get(member_id, -1)
         merged = self._sessions.merge(session_id, member_id, received_at=self._clock(), after_us=after)
+        until = self._tombstones.read().get(member_id, -1)
+        if until != after:  # deleted meanwhile
+            self._sessions.delete_until(member_id, until)
         return MergeAnswer(merged=merged)
 
     def delete(self, member_id: str) -> DeletionAnswer:
         """Forget a member and the guests that were merged into them, up to now.
 
-        The tombstones come first: whatever fails after them, the tables forget the member all the same. The member's
-        own events go last, since with them goes the knowledge of the guests.
+        The tombstones come first: whatever fails after them, the tables forget the member all the same. Then the
+        events, the member's own last, since with them goes the knowledge of the guests. The views, which a publication
+        may hold up, follow.
         """
         at = microseconds(self._clock())
         guests = [GUEST + session for session in self._sessions.merged(member_id)]
         for actor in (member_id, *guests):
             self._tombstones.add(actor, at)
-        views = self._views.forget(member_id)
         events = sum(self._sessions.delete(actor) for actor in (*guests, member_id))
+        views = self._views.forget(member_id)
         return DeletionAnswer(deleted_events=events, deleted_views=views)

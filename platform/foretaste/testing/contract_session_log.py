@@ -392,6 +392,21 @@ def deletion_leaves_nothing(opener: Opener) -> None:
         assert result.sequence > highest
 
 
+def what_came_before_a_deletion_can_go_alone(opener: Opener) -> None:
+    """Acts up to the time go from reads, later ones stay, and the outbox still knows all."""
+    with closing(opener(CONFIG)) as log:
+        log.append([event("a", 1), event("b", 2), event("c", 3)], received_at=NOW)
+        log.append([event("x", 1, member_id="m2")], received_at=NOW)
+        assert log.delete_until("m1", 2) == 2
+        assert log.delete_until("m1", 2) == 0
+        assert _ids(log.read("m1", limit=K)[0]) == ["c"]
+        assert _ids(log.read("m2", limit=K)[0]) == ["x"]
+        assert {one.event["event_id"] for one in log.pending(10)} == {"a", "b", "c", "x"}
+        log.shipped(log.pending(10))
+        assert log.delete_until("m1", 3) == 1
+        assert log.read("m1", limit=K)[0] == []
+
+
 def everything_is_shipped_at_least_once(opener: Opener) -> None:
     """What is not reported shipped is given again; what is reported is not; a reopened log knows."""
     with closing(opener(CONFIG)) as log:
@@ -509,6 +524,7 @@ CLAUSES: dict[str, Callable[[Opener], None]] = {
         a_guest_is_merged_into_a_member,
         concurrent_merges_and_events_lose_nothing,
         deletion_leaves_nothing,
+        what_came_before_a_deletion_can_go_alone,
         everything_is_shipped_at_least_once,
         many_writers_lose_nothing,
         a_batch_of_one_actor_is_seen_whole,
