@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 READY_WITHIN_SECONDS = 20.0
+STOP_ATTEMPTS = 5
 
 
 class RedisServer:
@@ -42,9 +43,13 @@ class RedisServer:
         self._process.wait()
 
     def stop(self) -> None:
-        """End it in good order."""
-        self._process.terminate()
-        self._process.wait()
+        """End it in good order; by force where it does not, as a server that writes its first append-only file."""
+        for _ in range(STOP_ATTEMPTS):
+            self._process.terminate()  # it is refused at such a moment, and then forgotten
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1.0)
+                return
+        self.kill()
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ class Recommender:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
         watch, at, seed = Watch(self._timer), self._clock(), self._seeds()
         seen = self._see(request, at)
-        watch.lap(SESSION_LOG, num_in=seen.mark, num_out=len(seen.rows))
+        watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
         views = self._views.read(request.member_id, asof=seen.asof_us)
         watch.lap("features", num_in=1, num_out=1 + len(self.models.catalogue))
         scored = self._score(request, seen, views, surface, watch)
