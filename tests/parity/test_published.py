@@ -16,7 +16,7 @@ from foretaste.ops.files import write_json
 from foretaste.signals import snapshots
 from foretaste.signals.published import generation as published
 from foretaste.signals.snapshots import SnapshotConfig, build_snapshots
-from foretaste.signals.store import MEMBERS, FeatureStore
+from foretaste.signals.store import FeatureStore
 from foretaste.signals.store_feast import FeastProject
 from foretaste.signals.views import ABSENT, MemberView, TitleView
 from foretaste.testing.builders import START, interactions_table, prepared_folder, random_interactions, titles_table
@@ -294,19 +294,6 @@ def test_loads_by_two_processes_take_turns(tmp_path: Path) -> None:
         assert (alone, second) == (True, False)
     with writing(tmp_path, wait=False) as alone:
         assert alone
-
-
-def test_an_older_row_does_not_take_the_place_of_a_newer_one_whoever_writes_it(tmp_path: Path) -> None:
-    world = Workspace(tmp_path, 6)
-    now = START + timedelta(days=20)
-    world.prepare(now)
-    world.publish(now)
-    world.store.apply()
-    world.store.materialize(now)
-    before = world.store.members(IDS, us(now))
-    world.store._online.load([MEMBERS], START, START + timedelta(days=4))  # as a straggler would
-    same(world.store.members(IDS, us(now)), before)
-    world.store.close()
 
 
 def test_sources_of_an_earlier_version_are_published_anew(tmp_path: Path) -> None:

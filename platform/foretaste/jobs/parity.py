@@ -58,8 +58,8 @@ def parity(
     """Compare the decisions at `decisions` (default: the workspace's) with what the event log and the views give.
 
     `sample` is a share by hash of the decision's name, `limit` the most that are compared, `since` an RFC 3339 time.
-    The result is `ok` where no value differs and no decision that was asked for had to be left out. Raises
-    FileNotFoundError where there is no decision log, ValueError for a share or a time that is none.
+    The result is `ok` where something was compared, no value differs and no decision that was asked for had to be left
+    out. Raises FileNotFoundError where there is no decision log, ValueError for a share or a time that is none.
     """
     tables, begun = settings.tables, time.monotonic()
     folder = needed(decisions or tables.serving / "decisions", made_by="serve")
@@ -191,13 +191,15 @@ def _where(settings: Settings) -> dict[str, str]:
 
 def _result(total: Tally, *, seconds: float) -> dict[str, Any]:
     groups = {group: sum(total.values[name] for name in names) for group, names in _groups(total.values).items()}
-    ok = total.num_mismatches == total.num_left_out == 0
+    ok = total.decisions > 0 and total.num_mismatches == total.num_left_out == 0
     rate = total.decisions / seconds if seconds > 0 else 0.0
     _show(total, groups)
     say(
         f"parity: {total.decisions:,} decisions, {total.num_values:,} values, {total.num_mismatches:,} differ, "
         f"{total.num_left_out:,} left out; {seconds:.1f} s ({rate:,.0f} requests/s)"
     )
+    if not total.decisions:
+        say("parity: nothing was compared, so nothing is proven; serving.audit_share is the share that can be")
     return {
         "ok": ok,
         "decisions": total.decisions,
