@@ -39,7 +39,9 @@ class Seer:
         genre_BC /= genre_BC.sum(axis=1, keepdims=True)
         nothing = np.zeros((len(histories), 0), dtype=np.float32)
         classes = {"kind": SOME, "genre": GENRES}
-        return IntentPrediction(nothing, {"kind": kind_BC, "genre": genre_BC}, classes, nothing, ("kind", "genre"))
+        return IntentPrediction(
+            nothing, {"kind": kind_BC, "genre": genre_BC}, classes, nothing, ("kind", "genre"), nothing, nothing
+        )
 
 
 def asked() -> tuple[Cases, dict[str, NDArray[np.int32] | NDArray[np.float32]], NDArray[np.bool_]]:

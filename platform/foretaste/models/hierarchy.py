@@ -64,6 +64,7 @@ class Encoded:
     item_BLD: Tensor
     intents: dict[Intent, Tensor]  # logits [B, L, C] of each head that is on
     attention_BLI: Tensor  # weight of each head in Z, in the order of `intents`; sums to 1
+    z_BLD: Tensor  # the intent embedding
 
 
 class TitleVectors(nn.Module):
@@ -152,7 +153,7 @@ class IntentModel(nn.Module):
         features_BLD = self._features(tokens, title_N1D)
         z_BLD, logits, attention_BLI = self.fusion(self.intent_encoder(features_BLD))
         fused_BLD = features_BLD + self.fuse(torch.cat([features_BLD, z_BLD], dim=-1))
-        return Encoded(self.item_encoder(fused_BLD), logits, attention_BLI)
+        return Encoded(self.item_encoder(fused_BLD), logits, attention_BLI, z_BLD)
 
     def _features(self, tokens: Sequences, title_N1D: Tensor) -> Tensor:
         summed_BLD = (

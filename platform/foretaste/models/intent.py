@@ -43,6 +43,8 @@ class IntentPrediction:
     classes: dict[str, tuple[str, ...]]
     attention_BI: NDArray[np.float32]  # weight of each head in the next title, in the order of `heads`
     heads: tuple[str, ...]
+    z_BD: NDArray[np.float32]  # intent embedding: what the predicted intents say, fused; zeros without heads
+    item_BD: NDArray[np.float32]  # state of the item encoder, whose products with `title_ND` are in the scores
     labels: LabelConfig = USUAL  # what the classes mean
 
 
@@ -59,6 +61,12 @@ class IntentRecommender:
             self._title_DN = self._title_N1D[1:].T.contiguous()
 
     @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors, row 0 for an unknown title; float32[N1, D], not to be written to."""
+        vectors_N1D: NDArray[np.float32] = self._title_N1D.numpy()
+        return vectors_N1D
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Names of the heads that are on."""
         return tuple(head.value for head in self.model.classes)
@@ -73,19 +81,20 @@ class IntentRecommender:
         num_titles, num_heads = self._title_DN.shape[1], len(self.model.classes)
         scores_BN = np.empty((len(histories), num_titles), dtype=np.float32)
         attention_BI = np.empty((len(histories), num_heads), dtype=np.float32)
+        z_BD, item_BD = (np.empty((len(histories), self.model.config.width), dtype=np.float32) for _ in range(2))
         intents = {
             head.value: np.empty((len(histories), len(of)), dtype=np.float32) for head, of in self.model.classes.items()
         }
         for rows in _batches(histories, self.model.config.max_length):
-            logits_RN, logits, attention_RI = self._last(histories.rows(rows), asof_B[rows])
+            logits_RN, logits, attention_RI, z_RD, item_RD = self._last(histories.rows(rows), asof_B[rows])
             scores_BN[rows] = torch.log_softmax(logits_RN, dim=1).numpy()
-            attention_BI[rows] = attention_RI.numpy()
+            attention_BI[rows], z_BD[rows], item_BD[rows] = attention_RI.numpy(), z_RD.numpy(), item_RD.numpy()
             for head, logits_RC in logits.items():
                 intents[head.value][rows] = torch.softmax(logits_RC, dim=1).numpy()
         classes = {head.value: of for head, of in self.model.classes.items()}
-        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, self.labels)
+        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, z_BD, item_BD, self.labels)
 
-    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, dict[Intent, Tensor], Tensor]:
+    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, dict[Intent, Tensor], Tensor, Tensor, Tensor]:  # fmt: skip
         config = self.model.config
         tokens = sequences(histories, asof_B, max_length=config.max_length, time_aware=config.time_aware)
         encoded = self.model(tokens, self._title_N1D)
@@ -93,7 +102,7 @@ class IntentRecommender:
         item_BD = encoded.item_BLD[row_B, last_B]
         logits = {head: logits_BLC[row_B, last_B] for head, logits_BLC in encoded.intents.items()}
         logits_BN = torch.addmm(self.model.title_bias, item_BD, self._title_DN)
-        return logits_BN, logits, encoded.attention_BLI[row_B, last_B]
+        return logits_BN, logits, encoded.attention_BLI[row_B, last_B], encoded.z_BLD[row_B, last_B], item_BD
 
 
 def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:

@@ -90,7 +90,14 @@ class FakeIntent:
             classes={Intent.ACTION.value: FAKE_ACTIONS, Intent.GENRE.value: self.catalogue.genres},
             attention_BI=np.tile(np.array([0.25, 0.75], dtype=np.float32), (len(histories), 1)),
             heads=heads,
+            z_BD=share_BG,
+            item_BD=share_BG,
         )
+
+    @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors: their genres."""
+        return self.catalogue.genres_N1G
 
     def _genres(self, histories: Histories, b: int) -> NDArray[np.float32]:
         title_T = histories.title_T[histories.offsets_B1[b] : histories.offsets_B1[b + 1]][-3:]
