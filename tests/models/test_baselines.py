@@ -10,7 +10,20 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories, concatenate
-from foretaste.models.baselines import Markov, Popularity, RecentPopularity, SessionKNN, SessionKNNConfig
+from foretaste.models.baselines import (
+    BASELINES,
+    VSTAN,
+    Markov,
+    MarkovConfig,
+    Popularity,
+    RecentPopularity,
+    RecentPopularityConfig,
+    SessionKNN,
+    SessionKNNConfig,
+    VSTANConfig,
+    baseline,
+    fit_baseline,
+)
 from foretaste.models.baselines.markov import last_known
 from foretaste.models.baselines.popularity import DAY_US
 from foretaste.models.contract import Recommender
@@ -22,12 +35,13 @@ from foretaste.testing.contract_recommender import (
     small_log,
 )
 
-EVERY_BASELINE: list[Callable[[Histories, Catalogue], Recommender]] = [
-    Popularity.fit,
-    RecentPopularity.fit,
-    Markov.fit,
-    SessionKNN.fit,
-]
+
+def made(name: str) -> Callable[[Histories, Catalogue], Recommender]:
+    """A way to fit the classic model of that name."""
+    return lambda log, titles: fit_baseline(baseline(name), log=log, timeline=log, catalogue=titles)
+
+
+EVERY_BASELINE = [pytest.param(made(name), id=name) for name in BASELINES]
 LATE = np.array([START_US + 400 * DAY_US], dtype=np.int64)
 
 
@@ -97,7 +111,7 @@ def test_recent_popularity_does_not_change_with_what_happens_at_or_after_the_ins
 
 def test_recent_popularity_agrees_with_counting_one_by_one() -> None:
     log, titles = small_log(), small_catalogue()
-    model = RecentPopularity.fit(log, titles, days=1.5)
+    model = RecentPopularity.fit(log, titles, config=RecentPopularityConfig(days=1.5))
     asof_B = np.random.default_rng(2).choice(log.at_T, size=40)
     empty = concatenate([one_history([])] * len(asof_B))
     scores_BN = model.scores(empty, asof_B)
@@ -112,7 +126,7 @@ def test_recent_popularity_agrees_with_counting_one_by_one() -> None:
 
 def test_markov_is_the_smoothed_frequency_after_the_last_known_title() -> None:
     log = concatenate([one_history([1, 2]), one_history([1, 2]), one_history([1, 3])])
-    model = Markov.fit(log, small_catalogue(3), smoothing=3.0)
+    model = Markov.fit(log, small_catalogue(3), config=MarkovConfig(smoothing=3.0))
     share = np.array([3, 2, 1]) / 6
     np.testing.assert_allclose(ask(model, [3, 1, 0]), (np.array([0, 2, 1]) + 3 * share) / 6, rtol=1e-6)
     np.testing.assert_allclose(ask(model, [2]), share, rtol=1e-6)  # nothing follows 2: popularity
@@ -194,3 +208,101 @@ def test_session_knn_samples_the_most_recent_sessions() -> None:
     scores_N = ask(model, [1])
     assert scores_N[2] > 0.9
     assert scores_N[1] < 0.01
+
+
+def slow_vstan(log: Histories, history: Histories, asof: int, num_titles: int, config: VSTANConfig) -> list[float]:
+    """VSTAN as one would write it on paper."""
+    sessions: list[tuple[int, list[int]]] = []
+    for b in range(len(log)):
+        span = range(int(log.offsets_B1[b]), int(log.offsets_B1[b + 1]))
+        for number in sorted({int(log.session_T[t]) for t in span}):
+            rows = [t for t in span if log.session_T[t] == number]
+            sessions.append((int(log.at_T[rows[-1]]), [int(log.title_T[t]) for t in rows]))
+    sessions.sort(key=lambda session: -session[0])
+    question = history.title_T.tolist()[-config.query_length :]
+    back = {title: len(question) - 1 - place for place, title in enumerate(question)}
+    near: list[tuple[float, list[int]]] = []
+    for at, titles in [one for one in sessions if set(one[1]) & set(back)][: config.sample]:
+        similarity = sum(np.exp(-back[t] / config.question_decay) for t in set(titles) if t in back)
+        similarity /= np.sqrt(len(set(titles)))
+        if config.age_days is not None:
+            similarity *= np.exp(-abs(asof - at) / DAY_US / config.age_days)
+        near.append((similarity, titles))
+    near = sorted(near, key=lambda one: -round(one[0], 9))[: config.neighbours]
+    votes, total = [0.0] * num_titles, 0.0
+    for similarity, titles in near:
+        if config.match_decay is not None:
+            similarity *= np.exp(-min(back[t] for t in titles if t in back) / config.match_decay)
+        total += similarity
+        last_place = {title: place for place, title in enumerate(titles)}
+        shared = max(place for place, title in enumerate(titles) if title in back)
+        for title, place in last_place.items():
+            rarity = np.log(len(sessions) / sum(title in other for _, other in sessions))
+            near_by = 1.0
+            if config.neighbour_decay is not None:
+                near_by = np.exp(-abs(place - shared) / config.neighbour_decay)
+            votes[title - 1] += similarity * near_by * (1 + config.rarity_weight * rarity)
+    counts = np.bincount(log.title_T, minlength=num_titles + 1)[1:]
+    behind = [config.popularity_weight * count / counts.max() for count in counts]
+    return [(vote / total if total else 0.0) + more for vote, more in zip(votes, behind, strict=True)]
+
+
+VSTAN_CONFIGS = [
+    VSTANConfig(),
+    VSTANConfig(age_days=0.2, neighbours=7, query_length=2),
+    VSTANConfig(age_days=None, sample=9, rarity_weight=0.0, neighbour_decay=0.7),
+    VSTANConfig(neighbour_decay=None, match_decay=None, rarity_weight=3.0),
+]
+
+
+@pytest.mark.parametrize("config", VSTAN_CONFIGS)
+def test_vstan_agrees_with_its_slow_twin(config: VSTANConfig) -> None:
+    log, titles = small_log(), small_catalogue()
+    model = VSTAN.fit(log, titles, config=config)
+    asof = int(log.at_T.max()) + DAY_US // 3
+    for query in ([1], [2, 3, 4], [5, 1, 5, 9, 12]):
+        want = slow_vstan(log, one_history(query), asof, len(titles), config)
+        np.testing.assert_allclose(ask(model, query, asof), want, rtol=1e-4, atol=1e-6)
+
+
+def test_vstan_prefers_what_stands_next_to_the_shared_title_and_recent_sessions() -> None:
+    near = VSTAN.fit(one_history([1, 2, 3, 4], per_session=4), small_catalogue(4), config=VSTANConfig(rarity_weight=0))
+    scores_N = ask(near, [2])
+    assert scores_N[2] == pytest.approx(scores_N[0], rel=1e-3)
+    assert scores_N[2] > scores_N[3]
+    log = concatenate([one_history([1, 2], start=START_US), one_history([1, 3], start=START_US + 30 * DAY_US)])
+    aware = VSTAN.fit(log, small_catalogue(3), config=VSTANConfig(age_days=1.0))
+    asof = START_US + 31 * DAY_US
+    assert ask(aware, [1], asof)[2] > 100 * ask(aware, [1], asof)[1]
+
+
+def test_vstan_without_age_does_not_read_the_time_of_the_question() -> None:
+    log, titles = small_log(), small_catalogue()
+    blind = fit_baseline(baseline("vstan", time_aware=False), log=log, timeline=log, catalogue=titles)
+    aware = fit_baseline(baseline("vstan"), log=log, timeline=log, catalogue=titles)
+    early, late = START_US, START_US + 900 * DAY_US
+    np.testing.assert_array_equal(ask(blind, [1, 2], early), ask(blind, [1, 2], late))
+    assert not np.array_equal(ask(aware, [1, 2], early), ask(aware, [1, 2], late))
+
+
+def test_vstan_gives_many_questions_the_answers_that_each_gets_alone() -> None:
+    log, titles = small_log(num_actors=100), small_catalogue()
+    model = VSTAN.fit(log, titles)
+    asof_B = log.at_T[log.offsets_B1[1:] - 1]
+    scores_BN = model.scores(log, asof_B)
+    for b in (0, 31, 32, 99):
+        alone_1N = model.scores(log.rows(np.array([b])), asof_B[b : b + 1])
+        np.testing.assert_allclose(scores_BN[b], alone_1N[0], rtol=1e-5)
+
+
+def test_the_registry_builds_every_classic_model_from_its_frozen_configuration() -> None:
+    log, titles = small_log(), small_catalogue()
+    for name in BASELINES:
+        config = baseline(name)
+        assert fit_baseline(config, log=log, timeline=log, catalogue=titles).name == name
+        assert type(config).model_validate_json(config.model_dump_json()) == config
+        assert len(config.fingerprint()) == 12
+    with pytest.raises(ValueError, match="no classic model 'bert'; there are popularity"):
+        baseline("bert")
+    with pytest.raises(ValueError, match="none without its time"):
+        baseline("recent_popularity", time_aware=False)

@@ -6,21 +6,33 @@ Shapes: B histories, N titles, N1 = N + 1 catalogue codes, T interactions.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.config import Frozen
 from foretaste.contracts.histories import Histories
 from foretaste.models.baselines.choices import chosen, shares
+
+
+class MarkovConfig(Frozen):
+    """How much popularity is believed beside what was counted."""
+
+    kind: Literal["markov"] = "markov"
+    smoothing: float = Field(
+        default=10.0, gt=0, description="choices, spread as popularity is, that are added after every title"
+    )
 
 
 class Markov:
     """First-order transitions, smoothed towards popularity (Dirichlet)."""
 
     name = "markov"
+    time_aware = False
 
     def __init__(self, counts_N1N: Any, share_N: NDArray[np.float64], smoothing: float) -> None:
         self.counts_N1N = counts_N1N
@@ -34,14 +46,14 @@ class Markov:
         histories: Histories,
         catalogue: Catalogue,
         *,
-        smoothing: float = 10.0,
+        config: MarkovConfig | None = None,
         actions: Collection[str] | None = None,
     ) -> Markov:
         """Count, over neighbours within a history, which title is chosen after which.
 
         A pair counts where both titles are known and the later one is a choice (by `actions`, any when None).
-        `smoothing` is the number of choices, spread as popularity is, that are added to every row.
         """
+        config = config or MarkovConfig()
         num_titles = len(catalogue)
         chosen_T = chosen(histories, actions)
         pair_T = chosen_T & (_before(histories) > 0)
@@ -50,7 +62,7 @@ class Markov:
             (_before(histories)[pair_T], histories.title_T[pair_T] - 1),
         )
         counts_N1N = sparse.coo_array(pairs, shape=(num_titles + 1, num_titles)).tocsr()
-        return cls(counts_N1N, shares(histories.title_T[chosen_T], num_titles), smoothing)
+        return cls(counts_N1N, shares(histories.title_T[chosen_T], num_titles), config.smoothing)
 
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score the catalogue: probability of each title after the last known one; popularity where there is none."""

@@ -6,27 +6,51 @@ Shapes: B histories, N titles, T choices of all actors together.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.config import Frozen
 from foretaste.contracts.histories import Histories
 from foretaste.models.baselines.choices import chosen, shares
 
 DAY_US = 86_400_000_000
 
 
+class PopularityConfig(Frozen):
+    """Popularity has nothing to set."""
+
+    kind: Literal["popularity"] = "popularity"
+
+
+class RecentPopularityConfig(Frozen):
+    """How far back popularity is counted."""
+
+    kind: Literal["recent_popularity"] = "recent_popularity"
+    days: float = Field(default=7.0, gt=0, description="days before the question whose choices are counted")
+
+
 class Popularity:
     """Scores a title by its share of all choices it was fitted on; the history is not read."""
 
     name = "popularity"
+    time_aware = False
 
     def __init__(self, share_N: NDArray[np.float64]) -> None:
         self.share_N = share_N.astype(np.float32)
 
     @classmethod
-    def fit(cls, histories: Histories, catalogue: Catalogue, *, actions: Collection[str] | None = None) -> Popularity:
+    def fit(
+        cls,
+        histories: Histories,
+        catalogue: Catalogue,
+        *,
+        config: PopularityConfig | None = None,
+        actions: Collection[str] | None = None,
+    ) -> Popularity:
         """Count choices (interactions by `actions`, all when None). No choices: a uniform score."""
         return cls(shares(histories.title_T[chosen(histories, actions)], len(catalogue)))
 
@@ -43,6 +67,7 @@ class RecentPopularity:
     """
 
     name = "recent_popularity"
+    time_aware = True
 
     def __init__(self, title_T: NDArray[np.int32], at_T: NDArray[np.int64], num_titles: int, days: float) -> None:
         order = np.argsort(at_T, kind="stable")
@@ -57,11 +82,12 @@ class RecentPopularity:
         timeline: Histories,
         catalogue: Catalogue,
         *,
-        days: float = 7.0,
+        config: RecentPopularityConfig | None = None,
         actions: Collection[str] | None = None,
     ) -> RecentPopularity:
         """Keep the choices of `timeline` (interactions by `actions`, all when None) in order of time."""
         chosen_T = chosen(timeline, actions)
+        days = (config or RecentPopularityConfig()).days
         return cls(timeline.title_T[chosen_T], timeline.at_T[chosen_T], len(catalogue), days)
 
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,6 +1,10 @@
-"""What was chosen in the sessions most like this one (V-SkNN with the index of VMIS-kNN).
+"""What was chosen in the sessions most like this one: V-SkNN, on the index of VMIS-kNN.
 
-Ludewig and Jannach, UMUAI 2018; Kersbergen, Sprangers and Schelter (Serenade), SIGMOD 2022.
+Ludewig and Jannach, UMUAI 2018; Kersbergen, Sprangers and Schelter (Serenade), SIGMOD 2022. Of Serenade's VMIS-kNN it
+has the index (the newest sessions of each title), the newest sessions of all that match, linear weights of the places
+of the question, the votes weighed by similarity and by rarity. It differs where validation said so: similarities are
+divided by a power of the session's length (a cosine, as in V-SkNN) and rarity has a power; the match weight, by which
+a session counts less the longer ago its newest shared title was, is left to VSTAN (`vstan.py`), whose decay it is.
 
 Shapes: B histories, N titles, N1 = N + 1 catalogue codes, S sessions it was fitted on, newest first,
 T interactions, P postings.
@@ -9,7 +13,7 @@ T interactions, P postings.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +31,7 @@ _ROWS_AT_ONCE = 128  # bounds the B x S block of similarities
 class SessionKNNConfig(Frozen):
     """How neighbours are found and weighed."""
 
+    kind: Literal["session_knn"] = "session_knn"
     query_length: int = Field(default=10, ge=1, description="newest interactions of the history that are compared")
     sample: int = Field(default=5000, ge=1, description="most recent sessions kept per title, and per question")
     neighbours: int = Field(default=100, ge=1, description="most similar sessions of the sample that vote")
@@ -45,13 +50,14 @@ class SessionKNN:
     """Nearest sessions by shared titles, newer titles of the history weighing more."""
 
     name = "session_knn"
+    time_aware = False
 
     def __init__(
         self, titles_SN: Any, rarity_N: NDArray[np.float32], share_N: NDArray[np.float64], config: SessionKNNConfig
     ) -> None:
         self.config = config
         length_S = np.diff(titles_SN.indptr).astype(np.float64)
-        self.postings_N1S = _postings(titles_SN, np.maximum(length_S, 1) ** -config.length_power, config.sample)
+        self.postings_N1S = postings(titles_SN, np.maximum(length_S, 1) ** -config.length_power, config.sample)
         votes_SN = titles_SN.copy()
         votes_SN.data = rarity_N[votes_SN.indices]
         self.votes_SN = votes_SN
@@ -70,7 +76,7 @@ class SessionKNN:
         config = config or SessionKNNConfig()
         num_titles = len(catalogue)
         chosen_T = chosen(histories, actions)
-        session_T, num_sessions = _sessions_newest_first(histories)
+        session_T, num_sessions = sessions_newest_first(histories)
         key = np.unique(session_T[chosen_T] * num_titles + histories.title_T[chosen_T] - 1)
         rows, columns = np.divmod(key, max(num_titles, 1))
         shape = (num_sessions, num_titles)
@@ -120,7 +126,7 @@ class SessionKNN:
         return sparse.csr_array(parts, shape=similar_BS.shape)
 
 
-def _sessions_newest_first(histories: Histories) -> tuple[NDArray[np.int64], int]:
+def sessions_newest_first(histories: Histories) -> tuple[NDArray[np.int64], int]:
     """Number the sessions by the time of their last interaction, 0 the newest: int64[T] and their count."""
     size = len(histories.title_T)
     opens_T = np.zeros(size, dtype=np.bool_)
@@ -135,7 +141,7 @@ def _sessions_newest_first(histories: Histories) -> tuple[NDArray[np.int64], int
     return rank_S[session_T], len(order)
 
 
-def _postings(titles_SN: Any, weight_S: NDArray[np.float64], sample: int) -> Any:
+def postings(titles_SN: Any, weight_S: NDArray[np.float64], sample: int) -> Any:
     """Sessions of each title, the `sample` newest, with the weight of the session; row 0 (unknown) is empty."""
     by_title = titles_SN.tocsc()
     by_title.sort_indices()
