@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from foretaste.models.encoder import CausalEncoder, rotate, turns
 from foretaste.models.intent import IntentModelConfig
+from foretaste.models.layout import Layout, layout
 
 
 def encoder(seed: int = 0) -> CausalEncoder:
@@ -14,11 +16,15 @@ def encoder(seed: int = 0) -> CausalEncoder:
     return CausalEncoder(width=16, num_blocks=2, num_heads=2, feedforward=32, dropout=0.0).eval()
 
 
+def laid(*lengths: int) -> Layout:
+    return layout(np.array(lengths, dtype=np.int64))
+
+
 def test_products_of_rotated_vectors_depend_on_their_distance_alone() -> None:
-    cos_LR, sin_LR = turns(50, 8, torch.device("cpu"))
+    cos_T1R, sin_T1R = turns(torch.arange(50), 8)
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    queries = rotate(query.expand(1, 1, 50, 8), cos_LR, sin_LR)[0, 0]
-    keys = rotate(key.expand(1, 1, 50, 8), cos_LR, sin_LR)[0, 0]
+    queries = rotate(query.expand(50, 1, 8), cos_T1R, sin_T1R)[:, 0]
+    keys = rotate(key.expand(50, 1, 8), cos_T1R, sin_T1R)[:, 0]
     products = queries @ keys.T
     for distance in (0, 1, 7, 30):
         along = products.diagonal(-distance)
@@ -27,20 +33,36 @@ def test_products_of_rotated_vectors_depend_on_their_distance_alone() -> None:
 
 
 def test_order_matters_and_the_future_does_not() -> None:
-    made = encoder()
-    x_BLD = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(1))
-    swapped = x_BLD[:, [1, 0, 2, 3, 4, 5]]
-    assert not torch.allclose(made(x_BLD)[:, 5], made(swapped)[:, 5], atol=1e-4)
-    changed = x_BLD.clone()
-    changed[:, 4:] += 1.0
-    torch.testing.assert_close(made(changed)[:, :4], made(x_BLD)[:, :4])
+    made, placed = encoder(), laid(6)
+    x_TD = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
+    swapped = x_TD[[1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(made(x_TD, placed)[5], made(swapped, placed)[5], atol=1e-4)
+    changed = x_TD.clone()
+    changed[4:] += 1.0
+    torch.testing.assert_close(made(changed, placed)[:4], made(x_TD, placed)[:4])
 
 
-def test_padding_on_the_right_changes_nothing() -> None:
+def test_sequences_that_are_packed_together_do_not_see_each_other() -> None:
     made = encoder()
-    x_BLD = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(2))
-    padded = torch.cat([x_BLD, torch.full((2, 9, 16), 50.0)], dim=1)
-    torch.testing.assert_close(made(padded)[:, :5], made(x_BLD))
+    lengths = (3, 90, 1, 17, 90, 16)
+    parts = [torch.randn(n, 16, generator=torch.Generator().manual_seed(n)) for n in lengths]
+    together = made(torch.cat(parts), laid(*lengths))
+    for part, alone in zip(together.split(lengths), parts, strict=True):
+        torch.testing.assert_close(part, made(alone, laid(len(alone))), atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_through_packing_are_those_of_sequences_alone() -> None:
+    made = encoder()
+    lengths = (3, 50, 7)
+    parts = [torch.randn(n, 16, generator=torch.Generator().manual_seed(n), requires_grad=True) for n in lengths]
+    made(torch.cat(parts), laid(*lengths)).pow(3).sum().backward()
+    together = [part.grad for part in parts]
+    for part, expected in zip(parts, together, strict=True):
+        part.grad = None
+        made(part, laid(len(part))).pow(3).sum().backward()
+        assert part.grad is not None
+        assert expected is not None
+        torch.testing.assert_close(part.grad, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_width_that_does_not_divide_into_even_heads_is_refused() -> None:

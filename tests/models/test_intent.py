@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.contracts.intents import Intent, LabelConfig
+from foretaste.models.bodies import HierarchyConfig
+from foretaste.models.bodies.hierarchy import Hierarchy
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -25,7 +27,9 @@ from foretaste.testing.builders import titles_table
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, assert_recommender_contract, one_history
 
 KNOWN = catalogue(titles_table(12))
-SMALL = IntentModelConfig(width=16, feedforward=32, max_length=8, dropout=0.3)
+SMALL = IntentModelConfig(
+    width=16, feedforward=32, max_length=8, dropout=0.3, body=HierarchyConfig(short_term_hours=168, decode=True)
+)
 
 
 def model(
@@ -44,6 +48,17 @@ def model(
     return made
 
 
+def recommender(
+    known: Catalogue = KNOWN, config: IntentModelConfig = SMALL, *, heads: Sequence[Intent] = tuple(Intent)
+) -> IntentRecommender:
+    return IntentRecommender(model(known, config, heads=heads), known)
+
+
+def hierarchy(made: IntentModel) -> Hierarchy:
+    assert isinstance(made.body, Hierarchy)
+    return made.body
+
+
 def late(histories: Histories) -> NDArray[np.int64]:
     """An hour after the newest interaction of each history."""
     stops = histories.offsets_B1[1:]
@@ -53,7 +68,7 @@ def late(histories: Histories) -> NDArray[np.int64]:
 
 
 def test_the_intent_model_keeps_the_contract_of_recommenders() -> None:
-    assert_recommender_contract(lambda log, known: IntentRecommender(model(known)))
+    assert_recommender_contract(lambda log, known: recommender(known))
 
 
 def test_what_comes_later_does_not_change_what_was_encoded_before() -> None:
@@ -61,21 +76,21 @@ def test_what_comes_later_does_not_change_what_was_encoded_before() -> None:
     one, other = one_history([1, 2, 3, 4, 5]), one_history([1, 2, 3, 9, 11])
     asof = late(one)
     with torch.inference_mode():
-        title_N1D = made.titles()
+        title_N1D, _ = made.titles()
         a = made(sequences(one, asof, max_length=8, time_aware=True), title_N1D)
         b = made(sequences(other, asof, max_length=8, time_aware=True), title_N1D)
-    torch.testing.assert_close(a.item_BLD[:, :4], b.item_BLD[:, :4])
-    assert not torch.allclose(a.item_BLD[:, 4:], b.item_BLD[:, 4:])
+    torch.testing.assert_close(a.item_TD[:4], b.item_TD[:4])
+    assert not torch.allclose(a.item_TD[4:], b.item_TD[4:])
     for head in a.intents:
-        torch.testing.assert_close(a.intents[head][:, :4], b.intents[head][:, :4])
-        assert not torch.allclose(a.intents[head][:, 4:], b.intents[head][:, 4:])
+        torch.testing.assert_close(a.intents[head][:4], b.intents[head][:4])
+        assert not torch.allclose(a.intents[head][4:], b.intents[head][4:])
 
 
 def test_the_time_of_the_request_is_read_only_when_time_aware() -> None:
     history = one_history([1, 2, 3])
     soon, much_later = late(history), late(history) + 90 * 1440 * MINUTE_US
-    aware = IntentRecommender(model())
-    blind = IntentRecommender(model(config=SMALL.model_copy(update={"time_aware": False})))
+    aware = recommender()
+    blind = recommender(config=SMALL.model_copy(update={"time_aware": False}))
     assert not np.allclose(aware.scores(history, soon), aware.scores(history, much_later))
     assert np.array_equal(blind.scores(history, soon), blind.scores(history, much_later))
 
@@ -83,26 +98,26 @@ def test_the_time_of_the_request_is_read_only_when_time_aware() -> None:
 def test_the_predicted_intent_changes_the_scores_of_titles() -> None:
     made = model()
     history = one_history([1, 2, 3])
-    before = IntentRecommender(made).scores(history, late(history))
+    before = IntentRecommender(made, KNOWN).scores(history, late(history))
     with torch.no_grad():
-        dict(made.fusion.heads.named_parameters())["genre.bias"][0] += 5.0
-    after = IntentRecommender(made).scores(history, late(history))
+        dict(hierarchy(made).fusion.heads.named_parameters())["genre.bias"][0] += 5.0
+    after = IntentRecommender(made, KNOWN).scores(history, late(history))
     assert np.abs(after - before).max() > 1e-3
 
 
 def test_the_item_loss_reaches_the_intent_encoder() -> None:
     made = model()
     history = one_history([1, 2, 3])
-    encoded = made(sequences(history, late(history), max_length=8, time_aware=True), made.titles())
-    encoded.item_BLD.pow(2).sum().backward()
-    grads = [p.grad for p in made.intent_encoder.parameters()]
+    encoded = made(sequences(history, late(history), max_length=8, time_aware=True), made.titles()[0])
+    encoded.item_TD.pow(2).sum().backward()
+    grads = [p.grad for p in hierarchy(made).intent_encoder.parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in grads)
 
 
 def test_a_head_that_is_off_is_absent_from_the_answer() -> None:
-    recommender = IntentRecommender(model(heads=[Intent.GENRE, Intent.RECENCY]))
+    made = recommender(heads=[Intent.GENRE, Intent.RECENCY])
     history = concatenate([one_history([1, 2]), one_history([])])
-    answer = recommender.predict(history, late(history))
+    answer = made.predict(history, late(history))
     assert answer.heads == ("genre", "recency")
     assert set(answer.intents) == set(answer.classes) == {"genre", "recency"}
     assert answer.attention_BI.shape == (2, 2)
@@ -110,14 +125,14 @@ def test_a_head_that_is_off_is_absent_from_the_answer() -> None:
 
 def test_without_any_head_titles_are_still_predicted() -> None:
     history = one_history([1, 2])
-    answer = IntentRecommender(model(heads=[])).predict(history, late(history))
+    answer = recommender(heads=[]).predict(history, late(history))
     assert answer.attention_BI.shape == (1, 0)
     assert np.exp(answer.scores_BN).sum() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_intents_attention_and_titles_are_distributions() -> None:
     history = concatenate([one_history([]), one_history([0, 0]), one_history([3, 1, 2] * 6)])
-    answer = IntentRecommender(model()).predict(history, late(history))
+    answer = recommender().predict(history, late(history))
     assert np.exp(answer.scores_BN).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-4)
     assert answer.attention_BI.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     for name, classes in answer.classes.items():
@@ -126,11 +141,11 @@ def test_intents_attention_and_titles_are_distributions() -> None:
 
 
 def test_only_the_newest_interactions_up_to_the_limit_are_read() -> None:
-    recommender = IntentRecommender(model())
+    made = recommender()
     long = one_history(list(range(1, 12)), per_session=99)
     asof = late(long)
-    assert np.allclose(recommender.scores(long, asof), recommender.scores(long.last(8), asof), atol=1e-6)
-    assert not np.allclose(recommender.scores(long, asof), recommender.scores(long.last(7), asof), atol=1e-4)
+    assert np.allclose(made.scores(long, asof), made.scores(long.last(8), asof), atol=1e-6)
+    assert not np.allclose(made.scores(long, asof), made.scores(long.last(7), asof), atol=1e-4)
 
 
 def test_a_bundle_answers_as_the_model_it_was_made_of() -> None:
@@ -138,7 +153,9 @@ def test_a_bundle_answers_as_the_model_it_was_made_of() -> None:
     history = concatenate([one_history([1, 2, 5]), one_history([])])
     weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     again = build_intent(bundle_config(made, KNOWN), KNOWN, weights)
-    assert np.array_equal(IntentRecommender(made).scores(history, late(history)), again.scores(history, late(history)))
+    assert np.array_equal(
+        IntentRecommender(made, KNOWN).scores(history, late(history)), again.scores(history, late(history))
+    )
 
 
 def test_a_bundle_refuses_another_catalogue() -> None:
@@ -180,5 +197,5 @@ def test_gap_classes_double_and_never_leave_their_range() -> None:
 
 def test_a_catalogue_without_genres_has_no_trouble() -> None:
     bare = catalogue(titles_table([{"title_id": "a"}, {"title_id": "b"}]))
-    recommender = IntentRecommender(model(bare, heads=[Intent.ACTION]))
-    assert recommender.scores(one_history([1, 2]), np.array([START_US + MINUTE_US * 9])).shape == (1, 2)
+    made = recommender(bare, heads=[Intent.ACTION])
+    assert made.scores(one_history([1, 2]), np.array([START_US + MINUTE_US * 9])).shape == (1, 2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from foretaste.models import losses
-from foretaste.models.losses import full_softmax_loss, multi_label_loss, sampled_softmax_loss
+from foretaste.models.decoding import Pairs
+from foretaste.models.losses import Added, extras, full_softmax_loss, multi_label_loss, sampled_softmax_loss
 
 
 def problem(seed: int = 0, *, predictions: int = 23, titles: int = 17, width: int = 6) -> tuple[Tensor, ...]:
@@ -41,16 +43,100 @@ def test_the_full_softmax_in_chunks_equals_the_plain_one_with_its_gradients() ->
         plain = F.cross_entropy(hidden @ table.T + bias, target, reduction="sum")
 
 
+def test_what_is_added_by_class_and_relation_is_in_the_loss_and_has_its_gradient() -> None:
+    hidden, table, bias, target = problem()
+    dice = torch.Generator().manual_seed(5)
+    classes = torch.randint(3, (23, 17), generator=dice)
+    class_PR, relation_PA = (torch.randn(23, n, generator=dice, dtype=torch.float64) for n in (3, 4))
+    weight = torch.rand(23, generator=dice, dtype=torch.float64)
+    pairs, dense = some_pairs(dice)
+    inputs = [t.requires_grad_() for t in (hidden, table, bias, class_PR, relation_PA)]
+    logits = hidden @ table.T + bias + class_PR.gather(1, classes)
+    for row, column, relation in dense:
+        logits = logits.index_put(
+            (torch.tensor(row), torch.tensor(column)), relation_PA[row, relation], accumulate=True
+        )
+    plain = (F.cross_entropy(logits, target, reduction="none") * weight).sum()
+    expected = gradients(plain, *inputs)
+    added = Added(lambda rows: classes[rows], class_PR, pairs, relation_PA)
+    for floats in (17 * 4, 1 << 20):
+        losses.CHUNK_FLOATS, before = floats, losses.CHUNK_FLOATS
+        try:
+            chunked = full_softmax_loss(hidden, table, bias, target, weight_P=weight, added=added)
+        finally:
+            losses.CHUNK_FLOATS = before
+        torch.testing.assert_close(chunked, plain)
+        for mine, other in zip(gradients(chunked, *inputs), expected, strict=True):
+            torch.testing.assert_close(mine, other)
+
+
+def test_titles_of_the_history_are_left_out_unless_they_are_the_target() -> None:
+    hidden, table, bias, target = problem()
+    pairs, dense = some_pairs(torch.Generator().manual_seed(6))
+    inputs = [t.requires_grad_() for t in (hidden, table, bias)]
+    logits = hidden @ table.T + bias
+    for row, column, _ in dense:
+        if column != int(target[row]):
+            logits = logits.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(-1e30).double())
+    plain = F.cross_entropy(logits, target, reduction="sum")
+    assert any(column == int(target[row]) for row, column, _ in dense)
+    loss = full_softmax_loss(hidden, table, bias, target, added=Added(pairs=pairs))
+    torch.testing.assert_close(loss, plain)
+    for mine, other in zip(gradients(loss, *inputs), gradients(plain, *inputs), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def some_pairs(dice: torch.Generator) -> tuple[Pairs, list[tuple[int, int, int]]]:
+    """About five titles of the history of each of 23 predictions, as pairs and as a list."""
+    there = torch.rand(23, 17, generator=dice) < 0.3
+    row_E, column_E = there.nonzero().unbind(1)
+    relation_E = torch.randint(4, row_E.shape, generator=dice)
+    start = np.searchsorted(row_E.numpy(), np.arange(24))
+    triples = zip(row_E.tolist(), column_E.tolist(), relation_E.tolist(), strict=True)
+    return Pairs(start, column_E, relation_E), list(triples)
+
+
+def sampled(hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor, drawn: Tensor, q: Tensor) -> Tensor:
+    """The sampled softmax with negatives `drawn` of probability `q`."""
+    column, times = torch.unique(drawn, return_counts=True)
+    shift = bias[column] - torch.log(len(drawn) * q[column] / times)
+    own = (hidden * table[target]).sum(dim=1) + bias[target]
+    extra, _ = extras(Added(), None, column, target)
+    return sampled_softmax_loss(hidden, table[column], shift, own, extra.double())
+
+
 def test_with_many_negatives_the_sampled_softmax_tends_to_the_full_one() -> None:
     hidden, table, bias, target = problem()
     inputs = [t.requires_grad_() for t in (hidden, table, bias)]
     full = full_softmax_loss(hidden, table, bias, target)
     q = torch.softmax(torch.arange(17, dtype=torch.float64) / 8, dim=0)  # far from uniform
     negatives = torch.multinomial(q, 200_000, replacement=True, generator=torch.Generator().manual_seed(1))
-    sampled = sampled_softmax_loss(hidden, table, bias, target, negatives, q.log())
-    assert math.isclose(float(sampled.detach()), float(full.detach()), rel_tol=0.01)
-    for mine, other in zip(gradients(sampled, *inputs), gradients(full, *inputs), strict=True):
+    loss = sampled(hidden, table, bias, target, negatives, q)
+    assert math.isclose(float(loss.detach()), float(full.detach()), rel_tol=0.01)
+    for mine, other in zip(gradients(loss, *inputs), gradients(full, *inputs), strict=True):
         assert float((mine - other).norm() / other.norm()) < 0.03
+
+
+def test_the_sampled_softmax_adds_the_same_as_the_full_one_to_negatives_and_targets() -> None:
+    *_, target = problem()
+    dice = torch.Generator().manual_seed(5)
+    classes = torch.randint(3, (23, 17), generator=dice)
+    class_PR, relation_PA = (torch.randn(23, n, generator=dice) for n in (3, 4))
+    pairs, dense = some_pairs(dice)
+    for relation in (relation_PA, None):
+        added = Added(lambda rows: classes[rows], class_PR, pairs, relation)
+        column = torch.arange(17)
+        of_titles = torch.cat([classes, classes.gather(1, target[:, None])], dim=1)
+        extra, own = extras(added, of_titles, column, target)
+        expected = class_PR.gather(1, classes)
+        for row, place, kind in dense:
+            expected[row, place] += float("-inf") if relation is None else float(relation[row, kind])
+        wanted_own = class_PR.gather(1, classes)[torch.arange(23), target]
+        if relation is not None:
+            wanted_own = expected[torch.arange(23), target]
+        expected[torch.arange(23), target] = float("-inf")
+        torch.testing.assert_close(extra, expected)
+        torch.testing.assert_close(own, wanted_own)
 
 
 def test_without_the_correction_popular_negatives_would_push_too_hard() -> None:
@@ -58,10 +144,28 @@ def test_without_the_correction_popular_negatives_would_push_too_hard() -> None:
     q = torch.softmax(torch.arange(17, dtype=torch.float64) / 4, dim=0)
     negatives = torch.multinomial(q, 50_000, replacement=True, generator=torch.Generator().manual_seed(1))
     full = float(full_softmax_loss(hidden, table, bias, target))
-    uniform = torch.full_like(q, 1 / 17).log()
-    right = float(sampled_softmax_loss(hidden, table, bias, target, negatives, q.log()))
-    wrong = float(sampled_softmax_loss(hidden, table, bias, target, negatives, uniform))
+    right = float(sampled(hidden, table, bias, target, negatives, q))
+    wrong = float(sampled(hidden, table, bias, target, negatives, torch.full_like(q, 1 / 17)))
     assert abs(right - full) < 0.5 * abs(wrong - full)
+
+
+def test_a_sigmoid_trained_on_positives_alone_would_say_yes_to_everything() -> None:
+    torch.manual_seed(0)
+    positives = torch.nn.functional.one_hot(torch.randint(4, (200,)), 4).float()
+    ends = {}
+    for name in ("softmax", "sigmoid"):
+        logits = torch.zeros(4, requires_grad=True)
+        optimiser = torch.optim.Adam([logits], lr=0.3)
+        for _ in range(300):
+            rows = logits.expand(200, 4)
+            alone = -(positives * F.logsigmoid(rows)).sum()
+            loss = multi_label_loss(rows, positives) if name == "softmax" else alone
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        ends[name] = logits.detach()
+    assert (torch.sigmoid(ends["sigmoid"]) > 0.99).all()  # the trivial optimum
+    torch.testing.assert_close(torch.softmax(ends["softmax"], 0), positives.mean(0), atol=0.01, rtol=0)
 
 
 def test_genres_share_one_softmax_and_rows_without_a_genre_do_not_count() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.events import PLAY_LIKE
 from foretaste.signals.histories import pack
 from foretaste.testing.builders import interactions_table, prepared_folder, random_interactions, titles_table
 from foretaste.training.examples import Examples, census, parts, read_part, together
-from foretaste.training.windows import cut, steps
+from foretaste.training.windows import Making, cut, steps
 
 TITLES = titles_table(15)
 KNOWN = catalogue(TITLES)
@@ -89,16 +90,37 @@ def test_each_choice_is_predicted_from_what_stands_just_before_it(tmp_path: Path
     histories = examples.histories
     windows = cut(histories.offsets_B1[:-1], histories.offsets_B1[1:], 4, np.random.default_rng(1))
     (batches,) = steps(
-        windows, examples, KNOWN, num_steps=1, max_length=4, time_aware=True, micro_batch_tokens=10,
+        windows, Making(examples, KNOWN, 4, True), num_steps=1, micro_batch_tokens=10,
         rng=np.random.default_rng(2),
     )  # fmt: skip
     seen = 0
     for batch in batches:
-        before = batch.tokens.title_BL[batch.row_P, batch.token_P]
+        before = batch.tokens.title_T[batch.token_P]
         assert (before == batch.title_P).all()  # code of the day before = column of this day
-        assert ((batch.token_P > 0) | (batch.title_P == 0)).all()  # from nothing: only the first of a history
+        first = batch.tokens.layout.index_T[batch.token_P] == 0
+        assert (~first | (batch.title_P == 0)).all()  # from nothing: only the first of a history
         seen += len(batch.title_P)
     assert seen == int(examples.train_T.sum()) == 2 * 7
+
+
+def test_what_is_hidden_is_predicted_in_its_own_place_and_not_read(tmp_path: Path) -> None:
+    rows = [(actor, float(day), f"t{day:04d}") for actor in "abcdefgh" for day in range(9)]
+    examples = read(prepared_folder(tmp_path, interactions_table(rows), TITLES, num_buckets=1), "last")
+    histories = examples.histories
+    windows = cut(histories.offsets_B1[:-1], histories.offsets_B1[1:] - 2, 20, np.random.default_rng(1))
+    making = Making(examples, KNOWN, 20, True, hide_share=0.3)
+    rng = np.random.default_rng(2)
+    (batches,) = steps(windows, making, num_steps=1, micro_batch_tokens=1_000, rng=rng)
+    (batch,) = batches
+    tokens = batch.tokens
+    assert 8 <= len(batch.token_P) < 40
+    assert (tokens.layout.index_T[batch.token_P] == batch.title_P + 1).all()  # the title of day d is token d + 1
+    hidden_T = torch.zeros_like(tokens.masked_T)
+    hidden_T[batch.token_P] = True
+    assert (tokens.masked_T == hidden_T).all()
+    for read_T in (tokens.title_T, tokens.action_T, tokens.gap_T, tokens.numbers_TF.abs().sum(dim=1)):
+        assert (read_T[hidden_T] == 0).all()
+    assert (tokens.title_T[~hidden_T & (tokens.layout.index_T > 0)] > 0).all()
 
 
 def test_steps_are_as_many_as_asked_and_of_like_size(tmp_path: Path) -> None:
@@ -110,7 +132,7 @@ def test_steps_are_as_many_as_asked_and_of_like_size(tmp_path: Path) -> None:
         sizes = [
             sum(len(batch.title_P) for batch in batches)
             for batches in steps(
-                windows, examples, KNOWN, num_steps=num_steps, max_length=8, time_aware=True, micro_batch_tokens=64,
+                windows, Making(examples, KNOWN, 8, True), num_steps=num_steps, micro_batch_tokens=64,
                 rng=np.random.default_rng(2),
             )
         ]  # fmt: skip

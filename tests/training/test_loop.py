@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import ACTION_CLASSES, Intent
+from foretaste.models.bodies import HierarchyConfig
 from foretaste.models.intent import IntentModelConfig, IntentRecommender, build_intent
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.sessions.label import intent_labels
@@ -25,7 +26,7 @@ from foretaste.training.intent import TrainResult, train_intent
 from foretaste.training.loop import Epoch
 
 TITLES = titles_table(10)
-MODEL = IntentModelConfig(width=16, feedforward=32, item_blocks=1, max_length=16, dropout=0.1)
+MODEL = IntentModelConfig(width=16, feedforward=32, body=HierarchyConfig(item_blocks=1), max_length=16, dropout=0.1)
 TRAINING = TrainingConfig(executor="plain", epochs=3, batch_size=256, learning_rate=0.01, split="last", patience=9)
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 

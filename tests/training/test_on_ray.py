@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from foretaste.models.bodies import HierarchyConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.testing.builders import prepared_folder, random_interactions, titles_table
 from foretaste.training.config import TrackingConfig, TrainingConfig
@@ -25,7 +26,7 @@ pytestmark = [
 ]
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-MODEL = IntentModelConfig(width=32, feedforward=64, item_blocks=1, max_length=32)
+MODEL = IntentModelConfig(width=32, feedforward=64, body=HierarchyConfig(item_blocks=1), max_length=32)
 TRAINING = TrainingConfig(epochs=3, batch_size=512, split="last", patience=99, cpus_per_worker=0.5)
 
 

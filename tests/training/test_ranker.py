@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
+from foretaste.models.bodies import HierarchyConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import Ranker, RankerConfig, build_ranker
 from foretaste.ops.bundles import fetch_bundle
@@ -32,7 +33,7 @@ TITLES = titles_table(20)
 KNOWN = catalogue(TITLES)
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 OFF = TrackingConfig(enabled=False)
-INTENT = IntentModelConfig(width=16, feedforward=32, item_blocks=1, max_length=16)
+INTENT = IntentModelConfig(width=16, feedforward=32, body=HierarchyConfig(item_blocks=1), max_length=16)
 TRAINING = TrainingConfig(executor="plain", epochs=3, batch_size=256, learning_rate=0.01)
 RANKER = RankerConfig(num_candidates=10)
 RANKER_TRAINING = RankerTrainingConfig(executor="plain", epochs=4, batch_size=32)

@@ -29,6 +29,12 @@ class Standing:
     finished_X: NDArray[np.bool_]
     listed_X: NDArray[np.bool_]  # put on the list
 
+    def rows(self, index_X: NDArray[np.int64]) -> Standing:
+        """Pick some of them."""
+        return Standing(
+            self.touched_at_X[index_X], self.chosen_at_X[index_X], self.finished_X[index_X], self.listed_X[index_X]
+        )
+
 
 def chosen(histories: Histories, config: LabelConfig) -> NDArray[np.bool_]:
     """Say of each interaction whether its title was chosen: by the action, or since some of it was played; bool[T]."""
@@ -95,6 +101,18 @@ class Past:
         back_T = np.empty_like(self._order_T)
         back_T[self._order_T] = place_T
         return self._at(back_T)
+
+    def after_each(self) -> tuple[Standing, NDArray[np.int64]]:
+        """Tell, for each interaction, what stands after it in its own history of its title, and until which one.
+
+        The second is the index of the next interaction with the same title in the same history, T without one.
+        """
+        size = len(self._order_T)
+        back_T, next_T = np.empty_like(self._order_T), np.full(size, size, dtype=np.int64)
+        back_T[self._order_T] = np.arange(size)
+        goes_on = ~self._opens_T[1:]
+        next_T[self._order_T[:-1][goes_on]] = self._order_T[1:][goes_on]
+        return self._at(back_T), next_T
 
     def of(self, row_X: NDArray[np.int64], code_X: NDArray[np.int32]) -> tuple[Standing, NDArray[np.int64]]:
         """Tell of titles (codes) what the whole history `row_X` says, and which interaction is the newest (-1 none)."""

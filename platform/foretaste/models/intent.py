@@ -18,8 +18,11 @@ from torch import Tensor
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import USUAL, Intent, LabelConfig, possible_classes, specifications
-from foretaste.models.hierarchy import IntentModel, IntentModelConfig
-from foretaste.models.sequences import sequences
+from foretaste.models.bodies import Encoded
+from foretaste.models.decoding import Terms, pairs
+from foretaste.models.losses import Added, add
+from foretaste.models.network import IntentModel, IntentModelConfig
+from foretaste.models.sequences import Sequences, sequences
 
 __all__ = [
     "IntentModel",
@@ -53,17 +56,22 @@ class IntentRecommender:
 
     name = "intent"
 
-    def __init__(self, model: IntentModel, labels: LabelConfig | None = None) -> None:
+    def __init__(self, model: IntentModel, catalogue: Catalogue, labels: LabelConfig | None = None) -> None:
         self.model = model.eval()
+        self.catalogue = catalogue
         self.labels = labels or USUAL
+        self.device = model.features.start.device
         with torch.inference_mode():
-            self._title_N1D = self.model.titles()
-            self._title_DN = self._title_N1D[1:].T.contiguous()
+            self._title_N1D, bias_N1 = self.model.titles()
+            columns = self._title_N1D[1:]
+            if model.decoder is not None:
+                columns = torch.cat([columns, model.decoder.static_N1K[1:]], dim=1)
+            self._title_DN, self._bias_N = columns.T.contiguous(), bias_N1[1:].clone()
 
     @property
     def title_N1D(self) -> NDArray[np.float32]:
         """Title vectors, row 0 for an unknown title; float32[N1, D], not to be written to."""
-        vectors_N1D: NDArray[np.float32] = self._title_N1D.numpy()
+        vectors_N1D: NDArray[np.float32] = self._title_N1D.cpu().numpy()
         return vectors_N1D
 
     @property
@@ -78,31 +86,51 @@ class IntentRecommender:
     @torch.inference_mode()
     def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
         """Predict B members as of `asof_B` (microseconds); histories of like length are batched together."""
-        num_titles, num_heads = self._title_DN.shape[1], len(self.model.classes)
+        num_titles, num_heads, width = self._title_DN.shape[1], len(self.model.classes), self.model.config.width
         scores_BN = np.empty((len(histories), num_titles), dtype=np.float32)
-        attention_BI = np.empty((len(histories), num_heads), dtype=np.float32)
-        z_BD, item_BD = (np.empty((len(histories), self.model.config.width), dtype=np.float32) for _ in range(2))
+        attention_BI = np.full((len(histories), num_heads), 1.0 / max(1, num_heads), dtype=np.float32)
+        z_BD, item_BD = (np.zeros((len(histories), width), dtype=np.float32) for _ in range(2))
         intents = {
             head.value: np.empty((len(histories), len(of)), dtype=np.float32) for head, of in self.model.classes.items()
         }
         for rows in _batches(histories, self.model.config.max_length):
-            logits_RN, logits, attention_RI, z_RD, item_RD = self._last(histories.rows(rows), asof_B[rows])
-            scores_BN[rows] = torch.log_softmax(logits_RN, dim=1).numpy()
-            attention_BI[rows], z_BD[rows], item_BD[rows] = attention_RI.numpy(), z_RD.numpy(), item_RD.numpy()
-            for head, logits_RC in logits.items():
-                intents[head.value][rows] = torch.softmax(logits_RC, dim=1).numpy()
+            logits_RN, last = self._last(histories.rows(rows), asof_B[rows])
+            scores_BN[rows] = torch.log_softmax(logits_RN, dim=1).cpu().numpy()
+            item_BD[rows] = last.item_TD.cpu().numpy()
+            if last.attention_TI is not None and last.z_TD is not None:
+                attention_BI[rows], z_BD[rows] = last.attention_TI.cpu().numpy(), last.z_TD.cpu().numpy()
+            for head, logits_RC in last.intents.items():
+                intents[head.value][rows] = torch.softmax(logits_RC, dim=1).cpu().numpy()
         classes = {head.value: of for head, of in self.model.classes.items()}
         return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, z_BD, item_BD, self.labels)
 
-    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, dict[Intent, Tensor], Tensor, Tensor, Tensor]:  # fmt: skip
+    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, Encoded]:
         config = self.model.config
-        tokens = sequences(histories, asof_B, max_length=config.max_length, time_aware=config.time_aware)
-        encoded = self.model(tokens, self._title_N1D)
-        row_B, last_B = torch.arange(len(histories)), tokens.length_B - 1
-        item_BD = encoded.item_BLD[row_B, last_B]
-        logits = {head: logits_BLC[row_B, last_B] for head, logits_BLC in encoded.intents.items()}
-        logits_BN = torch.addmm(self.model.title_bias, item_BD, self._title_DN)
-        return logits_BN, logits, encoded.attention_BLI[row_B, last_B], encoded.z_BLD[row_B, last_B], item_BD
+        recent = histories.last(config.max_length)
+        both_ways = config.body.both_ways
+        tokens = sequences(
+            recent, asof_B, max_length=config.max_length, time_aware=config.time_aware, masked=both_ways
+        ).to(self.device)
+        last_B = tokens.layout.last_B
+        last = self.model(tokens, self._title_N1D).at(last_B)
+        state_BK, added = last.item_TD, Added()
+        if self.model.decoder is not None and last.attention_TI is not None:
+            terms = self.model.decoder(last.intents, last.attention_TI)
+            state_BK = torch.cat([state_BK, terms.static_PK], dim=1)
+            added = self._added(terms, recent, tokens, last_B)
+        logits_BN = torch.addmm(self._bias_N, state_BK, self._title_DN)
+        add(logits_BN, slice(0, len(logits_BN)), added)
+        return logits_BN, last
+
+    def _added(self, terms: Terms, recent: Histories, tokens: Sequences, last_B: Tensor) -> Added:
+        decoder = self.model.decoder
+        if decoder is None:
+            return Added()
+        classes = None if terms.recency_PR is None else decoder.released(tokens.now_T[last_B]).classes
+        if terms.relation_PA is None:
+            return Added(classes, terms.recency_PR)
+        found = pairs(recent, tokens, last_B, self.catalogue, self.labels)
+        return Added(classes, terms.recency_PR, found, terms.relation_PA)
 
 
 def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:
@@ -145,9 +173,9 @@ def build_intent(config: Mapping[str, Any], catalogue: Catalogue, weights: Mappi
         )
     labels = _labels(config, catalogue)
     classes = {Intent(name): tuple(of) for name, of in config["heads"].items()}
-    model = IntentModel(IntentModelConfig(**config["model"]), catalogue, classes)
+    model = IntentModel(IntentModelConfig(**config["model"]), catalogue, classes, labels)
     model.load_state_dict(dict(weights))
-    return IntentRecommender(model, labels)
+    return IntentRecommender(model, catalogue, labels)
 
 
 def _labels(config: Mapping[str, Any], catalogue: Catalogue) -> LabelConfig:

@@ -1,11 +1,13 @@
-"""Histories as padded token tensors: a start token, then the newest interactions.
+"""Histories as packed tokens: a start token, then the newest interactions of each.
 
-Shapes: B histories, L tokens, F = 3 numbers an interaction, T interactions of all histories together.
+Shapes: B histories, T tokens of all of them together, F = 3 numbers an interaction.
+The last token of a history is where its next title is predicted. With `masked`, one more token stands at the end, in
+the place of what is to be predicted, for models that look both ways.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,25 +15,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foretaste.contracts.histories import Histories
+from foretaste.models.layout import Layout, layout
 
 NUM_NUMBERS = 3
 NUM_GAPS = 34
 """Classes of a time gap: 0 there is none; 1 zero seconds; 2 + floor(log2(seconds)) up to 136 years."""
+NUM_HOURS = 1 + 7 * 24
+"""Classes of the hour of the week, UTC: 0 not known, then Monday midnight to Sunday eleven at night."""
+MINUTE_US = 60_000_000
+HOUR_US = 3_600_000_000
+_EPOCH_HOUR = 3 * 24
+"""1970 began on a Thursday."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """B token sequences padded on the right; token 0 is the start token, token t + 1 is interaction t."""
+    """B token sequences, packed; token t + 1 of a sequence is interaction t, and sees what came before t."""
 
-    title_BL: Tensor  # int64, catalogue code; 0 at the start, for unknown titles and for padding
-    action_BL: Tensor  # int64, 1 + events.ACTION_CODES; 0 at the start and for padding
-    gap_BL: Tensor  # int64, class of the time gap
-    numbers_BLF: Tensor  # float32: log dwell, played fraction (0 when unknown), whether that is known
-    length_B: Tensor  # int64, tokens without padding: 1 + interactions
+    layout: Layout
+    title_T: Tensor  # int64, catalogue code; 0 at the start, for unknown titles and masked ones
+    action_T: Tensor  # int64, 1 + events.ACTION_CODES; 0 at the start and where masked
+    gap_T: Tensor  # int64, class of the time gap
+    hour_T: Tensor  # int64, class of the hour of the week
+    numbers_TF: Tensor  # float32: log dwell, played fraction (0 when unknown), whether that is known
+    minute_T: Tensor  # float64, minutes since 1970 of the interaction; of the first one at the start
+    now_T: Tensor  # float64, minutes since 1970 at which the next is asked for, where the time is known; else minute_T
+    session_T: Tensor  # int64, of the interaction; -1 at the start
+    masked_T: Tensor  # bool: a title is to be predicted here from both sides
 
     def to(self, device: torch.device) -> Sequences:
         """Move all tensors to a device."""
         return Sequences(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def coded(self, title_T: Tensor) -> Sequences:
+        """The same with other codes of titles: rows of a part of the title table."""
+        return replace(self, title_T=title_T)
 
 
 def gap_classes(gap_us: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -40,37 +58,84 @@ def gap_classes(gap_us: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(seconds < 1, 1, 2 + np.log2(np.maximum(seconds, 1)).astype(np.int64)).clip(max=NUM_GAPS - 1)
 
 
-def sequences(histories: Histories, asof_B: NDArray[np.int64], *, max_length: int, time_aware: bool) -> Sequences:
+def hour_classes(at_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Class of the hour of the week of each instant in microseconds."""
+    return 1 + (at_us // HOUR_US + _EPOCH_HOUR) % (NUM_HOURS - 1)
+
+
+def sequences(
+    histories: Histories, asof_B: NDArray[np.int64], *, max_length: int, time_aware: bool, masked: bool = False
+) -> Sequences:
     """Turn the newest `max_length` interactions of each history into tokens.
 
     The gap of a token is the time until what follows it: the next interaction, or `asof_B` (microseconds) for the
-    last one, which a request knows. Without `time_aware` it is the time since the interaction before it.
+    last one, which a request knows. Without `time_aware` it is the time since the interaction before it, and nothing
+    of `asof_B` is read.
     """
     recent = histories.last(max_length)
     length_B = recent.lengths_B
-    row_T = np.repeat(np.arange(len(recent)), length_B)
-    token_T = np.arange(len(row_T)) - np.repeat(recent.offsets_B1[:-1], length_B) + 1
-    shape = (len(recent), 1 + int(length_B.max(initial=0)))
-    title_BL, action_BL, gap_BL = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    numbers_BLF = np.zeros((*shape, NUM_NUMBERS), dtype=np.float32)
-    title_BL[row_T, token_T] = recent.title_T
-    action_BL[row_T, token_T] = recent.action_T + 1
-    gap_BL[row_T, token_T] = _gaps(recent, asof_B) if time_aware else _gaps_before(recent)
-    numbers_BLF[row_T, token_T, 0] = np.log1p(recent.dwell_T) / 8.0
-    numbers_BLF[row_T, token_T, 1] = np.nan_to_num(recent.fraction_T, nan=0.0)
-    numbers_BLF[row_T, token_T, 2] = ~np.isnan(recent.fraction_T)
-    return Sequences(*(torch.from_numpy(a) for a in (title_BL, action_BL, gap_BL, numbers_BLF, length_B + 1)))
+    tokens_B = length_B + 1 + int(masked)
+    begin_B = np.cumsum(tokens_B) - tokens_B
+    num = int(tokens_B.sum())
+    token_X = np.arange(len(recent.title_T)) + np.repeat(begin_B + 1 - recent.offsets_B1[:-1], length_B)
+    at_T = np.repeat(_firsts(recent, asof_B, time_aware), tokens_B)
+    at_T[token_X] = recent.at_T
+    now_T = at_T.copy()
+    if time_aware:
+        now_T[:-1] = at_T[1:]
+        now_T[begin_B + length_B] = asof_B
+    values = {name: np.zeros(num, dtype=np.int64) for name in ("title", "action", "gap", "hour")}
+    values["title"][token_X], values["action"][token_X] = recent.title_T, recent.action_T + 1
+    if time_aware:
+        values["gap"][token_X] = gap_classes((now_T - at_T)[token_X])
+        values["hour"] = hour_classes(now_T)
+    else:
+        gap_X = gap_classes(np.diff(recent.at_T, prepend=recent.at_T[:1]))
+        gap_X[recent.offsets_B1[:-1][length_B > 0]] = 0
+        values["gap"][token_X], values["hour"][token_X] = gap_X, hour_classes(recent.at_T)
+    numbers_TF = np.zeros((num, NUM_NUMBERS), dtype=np.float32)
+    numbers_TF[token_X] = _numbers(recent)
+    session_T = np.full(num, -1, dtype=np.int64)
+    session_T[token_X] = recent.session_T
+    masked_T = np.zeros(num, dtype=np.bool_)
+    if masked:
+        end_B = begin_B + length_B + 1
+        masked_T[end_B] = True
+        at_T[end_B] = now_T[end_B] = now_T[end_B - 1]
+        values["hour"][end_B] = values["hour"][end_B - 1] if time_aware else 0
+    columns = (values["title"], values["action"], values["gap"], values["hour"], numbers_TF)
+    times = (at_T / MINUTE_US, now_T / MINUTE_US, session_T, masked_T)
+    return Sequences(layout(tokens_B), *(torch.from_numpy(a) for a in (*columns, *times)))
 
 
-def _gaps(recent: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.int64]:
-    after_T = np.empty_like(recent.at_T)
-    after_T[:-1] = recent.at_T[1:]
+def masks(tokens: Sequences, hidden_T: NDArray[np.bool_], *, time_aware: bool) -> Sequences:
+    """Hide interactions, so that models that look both ways have something to predict; what is hidden is not read.
+
+    Of a hidden one no more is known than of what a request asks for: that it comes now.
+    """
+    seen_T = torch.from_numpy(~hidden_T)
+    now_T = torch.where(seen_T, tokens.now_T, tokens.minute_T)
+    hour_T = torch.where(seen_T, tokens.hour_T, tokens.hour_T.roll(1) if time_aware else 0)
+    return replace(
+        tokens,
+        title_T=tokens.title_T * seen_T,
+        action_T=tokens.action_T * seen_T,
+        gap_T=tokens.gap_T * seen_T,
+        hour_T=hour_T,
+        now_T=now_T,
+        numbers_TF=tokens.numbers_TF * seen_T[:, None],
+        masked_T=tokens.masked_T | ~seen_T,
+    )
+
+
+def _firsts(recent: Histories, asof_B: NDArray[np.int64], time_aware: bool) -> NDArray[np.int64]:
+    """Instant of the start token: of the first interaction, or where there is none the request, where it is known."""
+    first_B = asof_B.copy() if time_aware else np.zeros(len(recent), dtype=np.int64)
     some_B = recent.lengths_B > 0
-    after_T[recent.offsets_B1[1:][some_B] - 1] = asof_B[some_B]
-    return gap_classes(after_T - recent.at_T)
+    first_B[some_B] = recent.at_T[recent.offsets_B1[:-1][some_B]]
+    return first_B
 
 
-def _gaps_before(recent: Histories) -> NDArray[np.int64]:
-    gap_T = gap_classes(np.diff(recent.at_T, prepend=recent.at_T[:1]))
-    gap_T[recent.offsets_B1[:-1][recent.lengths_B > 0]] = 0
-    return gap_T
+def _numbers(recent: Histories) -> NDArray[np.float32]:
+    known_X = ~np.isnan(recent.fraction_T)
+    return np.column_stack([np.log1p(recent.dwell_T) / 8.0, np.where(known_X, recent.fraction_T, 0.0), known_X])

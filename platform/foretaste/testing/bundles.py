@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foretaste.contracts.catalogue import catalogue
-from foretaste.models.hierarchy import IntentModel, IntentModelConfig, possible_classes
-from foretaste.models.intent import bundle_config
+from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
 from foretaste.models.ranker import Ranker, RankerConfig, ranker_bundle_config
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
 from foretaste.ops.files import write_json, write_parquet

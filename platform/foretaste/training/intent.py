@@ -122,7 +122,7 @@ def _fit(
         raise ValueError(
             f"{prepared}: no training rows under split {training.split!r} with {manifest['target_actions']}"
         )
-    make_network = partial(_network, model, known, classes_in(counted, model, known, labels), training.seed)
+    make_network = partial(_network, model, known, classes_in(counted, model, known, labels), labels, training.seed)
     make_task = partial(
         _task, make_network, counted, known, training, exclude_seen=not manifest["repeats"], labels=labels
     )
@@ -154,11 +154,15 @@ def classes_in(
 
 
 def _network(
-    model: IntentModelConfig, known: Catalogue, classes: dict[Intent, tuple[str, ...]], seed: int
+    model: IntentModelConfig,
+    known: Catalogue,
+    classes: dict[Intent, tuple[str, ...]],
+    labels: LabelConfig,
+    seed: int,
 ) -> IntentModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return IntentModel(model, known, classes)
+        return IntentModel(model, known, classes, labels)
 
 
 def _task(

@@ -1,11 +1,13 @@
-"""What is specific to the intent model in the training loop.
+"""What is specific to sequence models in the training loop.
 
-Shapes: B cases, P predictions, N titles, N1 catalogue codes, D width, S shared negatives.
+Shapes: B cases, T tokens, P predictions, N titles, N1 catalogue codes, D width, K width with the static columns of the
+decoder, X rows of a part of the title table, S shared negatives, A relations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,18 +17,28 @@ from torch import Tensor
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import Intent, LabelConfig
-from foretaste.models.intent import IntentModel, possible_classes
-from foretaste.models.losses import class_loss, full_softmax_loss, multi_label_loss, sampled_softmax_loss
-from foretaste.models.sequences import sequences
+from foretaste.models.bodies import Encoded
+from foretaste.models.decoding import pairs
+from foretaste.models.intent import IntentModel, IntentRecommender, possible_classes
+from foretaste.models.losses import (
+    Added,
+    class_loss,
+    extras,
+    full_softmax_loss,
+    multi_label_loss,
+    sampled_softmax_loss,
+)
 from foretaste.training.config import TrainingConfig
 from foretaste.training.examples import Census, Examples
-from foretaste.training.windows import MicroBatch, Windows, by_length, cut, steps
+from foretaste.training.negatives import Drawn, Negatives
+from foretaste.training.windows import Making, MicroBatch, Windows, cut, steps
 
 NDCG_AT = 10
+CASES_AT_ONCE = 256
 
 
 class IntentTask:
-    """Trains the intent model on this worker's histories; `counted` is the census of all workers' examples."""
+    """Trains a sequence model on this worker's histories; `counted` is the census of all workers' examples."""
 
     def __init__(
         self,
@@ -47,13 +59,11 @@ class IntentTask:
         self.config = config
         self.rank = rank
         self.exclude_seen = exclude_seen
-        self.sampled = len(catalogue) > network.config.full_softmax_titles
-        popular_N = counted.chosen_N1[1:].astype(np.float64)
-        q_N = 0.5 * popular_N / max(1.0, popular_N.sum()) + 0.5 / len(catalogue)
-        self.q_N = torch.from_numpy(q_N / q_N.sum())
+        self.labels = labels or LabelConfig()
+        self.negatives = Negatives(counted.chosen_N1[1:]) if network.sampled else None
         self.cases, self.asof_B, self.target_B = self._cases(counted)
         self.validates = counted.validation > 0
-        self.codes = _codes(network, catalogue, labels or LabelConfig())
+        self.codes = _codes(network, catalogue, self.labels)
 
     def _cases(self, counted: Census) -> tuple[Histories, NDArray[np.int64], NDArray[np.int64]]:
         """Draw this worker's share of the validation cases: histories cut before the choice to be predicted."""
@@ -69,16 +79,16 @@ class IntentTask:
         """Divide the epoch's windows into steps; order and cuts follow from (seed, epoch, rank)."""
         rng = np.random.default_rng([self.config.seed, epoch, self.rank])
         model = self.network.config
-        return steps(
-            self._windows(rng),
+        making = Making(
             self.examples,
             self.catalogue,
-            num_steps=num_steps,
-            max_length=model.max_length,
-            time_aware=model.time_aware,
-            micro_batch_tokens=self.config.micro_batch_tokens,
-            rng=rng,
+            model.max_length,
+            model.time_aware,
+            weight_T=by_duration(self.examples) if model.weigh_by == "duration" else None,
+            hide_share=model.hide_share if model.body.both_ways else None,
         )
+        windows = self._windows(rng)
+        return steps(windows, making, num_steps=num_steps, micro_batch_tokens=self.config.micro_batch_tokens, rng=rng)
 
     def _windows(self, rng: np.random.Generator) -> Windows:
         offsets_B1 = self.examples.histories.offsets_B1
@@ -89,64 +99,103 @@ class IntentTask:
 
     def loss(self, micro_batch: MicroBatch) -> tuple[Tensor, int]:
         """Summed loss of the next titles, plus the weighted losses of the intents."""
-        device = self.network.title_bias.device
+        device = self.network.features.start.device
         batch = micro_batch.to(device)
-        title_N1D = self.network.titles()
-        encoded = self.network(batch.tokens, title_N1D)
-        loss = self._title_loss(encoded.item_BLD[batch.row_P, batch.token_P], title_N1D[1:], batch.title_P)
+        drawn = None if self.negatives is None else self.negatives.draw(batch, self.network.config.num_negatives)
+        if drawn is None:
+            title_XD, bias_X = self.network.titles()
+        else:
+            title_XD, bias_X = self.network.titles(drawn.code_X)
+            batch = replace(batch, tokens=batch.tokens.coded(drawn.input_T))
+        encoded = self.network(batch.tokens, title_XD).at(batch.token_P)
+        state_PK, added = self._added(encoded, batch)
+        static = self.network.decoder
+        if static is not None:
+            columns = static.static_N1K if drawn is None else static.static_N1K[drawn.code_X]
+            title_XD = torch.cat([title_XD, columns], dim=1)
+        if drawn is None:
+            loss = full_softmax_loss(
+                state_PK, title_XD[1:], bias_X[1:], batch.title_P, weight_P=batch.weight_P, added=added
+            )
+        else:
+            loss = self._sampled(state_PK, title_XD, bias_X, drawn, batch, added)
         config = self.network.config
-        for head, logits_BLC in encoded.intents.items():
-            part = self._intent_loss(head, logits_BLC[batch.row_P, batch.token_P], batch)
+        for head, logits_PC in encoded.intents.items():
+            part = self._intent_loss(head, logits_PC, batch)
             loss = loss + config.intent_weight * config.head_weights.get(head, 1.0) * part
         return loss, len(batch.title_P)
 
+    def _added(self, encoded: Encoded, batch: MicroBatch) -> tuple[Tensor, Added]:
+        """States with the weights of static columns, and what else predicted classes and histories add to logits."""
+        decoder, now_P = self.network.decoder, batch.tokens.now_T[batch.token_P]
+        terms = None
+        state_PK = encoded.item_TD
+        if decoder is not None and encoded.attention_TI is not None:
+            terms = decoder(encoded.intents, encoded.attention_TI)
+            state_PK = torch.cat([state_PK, terms.static_PK], dim=1)
+        relation_PA = None if terms is None or self.exclude_seen else terms.relation_PA
+        found = None
+        if (self.exclude_seen and not self.network.config.body.both_ways) or relation_PA is not None:
+            found = pairs(batch.recent, batch.tokens, batch.token_P, self.catalogue, self.labels)
+        if terms is None or decoder is None or terms.recency_PR is None:
+            return state_PK, Added(pairs=found, relation_PA=relation_PA)
+        return state_PK, Added(decoder.released(now_P).classes, terms.recency_PR, found, relation_PA)
+
+    def _sampled(
+        self, state_PK: Tensor, title_XK: Tensor, bias_X: Tensor, drawn: Drawn, batch: MicroBatch, added: Added
+    ) -> Tensor:
+        decoder, classes = self.network.decoder, None
+        if decoder is not None and added.class_PR is not None:
+            released = decoder.released(batch.tokens.now_T[batch.token_P])
+            of_negatives = released.of(drawn.negative_S).classes(slice(None))
+            of_targets = released.own(batch.title_P)
+            classes = torch.cat([of_negatives, of_targets[:, None]], dim=1)
+        extra_PS, own_P = extras(added, classes, drawn.negative_S, batch.title_P)
+        own_P = own_P + (state_PK * title_XK[drawn.target_P]).sum(dim=1) + bias_X[drawn.target_P]
+        shift_S = bias_X[drawn.negative_X] - drawn.log_expected_S
+        return sampled_softmax_loss(state_PK, title_XK[drawn.negative_X], shift_S, own_P, extra_PS, batch.weight_P)
+
     def _intent_loss(self, head: Intent, logits_PC: Tensor, batch: MicroBatch) -> Tensor:
         if head is Intent.GENRE:
-            return multi_label_loss(logits_PC, batch.genres_PG)
-        return class_loss(logits_PC, self.codes[head].to(logits_PC.device)[batch.labels[head.value]])
-
-    def _title_loss(self, item_PD: Tensor, title_ND: Tensor, target_P: Tensor) -> Tensor:
-        bias_N = self.network.title_bias
-        if not self.sampled:
-            return full_softmax_loss(item_PD, title_ND, bias_N, target_P)
-        negative_S = torch.multinomial(self.q_N, self.network.config.num_negatives, replacement=True)
-        log_q_N = self.q_N.log().float().to(item_PD.device)
-        return sampled_softmax_loss(item_PD, title_ND, bias_N, target_P, negative_S.to(item_PD.device), log_q_N)
+            return multi_label_loss(logits_PC, batch.genres_PG, batch.weight_P)
+        return class_loss(logits_PC, self.codes[head].to(logits_PC.device)[batch.labels[head.value]], batch.weight_P)
 
     def validate(self) -> dict[str, tuple[float, float]]:
         """Item loss, NDCG@10 and hit rate@10 of the validation cases, each predicted as a request would be."""
         if not self.validates:
             return {}
-        lengths_B = np.minimum(self.cases.lengths_B, self.network.config.max_length) + 1
-        title_N1D = self.network.titles()
+        recommender = IntentRecommender(self.network, self.catalogue, self.labels)
         loss = ndcg = hits = 0.0
-        for rows in by_length(lengths_B, np.arange(len(self.cases)), self.config.micro_batch_tokens * 2):
-            part_loss, rank_R = self._ranks(rows, title_N1D)
+        for first in range(0, len(self.cases), CASES_AT_ONCE):
+            rows = np.arange(first, min(first + CASES_AT_ONCE, len(self.cases)))
+            part_loss, rank_R = self._ranks(recommender, rows)
             hit_R = rank_R < NDCG_AT
             loss += part_loss
             hits += float(hit_R.sum())
-            ndcg += float((hit_R / torch.log2(rank_R + 2.0)).sum())
+            ndcg += float((hit_R / np.log2(rank_R + 2.0)).sum())
         count = float(len(self.cases))
         return {"loss": (loss, count), "ndcg": (ndcg, count), "hit_rate": (hits, count)}
 
-    def _ranks(self, rows: NDArray[np.int64], title_N1D: Tensor) -> tuple[float, Tensor]:
+    def _ranks(
+        self, recommender: IntentRecommender, rows: NDArray[np.int64]
+    ) -> tuple[float, NDArray[np.int64]]:  # fmt: skip
         """Summed item loss of some cases and, per case, how many titles stand above the target."""
-        model, device = self.network.config, title_N1D.device
-        cases = self.cases.rows(rows)
-        tokens = sequences(cases, self.asof_B[rows], max_length=model.max_length, time_aware=model.time_aware)
-        encoded = self.network(tokens.to(device), title_N1D)
-        last_RD = encoded.item_BLD[torch.arange(len(rows)), tokens.length_B.to(device) - 1]
-        logits_RN = self.network.title_logits(last_RD, title_N1D)
-        target_R1 = torch.from_numpy(self.target_B[rows]).to(device)[:, None]
-        own_R1 = logits_RN.gather(1, target_R1)
-        loss = float((torch.logsumexp(logits_RN, dim=1, keepdim=True) - own_R1).sum())
+        cases, target_R1 = self.cases.rows(rows), self.target_B[rows][:, None]
+        logprob_RN = recommender.scores(cases, self.asof_B[rows])
+        own_R1 = np.take_along_axis(logprob_RN, target_R1, axis=1)
         if self.exclude_seen:
             row_T = np.repeat(np.arange(len(rows)), cases.lengths_B)
             known = cases.title_T > 0
-            logits_RN[torch.from_numpy(row_T[known]), torch.from_numpy(cases.title_T[known].astype(np.int64) - 1)] = (
-                float("-inf")
-            )
-        return loss, (logits_RN > own_R1).sum(dim=1)
+            logprob_RN[row_T[known], cases.title_T[known] - 1] = -np.inf
+        return -float(own_R1.sum()), (logprob_RN > own_R1).sum(axis=1)
+
+
+def by_duration(examples: Examples) -> NDArray[np.float32]:
+    """Weight of each choice: the logarithm of the seconds it was played, over its mean; the mean where unknown."""
+    dwell_T = np.log1p(examples.histories.dwell_T)
+    known_T = examples.train_T & (dwell_T > 0)
+    mean = float(dwell_T[known_T].mean()) if known_T.any() else 1.0
+    return np.where(dwell_T > 0, dwell_T / mean, 1.0).astype(np.float32)
 
 
 def _codes(network: IntentModel, catalogue: Catalogue, labels: LabelConfig) -> dict[Intent, Tensor]:

@@ -1,6 +1,7 @@
 """Histories cut into windows, windows gathered into steps and micro-batches.
 
-Shapes: B histories, T interactions, W windows, P predictions.
+Shapes: B histories, T interactions (of token sequences: tokens), R rows of a micro-batch, W windows, P predictions,
+G genres.
 A window is a half-open span [start, stop) of T whose interactions are predicted one after the other, each from
 those before it in the window; at the start of a history the first is predicted from nothing.
 """
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.models.sequences import Sequences, sequences
+from foretaste.contracts.histories import Histories
+from foretaste.models.sequences import Sequences, masks, sequences
 from foretaste.training.examples import Examples
 
 
@@ -59,39 +61,45 @@ def cut(start_B: NDArray[np.int64], stop_B: NDArray[np.int64], max_length: int, 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Token sequences and what is to be predicted at some of their tokens."""
+    """Packed tokens and what is to be predicted at some of them."""
 
     tokens: Sequences
-    row_P: Tensor
-    token_P: Tensor
-    title_P: Tensor  # 0..N-1, a column of the logits
+    recent: Histories  # that the tokens were made of
+    token_P: Tensor  # index of the token that predicts
+    title_P: Tensor  # 0..N-1
     genres_PG: Tensor  # multi-hot
     labels: dict[str, Tensor]  # [P] of each single-label intent: code of its class, -1 without
+    weight_P: Tensor | None  # of each prediction; None: all 1
 
     def to(self, device: torch.device) -> MicroBatch:
         """Move all tensors to a device."""
-        row, token, title, genres = (one.to(device) for one in (self.row_P, self.token_P, self.title_P, self.genres_PG))
+        token, title, genres = (one.to(device) for one in (self.token_P, self.title_P, self.genres_PG))
         labels = {name: one.to(device) for name, one in self.labels.items()}
-        return MicroBatch(self.tokens.to(device), row, token, title, genres, labels)
+        weight = None if self.weight_P is None else self.weight_P.to(device)
+        return MicroBatch(self.tokens.to(device), self.recent, token, title, genres, labels, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How micro-batches are made of windows."""
+
+    examples: Examples
+    catalogue: Catalogue
+    max_length: int
+    time_aware: bool
+    weight_T: NDArray[np.float32] | None = None  # of each interaction as a choice
+    hide_share: float | None = None  # of choices that are hidden and predicted in their place, rather than what follows
 
 
 def steps(
-    windows: Windows,
-    examples: Examples,
-    catalogue: Catalogue,
-    *,
-    num_steps: int,
-    max_length: int,
-    time_aware: bool,
-    micro_batch_tokens: int,
-    rng: np.random.Generator,
+    windows: Windows, making: Making, *, num_steps: int, micro_batch_tokens: int, rng: np.random.Generator
 ) -> Iterator[Iterator[MicroBatch]]:
     """Divide windows at random into `num_steps` steps of about as many predictions, and each into micro-batches.
 
-    Within a step, windows of like length share a micro-batch, so that little of it is padding.
+    Within a step, windows of like length share a micro-batch.
     """
     order_W = rng.permutation(len(windows.start_W))
-    counted_T1 = np.concatenate([[0], np.cumsum(examples.train_T)])
+    counted_T1 = np.concatenate([[0], np.cumsum(making.examples.train_T)])
     size_W = (counted_T1[windows.stop_W] - counted_T1[windows.start_W])[order_W]
     before_W = np.cumsum(size_W) - size_W
     step_W = before_W * num_steps // max(1, int(size_W.sum()))
@@ -99,44 +107,59 @@ def steps(
     for first, last in itertools.pairwise(bounds):
         chosen = order_W[first:last]
         yield (
-            micro_batch(windows, group, examples, catalogue, max_length=max_length, time_aware=time_aware)
+            micro_batch(windows, group, making, rng)
             for group in by_length(windows.tokens_W, chosen, micro_batch_tokens)
         )
 
 
 def by_length(tokens_W: NDArray[np.int64], chosen: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Group windows, longest first, so that rows times longest row stays within the budget of tokens."""
+    """Group windows, longest first, so that a group has about as many tokens as the budget, and one window at least."""
     chosen = chosen[np.argsort(-tokens_W[chosen], kind="stable")]
-    while len(chosen):
-        size = max(1, budget // int(tokens_W[chosen[0]]))
-        yield chosen[:size]
-        chosen = chosen[size:]
+    before_W = np.cumsum(tokens_W[chosen]) - tokens_W[chosen]
+    for part in np.unique(before_W // budget):
+        yield chosen[before_W // budget == part]
 
 
 def micro_batch(
-    windows: Windows,
-    chosen: NDArray[np.int64],
-    examples: Examples,
-    catalogue: Catalogue,
-    *,
-    max_length: int,
-    time_aware: bool,
-) -> MicroBatch:
-    """Make the tensors of some windows."""
-    histories = examples.histories
+    windows: Windows, chosen: NDArray[np.int64], making: Making, rng: np.random.Generator
+) -> MicroBatch:  # fmt: skip
+    """Make the tensors of some windows; dice are only thrown for what is hidden."""
+    examples, histories = making.examples, making.examples.histories
     from_R, stop_R, start_R = windows.inputs_from_W[chosen], windows.stop_W[chosen], windows.start_W[chosen]
+    both_ways = making.hide_share is not None
+    recent = histories.take(from_R, stop_R if both_ways else stop_R - 1)
     tokens = sequences(
-        histories.take(from_R, stop_R - 1), histories.at_T[stop_R - 1], max_length=max_length, time_aware=time_aware
+        recent, histories.at_T[stop_R - 1], max_length=making.max_length + 1, time_aware=making.time_aware
     )
     size_R = stop_R - start_R
     row_P = np.repeat(np.arange(len(chosen)), size_R)
     index_P = np.arange(len(row_P)) - np.repeat(np.cumsum(size_R) - size_R, size_R) + start_R[row_P]
+    token_P = index_P - from_R[row_P] + tokens.layout.offsets_B1[:-1][row_P]
     kept = examples.train_T[index_P]
-    row_P, index_P = row_P[kept], index_P[kept]
+    if making.hide_share is not None:
+        token_P = token_P + 1  # in its own place, not in the one before
+        kept &= _hidden(row_P, kept, making.hide_share, rng)
+        hidden_T = np.zeros(int(tokens.layout.offsets_B1[-1]), dtype=np.bool_)
+        hidden_T[token_P[kept]] = True
+        tokens = masks(tokens, hidden_T, time_aware=making.time_aware)
+    index_P, token_P = index_P[kept], token_P[kept]
     title_P = histories.title_T[index_P]
-    row, token, title = (_integers(a) for a in (row_P, index_P - from_R[row_P], title_P - 1))
     labels = {name: _integers(label_T[index_P]) for name, label_T in examples.labels.items()}
-    return MicroBatch(tokens, row, token, title, torch.from_numpy(catalogue.genres_N1G[title_P]), labels)
+    genres_PG = torch.from_numpy(making.catalogue.genres_N1G[title_P])
+    weight_P = None if making.weight_T is None else torch.from_numpy(making.weight_T[index_P])
+    return MicroBatch(tokens, recent, _integers(token_P), _integers(title_P - 1), genres_PG, labels, weight_P)
+
+
+def _hidden(
+    row_P: NDArray[np.int64], choice_P: NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw what is hidden: in one window of five the last choice alone, as when a request asks; else a share of all."""
+    last_P = np.zeros(len(row_P), dtype=np.bool_)
+    places = np.flatnonzero(choice_P)
+    if len(places):
+        last_P[places[np.append(np.diff(row_P[places]) != 0, True)]] = True
+    alone_P = (rng.random(int(row_P.max(initial=-1)) + 1) < 0.2)[row_P]
+    return np.where(alone_P, last_P, rng.random(len(row_P)) < share)
 
 
 def _integers(values: NDArray[Any]) -> Tensor:

@@ -1,0 +1,82 @@
+"""What stands between the features of tokens and the prediction of titles: one contract, many models.
+
+Shapes: T packed tokens, D width, I heads that are on, C classes of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from foretaste.contracts.config import Frozen
+from foretaste.contracts.intents import Intent
+from foretaste.models.sequences import Sequences
+
+Classes = Mapping[Intent, tuple[str, ...]]
+"""Heads that are on, with their classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What all bodies are built with."""
+
+    width: int
+    num_attention_heads: int
+    feedforward: int
+    dropout: float
+    max_length: int  # interactions; a sequence has up to two tokens more
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a body makes of tokens."""
+
+    item_TD: Tensor  # its product with a title's vector is the title's logit
+    intents: dict[Intent, Tensor] = field(default_factory=dict)  # logits [T, C]; empty where the body has no heads
+    attention_TI: Tensor | None = None  # weight of each head in Z, in the order of `intents`; sums to 1
+    z_TD: Tensor | None = None  # the intent embedding
+
+    def at(self, index_P: Tensor) -> Encoded:
+        """Pick some tokens."""
+        intents = {head: logits_TC[index_P] for head, logits_TC in self.intents.items()}
+        attention, z = (None if one is None else one[index_P] for one in (self.attention_TI, self.z_TD))
+        return Encoded(self.item_TD[index_P], intents, attention, z)
+
+
+class Body(Protocol):
+    """Encodes tokens; what it says of a token depends on tokens up to it alone, unless it looks both ways."""
+
+    def __call__(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
+        """Encode packed tokens of these features."""
+        ...
+
+
+class BodySettings(Frozen):
+    """What a body's configuration says of it, and how it is made; heads stand beside the titles' unless it says so."""
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether later tokens are read: then titles are hidden and predicted in their own place (Cloze)."""
+        return False
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether intents are predicted where the configuration asks for them."""
+        return True
+
+    @property
+    def own_heads(self) -> bool:
+        """Whether the body itself predicts them, rather than from what it gives for titles."""
+        return False
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the predicted classes raise the titles that have them."""
+        return False
+
+    def build(self, sizes: Sizes, classes: Classes) -> Body:
+        """Make the body, a torch module."""
+        raise NotImplementedError

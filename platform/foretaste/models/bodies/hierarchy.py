@@ -1,0 +1,163 @@
+"""Intent first, then the title: two causal Transformers, the second fed with what the first predicts.
+
+Shapes: T tokens, D width, I heads that are on, C classes of one head; of one group: R rows, L places.
+
+    features -> intent encoder -> one softmax per head -> projections -> attention over heads -> Z
+    features + short-term view + Z -> item encoder
+
+After Oh et al., IntentRec, arXiv 2408.05353 (FM-Intent).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from foretaste.contracts.intents import Intent
+from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
+from foretaste.models.encoder import CausalEncoder
+from foretaste.models.layout import Group
+from foretaste.models.sequences import Sequences
+
+
+class HierarchyConfig(BodySettings):
+    """IntentRec and what it is measured against: without intents, with flat heads, with a hierarchy."""
+
+    kind: Literal["hierarchy"] = "hierarchy"
+    intents: Literal["none", "flat", "hierarchical"] = Field(
+        "hierarchical",
+        description="none: no heads; flat: heads beside the title's, on one encoder of all blocks; hierarchical: the "
+        "predicted intents are an input of the item encoder",
+    )
+    intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
+    item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
+    short_term_hours: float | None = Field(
+        None, gt=0, description="hours before the request that make the short-term view; null: there is none"
+    )
+    decode: bool = Field(
+        False, description="whether the predicted classes also raise the titles that have them, weighed by attention"
+    )
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether intents are predicted."""
+        return self.intents != "none"
+
+    @property
+    def own_heads(self) -> bool:
+        """Whether the body itself predicts them, rather than from what it gives for titles."""
+        return self.intents == "hierarchical"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the predicted classes raise the titles that have them."""
+        return self.decode and self.own_heads
+
+    def build(self, sizes: Sizes, classes: Classes) -> Body:
+        """Make the body."""
+        if self.intents == "hierarchical":
+            return Hierarchy(self, sizes, classes)
+        return Flat(self, sizes)
+
+
+def _encoder(sizes: Sizes, num_blocks: int) -> CausalEncoder:
+    return CausalEncoder(
+        width=sizes.width,
+        num_blocks=num_blocks,
+        num_heads=sizes.num_attention_heads,
+        feedforward=sizes.feedforward,
+        dropout=sizes.dropout,
+    )
+
+
+class ShortTerm(nn.Module):
+    """The mean of what was done within some hours before the next title is asked for."""
+
+    def __init__(self, hours: float, width: int) -> None:
+        super().__init__()
+        self.minutes = hours * 60.0
+        self.of_count = nn.Parameter(torch.randn(width) * 0.1)
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Tensor:
+        """Sum up each token's window, [T, D]; a window with nothing in it gives zeros."""
+        placed = tokens.layout
+        times_T2 = torch.stack([tokens.minute_T, tokens.now_T - self.minutes], dim=1)
+        times = iter(placed.pad(times_T2))
+
+        def of_group(features_RLD: Tensor, group: Group) -> Tensor:
+            minute_RL, since_RL = next(times).unbind(-1)
+            minute_RL = minute_RL.masked_fill(~placed.real(group), torch.inf)
+            first_RL = torch.searchsorted(minute_RL.contiguous(), since_RL.contiguous()).clamp(min=1)
+            place_L = torch.arange(group.length, device=features_RLD.device)
+            count_RL = (place_L + 1 - first_RL).clamp(min=0)
+            total_RLD = features_RLD.cumsum(dim=1)
+            before_RLD = total_RLD.gather(1, (first_RL - 1)[..., None].expand_as(total_RLD))
+            mean_RLD = (total_RLD - before_RLD) / count_RL.clamp(min=1)[..., None]
+            seen_RL1 = (count_RL > 0)[..., None]
+            return torch.where(seen_RL1, mean_RLD + torch.log1p(count_RL)[..., None] * self.of_count, 0.0)
+
+        return placed.each(features_TD, of_group)
+
+
+class IntentFusion(nn.Module):
+    """Predict each intent, project the predicted distributions, and attend over them."""
+
+    def __init__(self, width: int, classes: Classes) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(of)) for name, of in classes.items()})
+        self.projections = nn.ModuleDict({name: nn.Linear(len(of), width) for name, of in classes.items()})
+        self.attention = nn.Linear(width, 1)
+
+    def forward(self, hidden_TD: Tensor) -> tuple[Tensor, dict[Intent, Tensor], Tensor]:
+        """Return Z [T, D], the logits of each head and the attention over heads [T, I]."""
+        logits = {Intent(name): head(hidden_TD) for name, head in self.heads.items()}
+        if not logits:
+            return torch.zeros_like(hidden_TD), logits, hidden_TD.new_zeros((len(hidden_TD), 0))
+        projected_TID = torch.stack(
+            [self.projections[name](torch.softmax(logits[Intent(name)], dim=-1)) for name in self.heads], dim=1
+        )
+        attention_TI = torch.softmax(self.attention(projected_TID).squeeze(-1), dim=-1)
+        return (attention_TI[..., None] * projected_TID).sum(dim=1), logits, attention_TI
+
+
+class Hierarchy(nn.Module):
+    """Two encoders; the second reads the features, the short-term view and Z together."""
+
+    def __init__(self, config: HierarchyConfig, sizes: Sizes, classes: Classes) -> None:
+        super().__init__()
+        self.intent_encoder = _encoder(sizes, config.intent_blocks)
+        self.fusion = IntentFusion(sizes.width, classes)
+        hours = config.short_term_hours
+        self.short_term = None if hours is None else ShortTerm(hours, sizes.width)
+        self.fuse = nn.Linear((2 if hours is None else 3) * sizes.width, sizes.width)
+        self.item_encoder = _encoder(sizes, config.item_blocks)
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
+        """Predict the intents, then encode with them."""
+        z_TD, logits, attention_TI = self.fusion(self.intent_encoder(features_TD, tokens.layout))
+        parts = [features_TD, z_TD]
+        if self.short_term is not None:
+            parts.append(self.short_term(features_TD, tokens))
+        fused_TD = features_TD + self.fuse(torch.cat(parts, dim=-1))
+        return Encoded(self.item_encoder(fused_TD, tokens.layout), logits, attention_TI, z_TD)
+
+
+class Flat(nn.Module):
+    """One encoder as deep as the two of the hierarchy together, with its short-term view if that has one."""
+
+    def __init__(self, config: HierarchyConfig, sizes: Sizes) -> None:
+        super().__init__()
+        hours = config.short_term_hours
+        self.short_term = None if hours is None else ShortTerm(hours, sizes.width)
+        self.fuse = None if hours is None else nn.Linear(2 * sizes.width, sizes.width)
+        self.encoder = _encoder(sizes, config.intent_blocks + config.item_blocks)
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
+        """Encode; heads, if any, stand on what this gives."""
+        if self.short_term is not None and self.fuse is not None:
+            view_TD = self.short_term(features_TD, tokens)
+            features_TD = features_TD + self.fuse(torch.cat([features_TD, view_TD], dim=-1))
+        return Encoded(self.encoder(features_TD, tokens.layout))

@@ -1,0 +1,180 @@
+"""From predicted intents to titles: a title is likelier where the classes that it would be chosen as are.
+
+    logit(title) = state x vector + bias + sum over heads of gain x attention x (log p(class of the title) - offset)
+
+Which class a title has is known before it is chosen: its genres and kind always, its recency at an instant, and what it
+is to the member (new, begun, on the list ...) by the same rule that labels the past. With the attention in the sum, the
+head that it weighs most is the one that the order of titles comes from.
+
+Shapes: P predictions, N1 codes of titles, K static columns (genres, kinds), R classes of recency, A relations, I heads,
+C classes of one head, T interactions or tokens, E pairs of a prediction and a title of its history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
+from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import DISCOVERIES, RELATIONS, Intent, LabelConfig
+from foretaste.contracts.relations import DISCOVER, Past, relations
+from foretaste.models.bodies.contract import Classes
+from foretaste.models.sequences import MINUTE_US, Sequences
+
+NEW = (RELATIONS[DISCOVER], *DISCOVERIES)
+"""Classes of the action head that say that a title was never chosen before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What P predictions add to the logits of titles, by the classes of the titles."""
+
+    static_PK: Tensor
+    recency_PR: Tensor | None  # the last column is of titles without a known release: 0
+    relation_PA: Tensor | None  # what stands at DISCOVER is 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Titles that stand in the history of a prediction, in order of predictions."""
+
+    start_P1: NDArray[np.int64]
+    column_E: Tensor  # catalogue code - 1
+    relation_E: Tensor  # index of contracts.intents.RELATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Classes of recency by the age that titles have when they are asked for."""
+
+    bound_minutes: tuple[float, ...]
+    released_N: Tensor  # float64, minutes since 1970; NaN where unknown
+    now_P: Tensor
+
+    def classes(self, rows: slice) -> Tensor:
+        """Class of every title for some predictions; int64, behind the bounds what is older, then unknown."""
+        now_P, base = self.now_P[rows], self.now_P[:1]
+        age_PN = (now_P - base).float()[:, None] - (self.released_N - base).float()
+        class_PN = torch.zeros(age_PN.shape, dtype=torch.int64, device=age_PN.device)
+        for bound in self.bound_minutes:
+            class_PN += age_PN > bound
+        return class_PN.masked_fill_(torch.isnan(self.released_N), len(self.bound_minutes) + 1)
+
+    def own(self, column_P: Tensor) -> Tensor:
+        """Class of one title for each prediction; int64 [P]."""
+        age_P = self.now_P - self.released_N[column_P]
+        class_P = torch.zeros(age_P.shape, dtype=torch.int64, device=age_P.device)
+        for bound in self.bound_minutes:
+            class_P += age_P > bound
+        return class_P.masked_fill_(torch.isnan(age_P), len(self.bound_minutes) + 1)
+
+    def of(self, column_X: Tensor) -> Released:
+        """The same of some titles alone."""
+        return Released(self.bound_minutes, self.released_N[column_X], self.now_P)
+
+
+class Decoder(nn.Module):
+    """Turns predicted classes into what they add to the logits of titles."""
+
+    static_N1K: Tensor
+    released_N: Tensor
+
+    def __init__(self, classes: Classes, catalogue: Catalogue, labels: LabelConfig) -> None:
+        super().__init__()
+        self.heads = tuple(classes)
+        self.gain = nn.Parameter(torch.zeros(len(classes)))
+        self.offsets = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(of))) for name, of in classes.items()})
+        self.static = [head for head in (Intent.GENRE, Intent.KIND) if head in classes]
+        columns = [_columns(head, classes[head], catalogue) for head in self.static]
+        static_N1K = np.concatenate([np.zeros((len(catalogue) + 1, 0), np.float32), *columns], axis=1)
+        self.register_buffer("static_N1K", torch.from_numpy(static_N1K), persistent=False)
+        released_N = np.where(catalogue.released_N1 == UNKNOWN_TIME, np.nan, catalogue.released_N1 / MINUTE_US)[1:]
+        self.register_buffer("released_N", torch.from_numpy(released_N), persistent=False)
+        self.bound_minutes = tuple(days * 1440.0 for days in labels.recency_days.values())
+        self.recency = [(labels.recency_classes.index(one), c) for c, one in enumerate(classes.get(Intent.RECENCY, ()))]
+        action = classes.get(Intent.ACTION, ())
+        self.relations = [(RELATIONS.index(one), action.index(one)) for one in RELATIONS if one in action]
+        self.new = [action.index(one) for one in NEW if one in action]
+
+    @property
+    def num_static(self) -> int:
+        """Static columns of a title."""
+        return self.static_N1K.shape[1]
+
+    def forward(self, intents: dict[Intent, Tensor], attention_PI: Tensor) -> Terms:
+        """Weigh the predicted classes; `intents` are logits [P, C]."""
+        weight_PI = torch.nn.functional.softplus(self.gain) * len(self.heads) * attention_PI
+        scale = {head: weight_PI[:, i : i + 1] for i, head in enumerate(self.heads)}
+        said = {head: torch.log_softmax(logits, dim=-1) - self.offsets[head] for head, logits in intents.items()}
+        static = [scale[head] * said[head] for head in self.static]
+        none_P0 = attention_PI.new_zeros((len(attention_PI), 0))
+        recency_PR = relation_PA = None
+        if self.recency:
+            said_PC = scale[Intent.RECENCY] * said[Intent.RECENCY]
+            recency_PR = said_PC.new_zeros((len(said_PC), len(self.bound_minutes) + 2))
+            recency_PR = recency_PR.index_add(
+                1, _places([r for r, _ in self.recency], said_PC), said_PC[:, [c for _, c in self.recency]]
+            )
+        if len(self.relations) > 1 and self.new:
+            said_PC = said[Intent.ACTION]
+            over_PA = said_PC[:, [c for _, c in self.relations]] - torch.logsumexp(
+                said_PC[:, self.new], 1, keepdim=True
+            )
+            places = _places([r for r, _ in self.relations], said_PC)
+            kept_A = (places != DISCOVER).to(over_PA.dtype)
+            relation_PA = said_PC.new_zeros((len(said_PC), len(RELATIONS)))
+            relation_PA = relation_PA.index_add(1, places, scale[Intent.ACTION] * over_PA * kept_A)
+        return Terms(torch.cat([none_P0, *static], dim=1), recency_PR, relation_PA)
+
+    def released(self, now_P: Tensor) -> Released:
+        """Ages of all titles at the instants of predictions (minutes)."""
+        return Released(self.bound_minutes, self.released_N, now_P)
+
+
+def _columns(head: Intent, classes: tuple[str, ...], catalogue: Catalogue) -> NDArray[np.float32]:
+    if head is Intent.KIND:
+        codes = [catalogue.kinds.index(one) for one in classes]
+        return np.asarray(catalogue.kind_N1[:, None] == np.array(codes), dtype=np.float32)
+    genres_N1G = catalogue.genres_N1G[:, [catalogue.genres.index(one) for one in classes]]
+    return np.asarray(genres_N1G / np.maximum(catalogue.genres_N1G.sum(axis=1, keepdims=True), 1.0), dtype=np.float32)
+
+
+def _places(index: list[int], like: Tensor) -> Tensor:
+    return torch.tensor(index, dtype=torch.int64, device=like.device)
+
+
+def pairs(
+    recent: Histories, tokens: Sequences, token_P: Tensor, catalogue: Catalogue, labels: LabelConfig
+) -> Pairs:  # fmt: skip
+    """List, for every predicted token, the titles of its history and what they are to the member by then.
+
+    `recent` are the histories that `tokens` were made of, cut to their length. An interaction speaks for its title
+    until the next one with that title.
+    """
+    offsets_B1 = tokens.layout.offsets_B1
+    token_T = np.arange(len(recent.title_T)) + np.repeat(offsets_B1[:-1] + 1 - recent.offsets_B1[:-1], recent.lengths_B)
+    standing, next_T = Past(recent, labels).after_each()
+    last_T = np.repeat(offsets_B1[1:] - 1, recent.lengths_B)
+    there_T = next_T < len(next_T)
+    last_T[there_T] = token_T[next_T[there_T]] - 1
+    number = np.full(int(offsets_B1[-1]), -1, dtype=np.int64)
+    number[token_P.cpu().numpy()] = np.arange(len(token_P))
+    count_T = np.where(recent.title_T > 0, last_T - token_T + 1, 0)
+    of_E = np.repeat(np.arange(len(token_T)), count_T)
+    at_E = np.arange(len(of_E)) - np.repeat(np.cumsum(count_T) - count_T, count_T) + token_T[of_E]
+    row_E = number[at_E]
+    of_E, at_E, row_E = (a[row_E >= 0] for a in (of_E, at_E, row_E))
+    small = len(token_P) <= np.iinfo(np.uint16).max  # sorted by radix
+    order = np.argsort(row_E.astype(np.uint16) if small else row_E, kind="stable")
+    of_E, at_E, row_E = of_E[order], at_E[order], row_E[order]
+    code_E = recent.title_T[of_E]
+    now_E = np.rint(tokens.now_T.cpu().numpy()[at_E] * MINUTE_US).astype(np.int64)
+    relation_E = relations(standing.rows(of_E), catalogue.series_N1[code_E], now_E, labels)
+    start_P1 = np.searchsorted(row_E, np.arange(len(token_P) + 1))
+    columns = (code_E.astype(np.int64) - 1, relation_E.astype(np.int64))
+    return Pairs(start_P1, *(torch.from_numpy(one).to(token_P.device) for one in columns))
