@@ -13,6 +13,7 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.jobs.cluster import ClusterConfig
+from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
@@ -42,6 +43,7 @@ class Settings(Frozen):
     ranker_training: RankerTrainingConfig = Field(RankerTrainingConfig(), description="of the ranker")
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    references: ReferenceConfig = ReferenceConfig()
     serving: ServingConfig = ServingConfig()
 
     @property
