@@ -15,12 +15,14 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from foretaste.worlds import choices as rules
-from foretaste.worlds.choices import draw, draw_slates, make_habits, row_cdf
+from foretaste.worlds import choices as habit
+from foretaste.worlds import weights
+from foretaste.worlds.choices import draw, make_habits, row_cdf
 from foretaste.worlds.config import DAY_US, WorldConfig
 from foretaste.worlds.generate import catalogue_of, partition
 from foretaste.worlds.members import make_members
 from foretaste.worlds.names import GENRES
+from foretaste.worlds.slates import draw_slates
 from foretaste.worlds.titles import SECOND_GENRE, titles_table, truth_titles
 
 SMALL = WorldConfig(
@@ -84,22 +86,22 @@ def _weight(
     if not session["departs"]:
         liking = sum(taste[genre] * share for genre, share in title.genres.items())
         weight *= math.exp(config.taste_strength * min(liking, 1.0))
-    weight *= rules.HYPE if days <= rules.HYPE_DAYS else 1.0
+    weight *= habit.HYPE if days <= habit.HYPE_DAYS else 1.0
     last, is_open = seen.get(title.id, (None, False))
     recent = last is not None and start - last <= 7 * DAY_US
     if config.intents:
         weight *= math.exp(config.intent_strength * title.genres.get(session["genre"], 0.0))
-        weight *= rules.KIND if session["kind"] == ("show" if title.show else "movie") else 1.0
-        weight *= rules.NEW if session["recency"] == "new" and days <= 30 else 1.0
-        weight *= rules.OLDER if session["recency"] == "older" and days > 365 else 1.0
+        weight *= weights.KIND_FACTOR if session["kind"] == ("show" if title.show else "movie") else 1.0
+        weight *= weights.NEW_FACTOR if session["recency"] == "new" and days <= 30 else 1.0
+        weight *= weights.OLDER_FACTOR if session["recency"] == "older" and days > 365 else 1.0
         if last is not None:
             weight *= {
-                "discover": rules.SEEN_WHEN_DISCOVERING,
-                "continue": rules.CONTINUED if recent and is_open else rules.SEEN_OTHERWISE,
-                "return": rules.RETURNED if not recent else rules.SEEN_OTHERWISE,
+                "discover": weights.SEEN_WHEN_DISCOVERING,
+                "continue": weights.CONTINUED if recent and is_open else habit.SEEN_OTHERWISE,
+                "return": weights.RETURNED if not recent else habit.SEEN_OTHERWISE,
             }[session["action"]]
     elif last is not None:
-        weight *= rules.HABIT_CONTINUED if recent and is_open else rules.SEEN_OTHERWISE
+        weight *= habit.HABIT_CONTINUED if recent and is_open else habit.SEEN_OTHERWISE
     if title.id in slate:
         weight *= 1.0 + config.slate_boost / (1.0 + slate.index(title.id))
     return weight
