@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "Compare the intent model with the baselines on the test rows.")
     evaluate.add_argument("--split", choices=("time", "last"), default="time", help="which rows are test rows")
-    evaluate.add_argument("--targets", choices=("all", "first"), default="all", help="of a member: all, or the first")
+    evaluate.add_argument("--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first")
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N test cases, drawn by seed")
 
     serve = verb("serve", _serve, "Serve the current models over HTTP until Ctrl-C.")
