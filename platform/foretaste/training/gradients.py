@@ -134,6 +134,7 @@ class Gradients:
                 torch.zeros(size, device=parameter.device),
                 parameter.shape,
                 is_coalesced=True,
+                check_invariants=False,
             )
         elif grad.layout != torch.sparse_coo:
             raise ValueError("a table declared sparse was also used whole: its gradient is dense")
@@ -142,7 +143,7 @@ class Gradients:
             return grad
         index_R = torch.cat(self.sharing.gather(grad.indices()[0]))
         value_RD = torch.cat(self.sharing.gather(grad.values()))
-        return torch.sparse_coo_tensor(index_R[None], value_RD, parameter.shape).coalesce()
+        return torch.sparse_coo_tensor(index_R[None], value_RD, parameter.shape, check_invariants=False).coalesce()
 
 
 def sparse_tables(network: nn.Module) -> list[nn.Parameter]:

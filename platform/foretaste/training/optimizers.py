@@ -42,7 +42,8 @@ class Optimizer:
         for optimizer in self._both:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.step()
+            with torch.sparse.check_sparse_tensor_invariants(False):  # type: ignore[no-untyped-call] # SparseAdam's own
+                optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
         """What is needed to go on, by name."""
