@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker")
 BENCHES = ("prepare", "features", "models", "parity")
+BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
+BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "Compare the intent model with the baselines on the test rows.")
     evaluate.add_argument("--split", choices=("time", "last"), default="time", help="which rows are test rows")
-    evaluate.add_argument("--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first")
+    evaluate.add_argument(
+        "--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first"
+    )
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N test cases, drawn by seed")
 
     serve = verb("serve", _serve, "Serve the current models over HTTP until Ctrl-C.")
@@ -101,9 +105,17 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
     bench.add_argument("--size", type=int, metavar="N", help="events (prepare) or requests (parity); default the bar's")
-    bench.add_argument("--data", choices=DATASETS, default=None, help="which log; default the synthetic service")
+    bench.add_argument("--data", choices=BENCH_DATA, default=None, help="which log; default the synthetic service")
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
-    bench.add_argument("--split", choices=("time", "last", "both"), default="both", help="which protocol")
+    bench.add_argument("--part", choices=BENCH_PARTS, default="ladder", help="which comparison of models")
+    bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
+    bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")
+    bench.add_argument("--seeds", type=int, metavar="N", help="training runs of each model; default 5, quick 1")
+    bench.add_argument("--split", choices=("time", "last", "both"), default="time", help="global time or leave-one-out")
+    bench.add_argument("--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first")
+    bench.add_argument("--track", choices=("aware", "blind"), default="aware", help="whether models know the time")
+    bench.add_argument("--ties", choices=("stable", "shuffled"), default="stable", help="order of equal times")
+    bench.add_argument("--refit", action="store_true", help="learn from validation rows, too, once the epoch is chosen")
     return root
 
 
@@ -220,16 +232,10 @@ def _parity(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from foretaste.jobs.bench import bench
+    from foretaste.jobs.bench_options import BenchOptions
 
-    settings = _settings(options)
-    result = bench(
-        settings,
-        options.name,
-        data=options.data,
-        source=options.source,
-        split=options.split,
-        size=options.size,
-        quick=options.quick,
-    )
+    asked = {name: getattr(options, name) for name in BenchOptions.model_fields if name != "models"}
+    models = tuple(options.models.split(",")) if options.models else None
+    result = bench(_settings(options), BenchOptions(**asked, models=models))
     _finish(options, result)
     return 0 if all(bar["holds"] for bar in result["bars"].values()) else 1

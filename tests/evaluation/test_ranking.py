@@ -19,7 +19,6 @@ from foretaste.contracts.events import PLAY_LIKE
 from foretaste.contracts.histories import Histories
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, cases
-from foretaste.evaluation.filed import FiledScores, write_cases
 from foretaste.evaluation.page import headline
 from foretaste.evaluation.protocols import Protocol
 from foretaste.evaluation.ranking import evaluate
@@ -297,18 +296,6 @@ def test_a_model_that_reads_the_time_is_refused_in_the_time_blind_track() -> Non
     assert found.best_baseline != "recent_popularity", "in the blind track it is a yardstick only"
     with pytest.raises(ValueError, match="or does not say that it does not"):
         evaluate([oracle(asked)], asked, protocol=blind, seed=0, advance=lambda amount: None)
-
-
-def test_scores_from_a_file_are_measured_as_the_model_itself_is(tmp_path: Path) -> None:
-    asked = questions()
-    model = baselines()[2]
-    write_cases(asked, CATALOGUE, tmp_path)
-    np.save(tmp_path / "theirs.npy", model.scores(asked.histories, asked.asof_B))
-    filed = FiledScores("theirs", tmp_path / "theirs.npy", asked, time_aware=False)
-    found = evaluate([filed, model], asked, protocol=LEAVES, seed=0, advance=lambda amount: None, resamples=10)
-    assert found.figures["theirs"] == found.figures["markov"]
-    with pytest.raises(ValueError, match="scores are of cases"):
-        FiledScores("theirs", tmp_path / "theirs.npy", questions(limit=4), time_aware=False)
 
 
 def test_cases_can_be_asked_without_what_was_done_in_their_session() -> None:

@@ -25,7 +25,22 @@ FLAGS = {
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
-    "bench": ["name", "--quick", "--size", "--data", "--from", "--split"],
+    "bench": [
+        "name",
+        "--quick",
+        "--size",
+        "--data",
+        "--from",
+        "--part",
+        "--models",
+        "--against",
+        "--seeds",
+        "--split",
+        "--targets",
+        "--track",
+        "--ties",
+        "--refit",
+    ],
 }
 
 

@@ -63,6 +63,11 @@ class Cases:
         return len(self.popularity_N)
 
     @property
+    def share_never_chosen(self) -> float:
+        """Share of targets whose title is no choice of the training part: nothing that counts or learns knows them."""
+        return float((self.popularity_N[self.target_B - 1] == 0).mean())
+
+    @property
     def lengths_B(self) -> NDArray[np.int64]:
         """Interactions that each case sees."""
         return self.stop_B - self.start_B

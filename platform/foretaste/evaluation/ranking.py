@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.evaluation.cases import Cases
-from foretaste.evaluation.filed import FiledScores
 from foretaste.evaluation.intervals import LEVEL, Difference, Figure, difference, figure, resampled_means
 from foretaste.evaluation.metrics import best_titles, exclude_seen, per_case, target_ranks
 from foretaste.evaluation.protocols import SCORE_TIES, Protocol
@@ -29,10 +28,6 @@ DEPTH_EDGES = (0, 1, 2, 4, 8, 16, 32)
 EXPOSURE_POINTS = 40
 
 
-Answerer = Recommender | FiledScores
-"""What can be asked: a model, or the scores that one left behind."""
-
-
 @dataclass(frozen=True)
 class Answers:
     """What one model answered."""
@@ -43,7 +38,7 @@ class Answers:
 
 
 def evaluate(
-    recommenders: Sequence[Answerer],
+    recommenders: Sequence[Recommender],
     cases: Cases,
     *,
     protocol: Protocol,
@@ -108,7 +103,7 @@ def evaluate(
 
 
 def ask(
-    model: Answerer,
+    model: Recommender,
     cases: Cases,
     ks: tuple[int, ...],
     *,
@@ -128,12 +123,8 @@ def ask(
     for first in range(0, len(cases), batch_size):
         last = min(first + batch_size, len(cases))
         histories, target_B = cases.batch(first, last), cases.target_B[first:last]
-        if isinstance(model, FiledScores):
-            answered_BN = model.scores_of(first, last)
-        else:
-            seen = histories if session else cases.batch(first, last, session=False)
-            answered_BN = model.scores(seen, cases.asof_B[first:last])
-        scores_BN = _checked(model, answered_BN, last - first, cases.num_titles)
+        seen = histories if session else cases.batch(first, last, session=False)
+        scores_BN = _checked(model, model.scores(seen, cases.asof_B[first:last]), last - first, cases.num_titles)
         if without_seen:
             scores_BN = exclude_seen(scores_BN, histories, target_B)
         rank_B[first:last] = target_ranks(scores_BN, target_B, ties=ties)
@@ -144,7 +135,9 @@ def ask(
     return Answers(model.name, rank_B, shown_N)
 
 
-def _checked(model: Answerer, scores_BN: NDArray[np.float32], num_cases: int, num_titles: int) -> NDArray[np.float32]:
+def _checked(
+    model: Recommender, scores_BN: NDArray[np.float32], num_cases: int, num_titles: int
+) -> NDArray[np.float32]:
     if scores_BN.shape != (num_cases, num_titles):
         raise ValueError(f"{model.name}: scores have shape {scores_BN.shape}, wanted {(num_cases, num_titles)}")
     if not np.isfinite(scores_BN).all():
@@ -235,6 +228,7 @@ def _protocol(cases: Cases, protocol: Protocol, ks: tuple[int, ...], resamples: 
         "titles": cases.num_titles,
         "catalogue": cases.catalogue_fingerprint,
         "targets_with_unknown_title": cases.num_unknown,
+        "targets_never_chosen_in_training": round(cases.share_never_chosen, 4),
         "ranked": "whole catalogue",
         "score_ties": SCORE_TIES[protocol.score_ties],
         "k": list(ks),
