@@ -82,6 +82,11 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N test cases, drawn by seed")
 
+    intents = verb("intents", _intents, "Write the intents of all members as features for other models, and segments.")
+    intents.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant before which is read; default all that is")
+    intents.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default WORKSPACE/intents")
+    intents.add_argument("--segments", type=int, metavar="K", help="segments, 0 for none; overrides the settings")
+
     serve = verb("serve", _serve, "Serve the current models over HTTP until Ctrl-C.")
     serve.add_argument("--host", default=None, help="address to listen on; overrides the settings")
     serve.add_argument("--port", type=int, default=None, help="port to listen on; overrides the settings")
@@ -201,6 +206,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     return _finish(options, evaluate(settings, split=options.split, targets=options.targets, limit=options.limit))
+
+
+def _intents(options: argparse.Namespace) -> int:
+    from foretaste.jobs.intents import intents
+
+    settings = _settings(options)
+    return _finish(options, intents(settings, as_of=options.as_of, out=options.out, segments=options.segments))
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ FLAGS = {
     "features": ["--until", "--full"],
     "train": ["model", "--split"],
     "evaluate": ["--split", "--targets", "--limit"],
+    "intents": ["--as-of", "--out", "--segments"],
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],

@@ -38,6 +38,10 @@ class Behaviours:
     count_MX: NDArray[np.float64]
     of_MX: NDArray[np.float64]
 
+    def members(self, kept_M: NDArray[np.bool_]) -> Behaviours:
+        """Keep some members."""
+        return Behaviours(self.names, self.count_MX[kept_M], self.of_MX[kept_M])
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
+from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
@@ -44,6 +45,7 @@ class Settings(Frozen):
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     references: ReferenceConfig = ReferenceConfig()
+    segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
 
     @property
