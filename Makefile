@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= deployments/local/foretaste.yaml
+REFERENCES := .venv-references
 # The package would start a server of its own, which nobody asked for.
 INSTALL_REDIS := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends redis-server) >/dev/null 2>&1
 
-.PHONY: setup servers demo test check bench serve clean
+.PHONY: setup servers references demo test check bench serve clean
 
 setup: $(READY)
 
@@ -22,6 +23,14 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+# The libraries that `foretaste bench models --part references` compares with, in an environment of their own.
+references: $(REFERENCES)/.ready
+
+$(REFERENCES)/.ready: deployments/references/requirements.txt
+	$(PYTHON) -m venv $(REFERENCES)
+	$(REFERENCES)/bin/python -m pip install --quiet --disable-pip-version-check -r deployments/references/requirements.txt
+	touch $@
 
 demo: setup
 	$(BIN)/foretaste demo --config $(CONFIG)

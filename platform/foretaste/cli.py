@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker")
 BENCHES = ("prepare", "features", "models", "parity")
+BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
+BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,8 +77,15 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "Compare the intent model with the baselines on the test rows.")
     evaluate.add_argument("--split", choices=("time", "last"), default="time", help="which rows are test rows")
-    evaluate.add_argument("--targets", choices=("all", "first"), default="all", help="of a member: all, or the first")
+    evaluate.add_argument(
+        "--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first"
+    )
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N test cases, drawn by seed")
+
+    intents = verb("intents", _intents, "Write the intents of all members as features for other models, and segments.")
+    intents.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant before which is read; default all that is")
+    intents.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default WORKSPACE/intents")
+    intents.add_argument("--segments", type=int, metavar="K", help="segments, 0 for none; overrides the settings")
 
     serve = verb("serve", _serve, "Serve the current models over HTTP until Ctrl-C.")
     serve.add_argument("--host", default=None, help="address to listen on; overrides the settings")
@@ -101,9 +110,17 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
     bench.add_argument("--size", type=int, metavar="N", help="events (prepare) or requests (parity); default the bar's")
-    bench.add_argument("--data", choices=DATASETS, default=None, help="which log; default the synthetic service")
+    bench.add_argument("--data", choices=BENCH_DATA, default=None, help="which log; default the synthetic service")
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
-    bench.add_argument("--split", choices=("time", "last", "both"), default="both", help="which protocol")
+    bench.add_argument("--part", choices=BENCH_PARTS, default="ladder", help="which comparison of models")
+    bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
+    bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")
+    bench.add_argument("--seeds", type=int, metavar="N", help="training runs of each model; default 5, quick 1")
+    bench.add_argument("--split", choices=("time", "last", "both"), default="time", help="global time or leave-one-out")
+    bench.add_argument("--targets", choices=("all", "first"), help="of a member; default all, of leave-one-out first")
+    bench.add_argument("--track", choices=("aware", "blind"), default="aware", help="whether models know the time")
+    bench.add_argument("--ties", choices=("stable", "shuffled"), default="stable", help="order of equal times")
+    bench.add_argument("--refit", action="store_true", help="learn from validation rows, too, once the epoch is chosen")
     return root
 
 
@@ -191,6 +208,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     return _finish(options, evaluate(settings, split=options.split, targets=options.targets, limit=options.limit))
 
 
+def _intents(options: argparse.Namespace) -> int:
+    from foretaste.jobs.intents import intents
+
+    settings = _settings(options)
+    return _finish(options, intents(settings, as_of=options.as_of, out=options.out, segments=options.segments))
+
+
 def _serve(options: argparse.Namespace) -> int:
     from foretaste.jobs.serve import serve
 
@@ -220,16 +244,10 @@ def _parity(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from foretaste.jobs.bench import bench
+    from foretaste.jobs.bench_options import BenchOptions
 
-    settings = _settings(options)
-    result = bench(
-        settings,
-        options.name,
-        data=options.data,
-        source=options.source,
-        split=options.split,
-        size=options.size,
-        quick=options.quick,
-    )
+    asked = {name: getattr(options, name) for name in BenchOptions.model_fields if name != "models"}
+    models = tuple(options.models.split(",")) if options.models else None
+    result = bench(_settings(options), BenchOptions(**asked, models=models))
     _finish(options, result)
     return 0 if all(bar["holds"] for bar in result["bars"].values()) else 1

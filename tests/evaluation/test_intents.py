@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import ACTION_CLASSES, CONTINUING
 from foretaste.evaluation.cases import Cases, cases
 from foretaste.evaluation.intents import intent_figures
 from foretaste.models.intent import IntentPrediction
@@ -22,6 +24,7 @@ TITLES = titles_table(10)
 KNOWN = catalogue(TITLES)
 TABLE = random_interactions(TITLES, actors=30, per_actor=25)
 KINDS, GENRES = KNOWN.kinds, KNOWN.genres
+ACTIONS = ("look", "discover", "rewatch", "return_after_gap")
 SOME = (KINDS[2], KINDS[0])  # a head need not have every class, nor in order
 
 
@@ -96,6 +99,38 @@ def test_figures_equal_those_of_a_walk_over_the_cases(head: str, horizon: str) -
     gain = found["gain"]
     assert gain["value"] == pytest.approx(np.mean(prior_losses) - np.mean(losses), rel=1e-4)
     assert gain["low"] <= gain["value"] <= gain["high"]
+
+
+class Returner(Seer):
+    """Expects whoever has a past to go on with it, by a head that also knows one class that chooses nothing."""
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        said = super().predict(histories, asof_B)
+        back_B = np.where(histories.lengths_B > 3, 0.6, 0.2)
+        action_BC = np.stack([0.1 + 0 * back_B, 0.9 - back_B, back_B / 2, back_B / 2], axis=1).astype(np.float32)
+        return replace(said, intents=said.intents | {"action": action_BC}, classes=said.classes | {"action": ACTIONS})
+
+
+def test_the_layout_hint_is_measured_on_those_who_choose_against_the_prior() -> None:
+    made, labels, learned_T = asked()
+    declared = {"kind": KINDS, "genre": GENRES, "action": ACTION_CLASSES}
+    found = intent_figures(Returner(), made, labels, declared, learned_T, resamples=20)["layout"]["next"]
+    side = {ACTION_CLASSES.index(one): one in CONTINUING for one in ACTIONS if one != "look"}
+    learned = [side[c] for c in labels["action"][learned_T].tolist() if c in side]
+    prior = (sum(learned) + 1) / (len(learned) + 2)
+    hits, losses, prior_losses = [], [], []
+    for b, t in enumerate(made.stop_B.tolist()):
+        label = int(labels["action"][t])
+        if label in side:
+            share = 0.6 / 0.9 if made.lengths_B[b] > 3 else 0.2 / 0.9
+            hits.append(side[label] == (share > 0.5))
+            losses.append(-math.log(share if side[label] else 1 - share))
+            prior_losses.append(-math.log(prior if side[label] else 1 - prior))
+    assert found["cases"] == len(hits) > 10
+    assert found["hit"] == pytest.approx(np.mean(hits))
+    assert found["log_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found["log_loss_prior"] == pytest.approx(np.mean(prior_losses))
+    assert "layout" not in intent_figures(Seer(), made, labels, declared, learned_T, resamples=5)
 
 
 def test_at_most_so_many_cases_are_asked() -> None:

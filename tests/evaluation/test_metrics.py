@@ -64,7 +64,7 @@ def test_ranks_and_best_titles_agree_with_sorting(block: tuple[NDArray[np.float3
 def test_shuffled_ties_put_the_target_anywhere_among_its_equals_and_nowhere_else() -> None:
     target_B = np.array([3, 2, 2], dtype=np.int32)
     rng = np.random.default_rng(0)
-    drawn = np.stack([target_ranks(SCORES_BN, target_B, shuffle_ties=rng) for _ in range(400)])
+    drawn = np.stack([target_ranks(SCORES_BN, target_B, ties=rng) for _ in range(400)])
     assert set(drawn[:, 0]) == {1, 2}
     assert set(drawn[:, 1]) == {0, 1, 2, 3}
     assert set(drawn[:, 2]) == {1}
@@ -74,7 +74,7 @@ def test_shuffled_ties_put_the_target_anywhere_among_its_equals_and_nowhere_else
 def test_without_ties_shuffling_changes_nothing() -> None:
     scores_BN = np.random.default_rng(0).permuted(np.tile(np.arange(50, dtype=np.float32), (20, 1)), axis=1)
     target_B = np.arange(1, 21, dtype=np.int32)
-    shuffled = target_ranks(scores_BN, target_B, shuffle_ties=np.random.default_rng(1))
+    shuffled = target_ranks(scores_BN, target_B, ties=np.random.default_rng(1))
     np.testing.assert_array_equal(shuffled, target_ranks(scores_BN, target_B))
 
 
@@ -95,3 +95,10 @@ def test_seen_titles_are_excluded_but_never_the_target() -> None:
 def test_fewer_titles_than_k_give_all_of_them() -> None:
     assert best_titles(SCORES_BN, 9).shape == (3, 4)
     assert best_titles(SCORES_BN[:0], 2).shape == (0, 2)
+
+
+def test_a_target_among_equals_is_last_where_ties_count_against_it_and_never_first() -> None:
+    flat_BN = np.zeros((3, 4), dtype=np.float32)
+    target_B = np.array([1, 2, 4], dtype=np.int32)
+    assert target_ranks(flat_BN, target_B, ties="last").tolist() == [3, 3, 3]
+    assert target_ranks(flat_BN, target_B).tolist() == [0, 1, 3]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
@@ -19,6 +20,7 @@ from foretaste.contracts.histories import Histories
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, cases
 from foretaste.evaluation.page import headline
+from foretaste.evaluation.protocols import Protocol
 from foretaste.evaluation.ranking import evaluate
 from foretaste.evaluation.report import Report, read_report, write_report
 from foretaste.models.baselines import BASELINES, RecentPopularity
@@ -27,6 +29,8 @@ from foretaste.testing.builders import random_interactions, titles_table
 
 TITLES = titles_table(15)
 CATALOGUE = catalogue(TITLES)
+STAYS = Protocol(exclude_seen=False)
+LEAVES = Protocol(exclude_seen=True)
 LOG = random_interactions(TITLES, actors=40, seed=3)
 
 
@@ -58,20 +62,19 @@ def oracle(asked: Cases, name: str = "oracle") -> Told:
 
 def baselines() -> list[Recommender]:
     """All baselines, fitted on the training part."""
-    return fit_baselines(LOG, CATALOGUE, split="time", target_actions=PLAY_LIKE)
+    return fit_baselines(LOG, CATALOGUE, protocol=STAYS, target_actions=PLAY_LIKE)
 
 
-def report(*more: Recommender, asked: Cases | None = None, shuffle_ties: bool = False) -> Report:
+def report(*more: Recommender, asked: Cases | None = None, protocol: Protocol = STAYS) -> Report:
     """Evaluate the baselines and more."""
     return evaluate(
         [*baselines(), *more],
         asked or questions(),
-        exclude_seen=False,
+        protocol=protocol,
         seed=0,
         advance=lambda amount: None,
         resamples=100,
         facts={"cut_test": "2026-01-28T00:00:00Z"},
-        shuffle_ties=shuffle_ties,
     )
 
 
@@ -115,7 +118,7 @@ def test_the_size_of_a_batch_does_not_change_the_report() -> None:
     asked = questions()
     done: list[float] = []
     two = [
-        evaluate(baselines(), asked, exclude_seen=True, seed=1, advance=done.append, resamples=20, batch_size=size)
+        evaluate(baselines(), asked, protocol=LEAVES, seed=1, advance=done.append, resamples=20, batch_size=size)
         for size in (7, 1000)
     ]
     assert two[0] == two[1]
@@ -130,8 +133,8 @@ def test_excluding_seen_titles_lifts_a_model_that_repeats_what_was_seen() -> Non
         rows_BN[b, asked.target_B[b] - 1] = 1.0
     model = Told("repeats", asked, rows_BN)
     kept, without = (
-        evaluate([model], asked, k=(1,), exclude_seen=flag, seed=0, advance=lambda amount: None, resamples=10)
-        for flag in (False, True)
+        evaluate([model], asked, k=(1,), protocol=rules, seed=0, advance=lambda amount: None, resamples=10)
+        for rules in (STAYS, LEAVES)
     )
     assert kept.figures["repeats"]["hr@1"].value < 0.9
     assert without.figures["repeats"]["hr@1"].value == 1.0
@@ -142,7 +145,13 @@ def test_excluding_seen_titles_lifts_a_model_that_repeats_what_was_seen() -> Non
 def test_ties_decide_nothing_for_models_without_them_and_much_for_a_constant() -> None:
     asked = questions()
     flat = Told("flat", asked, np.zeros((len(asked), asked.num_titles), dtype=np.float32))
-    coded, drawn = report(flat, asked=asked), report(flat, asked=asked, shuffle_ties=True)
+    coded, drawn, last = (
+        report(flat, asked=asked, protocol=STAYS.model_copy(update={"score_ties": order}))
+        for order in ("code", "drawn", "last")
+    )
+    assert last.figures["flat"]["hr@10"].value == 0.0, (
+        "a model that knows nothing gets nothing where ties count against it"
+    )
     assert drawn.figures["flat"]["hr@5"].value == pytest.approx(5 / 15, abs=0.12)
     assert coded.figures["flat"]["hr@5"].value == pytest.approx((asked.target_B <= 5).mean())
     assert coded.figures["recent_popularity"]["hr@5"].value == pytest.approx(
@@ -184,7 +193,10 @@ def test_the_protocol_says_how_it_was_measured() -> None:
     assert protocol["titles"] == 15
     assert protocol["catalogue"] == CATALOGUE.fingerprint
     assert protocol["exclude_seen"] is False
-    assert protocol["ties"] == "by catalogue code"
+    assert protocol["score_ties"] == "equal scores by catalogue code"
+    assert {name: protocol[name] for name in ("split", "targets", "ties", "track", "fit")} == {
+        "split": "time", "targets": "all", "ties": "stable", "track": "aware", "fit": "strict",
+    }  # fmt: skip
     assert protocol["cut_test"] == "2026-01-28T00:00:00Z"
 
 
@@ -221,7 +233,7 @@ def test_the_headline_says_when_a_lead_may_be_chance_and_when_a_baseline_leads()
     assert "no model is above it" in headline(report())
     model = baselines()[0]
     same = Told("twin", asked, model.scores(asked.histories, asked.asof_B))
-    found = evaluate([same, model], asked, exclude_seen=False, seed=0, advance=lambda amount: None, resamples=50)
+    found = evaluate([same, model], asked, protocol=STAYS, seed=0, advance=lambda amount: None, resamples=50)
     assert "this may be chance" in headline(found)
 
 
@@ -238,7 +250,7 @@ def test_the_terminal_shows_every_model_best_first() -> None:
     found.to_terminal(Console(file=out, width=200))
     firsts = [line.split()[0] for line in out.getvalue().splitlines() if line.strip()]
     assert [word for word in firsts if word in found.models] == found.models
-    assert "global time split, all targets of test" in out.getvalue()
+    assert "global time split, all targets of a member, whole catalogue ranked" in out.getvalue()
 
 
 def test_only_drawing_loads_matplotlib() -> None:
@@ -256,5 +268,40 @@ def test_recent_popularity_is_fitted_on_all_rows_and_the_rest_on_the_training_pa
     assert isinstance(recent, RecentPopularity)
     choices = [row for row in LOG.to_pylist() if row["action"] in PLAY_LIKE]
     assert len(recent.at_T) == len(choices)
+    late = LOG.filter(pc.equal(LOG["split_time"], "test"))
     with pytest.raises(ValueError, match="marks no row"):
-        fit_baselines(LOG, CATALOGUE, split="time", target_actions=PLAY_LIKE, fit_on=["holdout"])
+        fit_baselines(late, CATALOGUE, protocol=STAYS, target_actions=PLAY_LIKE)
+
+
+def test_a_caution_of_the_data_stands_in_the_terminal_and_on_the_page() -> None:
+    asked = questions()
+    found = evaluate(
+        baselines(), asked, protocol=STAYS, seed=0, advance=lambda amount: None, resamples=10,
+        facts={"caution": "sign-up forms"},
+    )  # fmt: skip
+    out = io.StringIO()
+    found.to_terminal(Console(file=out, width=200))
+    assert "caution: sign-up forms" in out.getvalue()
+    assert "Caution: sign-up forms" in found.to_html()
+
+
+def test_a_model_that_reads_the_time_is_refused_in_the_time_blind_track() -> None:
+    asked = questions()
+    blind = Protocol(exclude_seen=False, track="blind")
+    with pytest.raises(ValueError, match="vstan reads the time of the question"):
+        evaluate(baselines(), asked, protocol=blind, seed=0, advance=lambda amount: None)
+    admitted = fit_baselines(LOG, CATALOGUE, protocol=blind, target_actions=PLAY_LIKE)
+    found = evaluate(admitted, asked, protocol=blind, seed=0, advance=lambda amount: None, resamples=10)
+    assert "recent_popularity" in found.figures, "popularity of the last days stands beside every comparison"
+    assert found.best_baseline != "recent_popularity", "in the blind track it is a yardstick only"
+    with pytest.raises(ValueError, match="or does not say that it does not"):
+        evaluate([oracle(asked)], asked, protocol=blind, seed=0, advance=lambda amount: None)
+
+
+def test_cases_can_be_asked_without_what_was_done_in_their_session() -> None:
+    asked = questions()
+    cut = asked.batch(0, len(asked), session=False)
+    np.testing.assert_array_equal(cut.lengths_B, asked.lengths_B - asked.depth_B)
+    for b in range(len(asked)):
+        own = asked.timeline.session_T[asked.stop_B[b]]
+        assert own not in cut.session_T[cut.offsets_B1[b] : cut.offsets_B1[b + 1]]

@@ -22,10 +22,26 @@ FLAGS = {
     "features": ["--until", "--full"],
     "train": ["model", "--split"],
     "evaluate": ["--split", "--targets", "--limit"],
+    "intents": ["--as-of", "--out", "--segments"],
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
-    "bench": ["name", "--quick", "--size", "--data", "--from", "--split"],
+    "bench": [
+        "name",
+        "--quick",
+        "--size",
+        "--data",
+        "--from",
+        "--part",
+        "--models",
+        "--against",
+        "--seeds",
+        "--split",
+        "--targets",
+        "--track",
+        "--ties",
+        "--refit",
+    ],
 }
 
 

@@ -166,12 +166,19 @@ def slow_session_knn(log: Histories, titles: list[int], num_titles: int, config:
     for n in nearest:
         for title in sessions[n][1]:
             rarity = np.log(len(sessions) / sum(title in members for _, members in sessions))
-            votes[title - 1] += similar[n] / total * rarity**config.rarity_power
+            seen = config.seen_weight if title in weight else 1.0
+            votes[title - 1] += seen * similar[n] / total * rarity**config.rarity_power
     counts = np.bincount(log.title_T, minlength=num_titles + 1)[1:]
     return [v + config.popularity_weight * c / counts.max() for v, c in zip(votes, counts, strict=True)]
 
 
-@pytest.mark.parametrize("config", [SessionKNNConfig(), SessionKNNConfig(query_length=2, sample=9, rarity_power=0.0)])
+SESSION_KNN_CONFIGS = [
+    SessionKNNConfig(seen_weight=1.0),
+    SessionKNNConfig(query_length=2, sample=9, rarity_power=0.0, seen_weight=0.25),
+]
+
+
+@pytest.mark.parametrize("config", SESSION_KNN_CONFIGS)
 def test_session_knn_agrees_with_its_slow_twin(config: SessionKNNConfig) -> None:
     log, titles = small_log(), small_catalogue()
     model = SessionKNN.fit(log, titles, config=config)
@@ -241,7 +248,8 @@ def slow_vstan(log: Histories, history: Histories, asof: int, num_titles: int, c
             near_by = 1.0
             if config.neighbour_decay is not None:
                 near_by = np.exp(-abs(place - shared) / config.neighbour_decay)
-            votes[title - 1] += similarity * near_by * (1 + config.rarity_weight * rarity)
+            seen = config.seen_weight if title in back else 1.0
+            votes[title - 1] += seen * similarity * near_by * (1 + config.rarity_weight * rarity)
     counts = np.bincount(log.title_T, minlength=num_titles + 1)[1:]
     behind = [config.popularity_weight * count / counts.max() for count in counts]
     return [(vote / total if total else 0.0) + more for vote, more in zip(votes, behind, strict=True)]
@@ -251,7 +259,7 @@ VSTAN_CONFIGS = [
     VSTANConfig(),
     VSTANConfig(age_days=0.2, neighbours=7, query_length=2),
     VSTANConfig(age_days=None, sample=9, rarity_weight=0.0, neighbour_decay=0.7),
-    VSTANConfig(neighbour_decay=None, match_decay=None, rarity_weight=3.0),
+    VSTANConfig(neighbour_decay=None, match_decay=None, rarity_weight=3.0, seen_weight=0.0),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.wire import (
     DeletionAnswer,
     Event,
@@ -17,6 +18,8 @@ from foretaste.contracts.wire import (
     EventsRequest,
     FallbackAnswer,
     Freshness,
+    IntentAnswer,
+    IntentRequest,
     MergeAnswer,
     MergeRequest,
     PolicyAnswer,
@@ -56,6 +59,21 @@ class Noting:
             freshness=Freshness(last_event_id=None, last_event_at=None, age_seconds=None, stale=[]),
             fallback=FallbackAnswer(used=False, reason=None),
             missing_ids=[],
+            took_ms=0.1,
+        )
+
+    def intents(self, request: IntentRequest) -> IntentAnswer:
+        self.asked.append(request)
+        return IntentAnswer(
+            model=None,
+            intents=None,
+            attention=None,
+            top=[],
+            top_intent=None,
+            segment=None,
+            layout=None,
+            freshness=Freshness(last_event_id=None, last_event_at=None, age_seconds=None, stale=[]),
+            fallback=FallbackAnswer(used=True, reason=Fallback.NO_MODEL),
             took_ms=0.1,
         )
 
@@ -274,6 +292,7 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
     assert set(found["paths"]) == {
         "/v1/events",
         "/v1/recommend",
+        "/v1/intent",
         "/v1/decisions/{decision_id}",
         "/v1/members/{member_id}",
         "/v1/members/{member_id}/merge",

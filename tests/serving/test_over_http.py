@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from foretaste.contracts.wire import RecommendAnswer
+from foretaste.contracts.wire import IntentAnswer, RecommendAnswer
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.jobs.parity import parity
 from foretaste.jobs.settings import Settings
@@ -103,6 +103,26 @@ def assert_stored_once(workspace: Path, wanted: set[str]) -> None:
     assert set(found) == wanted
 
 
+def assert_intents_are_read(client: httpx.Client, recommended: RecommendAnswer) -> None:
+    """What /v1/intent tells is what the list was made with, for a member; a guest and a stranger are told, too."""
+    found = IntentAnswer.model_validate_json(
+        client.post("/v1/intent", json={"member_id": "m1", "session_id": "s1"}).content
+    )
+    assert found.intents is not None
+    assert found.attention is not None
+    assert recommended.intent is not None
+    for head, shares in found.intents.items():
+        assert shares == pytest.approx(recommended.intent[head], abs=1e-4)  # a little later, so not to the bit
+    assert found.freshness.last_event_id == recommended.freshness.last_event_id
+    for who in ({}, {"member_id": "nobody"}):
+        told = client.post("/v1/intent", json={"session_id": "s0", "explain": "stages"} | who).json()
+        assert sum(told["attention"].values()) == pytest.approx(1, abs=1e-5)
+        assert (told["freshness"]["last_event_id"], told["segment"]) == (None, None)
+        assert [stage["stage"] for stage in told["stages"]] == ["session_log", "intent"]
+    refused = client.post("/v1/intent", json={"session_id": "s1", "k": 3})
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+
+
 def assert_the_whole_way(client: httpx.Client) -> None:
     """Events, an answer that used them, its decision, errors that name the field, health."""
     before = client.post("/v1/recommend", json={"member_id": "m1", "session_id": "s1", "policy": "greedy"})
@@ -119,6 +139,7 @@ def assert_the_whole_way(client: httpx.Client) -> None:
     assert len(found.items) == 10
     assert found.intent is not None
     assert sum(found.intent["genre"].values()) == pytest.approx(1, abs=1e-5)
+    assert_intents_are_read(client, found)
     decision = client.get(f"/v1/decisions/{found.decision_id}").json()
     assert [item["title_id"] for item in decision["items"]] == [item.title_id for item in found.items]
     assert decision["num_events_visible"] == 5

@@ -15,7 +15,7 @@ from foretaste.contracts.columns import EVENTS, TITLES
 from foretaste.contracts.truth import TRUTH_CHOICES, TRUTH_MEMBERS, TRUTH_SATISFACTION, TRUTH_SESSIONS, TRUTH_TITLES
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.worlds.config import WorldConfig
-from foretaste.worlds.generate import finish, generate, partition, write_partition
+from foretaste.worlds.generate import catalogue_of, finish, generate, partition, write_partition
 
 SMALL = WorldConfig(num_members=90, num_movies=40, num_shows=20, days=14, members_per_partition=40)
 
@@ -28,14 +28,25 @@ def _ignore(_: float) -> None:
     return None
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_events(tmp_path: Path) -> None:
-    generate(SMALL, tmp_path / "a", advance=_ignore)
-    generate(SMALL, tmp_path / "b", advance=_ignore)
-    generate(SMALL.model_copy(update={"seed": 8}), tmp_path / "c", advance=_ignore)
+@pytest.mark.parametrize("mechanism", ["weights", "aspects"])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_events(mechanism: str, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"mechanism": mechanism})
+    generate(config, tmp_path / "a", advance=_ignore)
+    generate(config, tmp_path / "b", advance=_ignore)
+    generate(config.model_copy(update={"seed": 8}), tmp_path / "c", advance=_ignore)
     first, again, other = (_bytes(tmp_path / name) for name in "abc")
     assert first == again
     assert other.keys() == first.keys()
     assert all(other[name] != first[name] for name in first)
+
+
+def test_two_mechanisms_share_catalogue_and_members_and_nothing_that_is_done() -> None:
+    one, other = (partition(SMALL.model_copy(update={"mechanism": name}), 0) for name in ("weights", "aspects"))
+    assert catalogue_of(SMALL).ids == catalogue_of(SMALL.model_copy(update={"mechanism": "aspects"})).ids
+    assert one["members"].equals(other["members"])
+    assert not one["events"].equals(other["events"])
+    assert one["sessions"]["aspects"].null_count == one["sessions"].num_rows
+    assert other["sessions"]["aspects"].null_count == 0
 
 
 def test_partitions_made_in_any_order_make_the_same_world(tmp_path: Path) -> None:
@@ -66,9 +77,11 @@ def test_a_partition_is_pure() -> None:
     assert all(first[name].equals(again[name]) for name in first)
 
 
-def test_every_table_has_its_schema_and_the_manifest_counts_what_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mechanism", ["weights", "aspects"])
+def test_every_table_has_its_schema_and_the_manifest_counts_what_is_there(mechanism: str, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"mechanism": mechanism})
     told: list[float] = []
-    counts = generate(SMALL, tmp_path / "raw", advance=told.append)
+    counts = generate(config, tmp_path / "raw", advance=told.append)
     raw = tmp_path / "raw"
     manifest = read_json(raw / "manifest.json")
     schemas = {
@@ -94,8 +107,8 @@ def test_every_table_has_its_schema_and_the_manifest_counts_what_is_there(tmp_pa
     assert counts["choices"] == rows["truth/choices"]
     assert counts["titles"] == rows["truth/titles.parquet"]
     assert counts["titles"] + counts["episodes"] == rows["titles.parquet"]
-    assert manifest["fingerprint"] == SMALL.fingerprint()
-    assert WorldConfig.model_validate(manifest["config"]) == SMALL
+    assert manifest["fingerprint"] == config.fingerprint()
+    assert WorldConfig.model_validate(manifest["config"]) == config
     listed = {entry["path"]: entry["bytes"] for entry in manifest["files"]}
     assert listed == {str(path.relative_to(raw)): path.stat().st_size for path in raw.rglob("*.parquet")}
 
@@ -136,6 +149,7 @@ def test_the_default_world_is_of_the_size_of_a_demonstration(tmp_path: Path) -> 
         ({"days": 0}, "days"),
         ({"departure_share": 1.5}, "departure_share"),
         ({"memberz": 5}, "memberz"),
+        ({"mechanism": "magic"}, "mechanism"),
         ({"num_movies": 20, "num_shows": 10, "impressions_per_session": 40}, "at least 92"),
     ],
 )

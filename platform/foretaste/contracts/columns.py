@@ -5,6 +5,8 @@ Times are UTC with microseconds, ids are strings, a list is never null inside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pyarrow as pa
 
 AT = pa.timestamp("us", tz="UTC")
@@ -195,6 +197,46 @@ TITLE_SNAPSHOTS = pa.schema(
     ]
 )
 """The slow view of titles: a row on each midnight on which one of its values changes."""
+
+MEMBER_SEGMENTS = pa.schema(
+    [
+        _field("member_id", pa.string(), null=False),
+        _field("segment", pa.int32(), null=False),
+        _field("distance", pa.float64(), null=False),
+    ]
+)
+"""Members by segment of intent."""
+
+
+def member_intents(width: int, heads: Mapping[str, Sequence[str]]) -> pa.Schema:
+    """What an intent model says of each member as of an instant: one row a member, features for other models.
+
+    `width` is that of the intent embedding, `heads` has the classes of each head, in the order of the model; they
+    stand in the metadata of the columns, too.
+    """
+    shares = [
+        pa.field(f"p_{head}", pa.list_(pa.float32(), len(of)), nullable=False, metadata={"classes": "|".join(of)})
+        for head, of in heads.items()
+    ]
+    return pa.schema(
+        [
+            _field("member_id", pa.string(), null=False),
+            _field("as_of", AT, null=False),  # only what was before it was read
+            _field("model", pa.string(), null=False),  # fingerprint of the intent model
+            _field("num_events", pa.int32(), null=False),  # that were read, at most the newest of a request
+            _field("newest_event_at", AT, null=False),
+            _field("z", pa.list_(pa.float32(), width), null=False),  # the intent embedding
+            pa.field(
+                "attention", pa.list_(pa.float32(), len(heads)), nullable=False, metadata={"heads": "|".join(heads)}
+            ),  # weight of each head in the next title
+            *shares,  # probability of each class
+            *(_field(f"top_{head}", pa.string(), null=False) for head in heads),  # likeliest class
+            _field("layout", pa.string()),  # discover or continue; null where the action head is off
+            _field("layout_probability", pa.float64()),
+            _field("segment", pa.int32()),  # null where none were made
+            _field("segment_distance", pa.float64()),  # of z to the segment's centre
+        ]
+    )
 
 
 def conform(table: pa.Table, schema: pa.Schema, *, what: str) -> pa.Table:

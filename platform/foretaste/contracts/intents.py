@@ -57,6 +57,10 @@ ACTION_CLASSES: tuple[str, ...] = (
 """What a member came to do. Precedence: dislike; then, where the title was chosen, the relation, of which a plain
 discovery is divided by DISCOVERIES; then rate, save_for_later, look."""
 
+CONTINUING: tuple[str, ...] = tuple(relation for relation in RELATIONS if relation != "discover")
+DISCOVERING: tuple[str, ...] = ("discover", *DISCOVERIES)
+"""Actions that go on with what a member knows, and those that find something new; the rest chooses nothing."""
+
 SEARCH_CLASSES: tuple[str, ...] = ("fetch", "find", "explore")
 """fetch: the query names what was then chosen first; explore: nothing was chosen, or only after `explore_looks`
 others; find: any other choice."""

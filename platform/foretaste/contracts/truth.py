@@ -8,6 +8,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from foretaste.contracts.columns import AT
+from foretaste.contracts.intents import Intent
+
+PLANTED_INTENTS: tuple[Intent, ...] = (Intent.ACTION, Intent.GENRE, Intent.KIND, Intent.RECENCY)
+"""What a world's session can be for; `information_*` and ties of the primary intent are in this order."""
 
 PLANTED_ACTIONS: tuple[str, ...] = ("discover", "continue", "return")
 """What a world's session is for: something new, something of the last seven days, something of longer ago."""
@@ -48,14 +52,21 @@ TRUTH_SESSIONS = pa.schema(
         _field("started_at", AT),
         _field("ended_at", AT),  # end of the last viewing, possibly after the window
         _field("departs", pa.bool_()),  # the intended genre was drawn away from the taste
-        _field("genre", pa.string()),
+        _field("genre", pa.string(), null=True),  # null: any (mechanism aspects)
         _field("kind", pa.string(), null=True),  # null: either
-        _field("action", pa.string()),  # one of PLANTED_ACTIONS
+        _field("action", pa.string(), null=True),  # one of PLANTED_ACTIONS, null: any (mechanism aspects)
         _field("recency", pa.string(), null=True),  # new (30 days), older (a year), null: any
+        _field("aspects", pa.list_(pa.string()), null=True),  # intents in order of elimination; null: no such order
         _field("num_choices", pa.int32()),  # planned, inside the window or not
+        _field("primary_intent", pa.string(), null=True),  # the largest of `information_*`; null: all are 0
+        *(_field(f"information_{intent}", pa.float64()) for intent in PLANTED_INTENTS),
     ]
 )
-"""What each session was for."""
+"""What each session was for.
+
+`information_I` is KL(P(first choice | all intents) || P(first choice | all but I)) in nats, over all titles that could
+be chosen, from the probabilities with which the world draws: how much the intent I says beyond the others.
+"""
 
 TRUTH_CHOICES = pa.schema(
     [
@@ -65,6 +76,9 @@ TRUTH_CHOICES = pa.schema(
         _field("title_id", pa.string()),  # a show, never an episode
         _field("probability", pa.float64()),  # with which this title was drawn here, given all before
         _field("num_available", pa.int32()),  # titles that could have been drawn
+        _field("true_rank", pa.int32()),  # others of them at least as probable: 0 is the likeliest, ties count against
+        _field("true_rank_without_intents", pa.int32()),  # the same where taste, habit and slate alone had driven it
+        _field("num_sated", pa.int32()),  # aspects of the session that have fallen away by then, the first ones first
         _field("from_slate", pa.bool_()),  # chosen through its impression
         _field("match", pa.float64()),  # 0..1: how well it fits the intent (without intents: the taste)
         _field("played_fraction", pa.float64()),  # largest of the movie or the episodes played

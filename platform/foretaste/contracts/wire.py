@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import (
@@ -249,6 +249,15 @@ class StageAnswer(Wire):
     ms: float
 
 
+class LayoutHint(Wire):
+    """How the page should be laid out."""
+
+    hint: Literal["discover", "continue"] = Field(
+        description="whether a member who chooses a title probably wants a new one, or goes on with what they know"
+    )
+    probability: float = Field(description="of the hint, 0.5 to 1")
+
+
 SignalValue = int | float | list[int] | list[str] | dict[str, int | float]
 """A number, several, titles, or numbers by genre, kind or action: those that are not 0."""
 
@@ -259,8 +268,13 @@ class RecommendAnswer(Wire):
     decision_id: str | None = Field(description="null where nothing was logged: a dry run, or a log that failed")
     items: list[Item]
     intent: dict[str, dict[str, float]] | None = Field(
-        description="probability of each class by head (action, genre, kind, recency); `attention`: weight of each head"
+        description="probability of each class by head (action, genre, kind, recency, search; those that are on), each "
+        "head's sum to 1; `attention`: weight of each head in the next title, sums to 1. Null without an intent model"
     )
+    top_intent: str | None = Field(
+        None, description="likeliest class of the head that weighs most, in words; null without an intent"
+    )
+    layout: LayoutHint | None = Field(None, description="null where the action head is off")
     policy: PolicyAnswer
     freshness: Freshness
     fallback: FallbackAnswer
@@ -269,6 +283,54 @@ class RecommendAnswer(Wire):
     signals: dict[str, SignalValue] | None = Field(
         None, description="what was read from the events, by signals.declared.SESSION_SIGNALS; only with explain=stages"
     )
+    took_ms: float
+
+
+class IntentRequest(Wire):
+    """Ask what a member or a guest is probably here for; nothing is logged."""
+
+    member_id: MemberId | None = Field(None, description="absent for a guest")
+    session_id: Id
+    context: dict[Id, Scalar] = Field({}, max_length=50, description="accepted as by /v1/recommend; not recorded")
+    explain: Literal[Explain.NONE, Explain.STAGES] = Field(
+        Explain.NONE, description="`stages`: also what each stage took, and the signals"
+    )
+
+
+class TopClass(Wire):
+    """The likeliest class of one head."""
+
+    head: str
+    name: str
+    probability: float
+    attention: float = Field(description="weight of the head in the next title")
+
+
+class SegmentAnswer(Wire):
+    """The published segment whose centre is nearest to what is predicted now."""
+
+    number: int = Field(description="0-based")
+    label: str
+    distance: float = Field(description="Euclidean, in the model's intent embedding")
+    as_of: Time = Field(description="instant as of which the segments were made")
+
+
+class IntentAnswer(Wire):
+    """What a member or a guest is probably here for, and what that was read from."""
+
+    model: str | None = Field(description="fingerprint of the intent model; null where there is none")
+    intents: dict[str, dict[str, float]] | None = Field(
+        description="probability of each class by head; each head's sum to 1; null where no model answered"
+    )
+    attention: dict[str, float] | None = Field(description="weight of each head in the next title; sums to 1")
+    top: list[TopClass] = Field(description="likeliest class of each head, by weight of the head, largest first")
+    top_intent: str | None = Field(description="the first of `top` in words")
+    segment: SegmentAnswer | None = Field(description="null where no segments of this model are published")
+    layout: LayoutHint | None = Field(description="null where the action head is off")
+    freshness: Freshness
+    fallback: FallbackAnswer
+    stages: list[StageAnswer] | None = Field(None, description="only with explain=stages")
+    signals: dict[str, SignalValue] | None = Field(None, description="only with explain=stages, as in /v1/recommend")
     took_ms: float
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.evaluation.cases import Split
-from foretaste.models.baselines import Markov, Popularity, RecentPopularity, SessionKNN, SessionKNNConfig
+from foretaste.evaluation.protocols import BESIDE, Protocol
+from foretaste.models.baselines import BASELINES, BaselineConfig, baseline, fit_baseline
 from foretaste.models.contract import Recommender
 from foretaste.signals.histories import pack
 
@@ -19,26 +19,26 @@ def fit_baselines(
     interactions: pa.Table,
     catalogue: Catalogue,
     *,
-    split: Split,
+    protocol: Protocol,
     target_actions: Collection[str],
-    fit_on: Collection[str] = ("train",),
-    session_knn: SessionKNNConfig | None = None,
+    configs: Sequence[BaselineConfig] | None = None,
 ) -> list[Recommender]:
-    """Fit Popularity, RecentPopularity, Markov and SessionKNN on an INTERACTIONS table.
+    """Fit classic models on an INTERACTIONS table: those of `configs`, or all with their defaults for the track.
 
-    They count choices, that is interactions by `target_actions`, in the rows that the split marks one of
-    `fit_on`. RecentPopularity is handed all rows; it reads only those strictly before each as-of time.
+    They count choices, that is interactions by `target_actions`, in the rows that the protocol lets models learn
+    from. Popularity of the last days is handed all rows; it reads only those strictly before each as-of time.
     Raises ValueError where no row is marked so.
     """
-    marks = interactions["split_time" if split == "time" else "split_last"]
-    mask = pc.is_in(marks, value_set=pa.array(sorted(fit_on), pa.string()))
+    if configs is None:
+        aware = protocol.track == "aware"
+        configs = [baseline(name, time_aware=aware or name == BESIDE) for name in BASELINES]
+    marks = interactions["split_time" if protocol.split == "time" else "split_last"]
+    mask = pc.is_in(marks, value_set=pa.array(sorted(protocol.fit_on), pa.string()))
     if not np.asarray(mask).any():
-        raise ValueError(f"baselines: split {split!r} marks no row {sorted(fit_on)}")
+        raise ValueError(f"baselines: split {protocol.split!r} marks no row {sorted(protocol.fit_on)}")
     log, _ = pack(interactions.filter(mask), catalogue)
     timeline, _ = pack(interactions, catalogue)
     return [
-        Popularity.fit(log, catalogue, actions=target_actions),
-        RecentPopularity.fit(timeline, catalogue, actions=target_actions),
-        Markov.fit(log, catalogue, actions=target_actions),
-        SessionKNN.fit(log, catalogue, config=session_knn, actions=target_actions),
+        fit_baseline(config, log=log, timeline=timeline, catalogue=catalogue, actions=target_actions)
+        for config in configs
     ]

@@ -5,6 +5,7 @@ Shapes: T interactions of all actors, B cases, N titles of the catalogue.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +63,11 @@ class Cases:
         return len(self.popularity_N)
 
     @property
+    def share_never_chosen(self) -> float:
+        """Share of targets whose title is no choice of the training part: nothing that counts or learns knows them."""
+        return float((self.popularity_N[self.target_B - 1] == 0).mean())
+
+    @property
     def lengths_B(self) -> NDArray[np.int64]:
         """Interactions that each case sees."""
         return self.stop_B - self.start_B
@@ -71,9 +77,18 @@ class Cases:
         """All histories at once; where cases are many and long, take `batch` by `batch` instead."""
         return self.batch(0, len(self))
 
-    def batch(self, first: int, last: int) -> Histories:
-        """Histories of the cases `first:last`."""
-        return self.timeline.take(self.start_B[first:last], self.stop_B[first:last])
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with any case, its history or the catalogue."""
+        digest = hashlib.blake2b("\n".join((self.catalogue_fingerprint, *self.actors)).encode(), digest_size=6)
+        for array in (self.start_B, self.stop_B, self.asof_B, self.target_B, self.timeline.title_T, self.timeline.at_T):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def batch(self, first: int, last: int, *, session: bool = True) -> Histories:
+        """Histories of the cases `first:last`; without `session` they end where the target's own session begins."""
+        stop_B = self.stop_B[first:last]
+        return self.timeline.take(self.start_B[first:last], stop_B if session else stop_B - self.depth_B[first:last])
 
 
 def cases(

@@ -2,7 +2,7 @@
 
 Every head is compared, case by case, with the shares of its classes among the choices to learn from.
 
-Shapes: B cases, T interactions of the timeline, C classes of one head.
+Shapes: B cases, T interactions of the timeline, C classes of one head, X what they are grouped to (or the same).
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import Intent
 from foretaste.evaluation.cases import Cases
 from foretaste.evaluation.intervals import figure, resampled_means
 from foretaste.models.intent import IntentPrediction
 from foretaste.sessions.intent_horizons import one_hot, rest_of_session
+from foretaste.surfaces.page import continuing, sides
 
 NEXT, REST = "next", "rest"
 HORIZONS = (NEXT, REST)
+LAYOUT = "layout"
+"""Name of the layout hint among the heads; its classes are surfaces.page.HINTS."""
 LEAST = 1e-6
 """Probability below which none is counted, so that one surprise does not make a mean."""
 
@@ -51,7 +55,8 @@ def intent_figures(
     for, `rest` the labels of that choice and what follows it in its session, as shares; classes that a head does not
     have do not count, nor do cases without a label. Of each: cases, `hit` (the likeliest class is there), `log_loss`
     in nats (cross-entropy), the same two of the prior, and `gain`, by how much the model's log loss is lower, with its
-    95% interval by actors. At most `limit` cases, drawn with `seed`.
+    95% interval by actors. Beside the heads stands the layout hint, LAYOUT, where the action head can give it; cases
+    that choose nothing do not count there. At most `limit` cases, drawn with `seed`.
     """
     rows = np.arange(len(cases))
     if len(rows) > limit:
@@ -63,14 +68,20 @@ def intent_figures(
         kept = [declared[head].index(name) for name in said.classes[head]]
         here_TC = one_hot(labels_T[head], len(declared[head]))[:, kept]
         rest_TC = here_TC + rest_of_session(labels_T[head], cases.timeline, len(declared[head]))[:, kept]
-        prior_C = here_TC[learned_T].sum(axis=0) + 1.0
-        found[head] = {
-            horizon: _figures(
-                chance_BC.astype(np.float64), prior_C / prior_C.sum(), wanted_TC[cases.stop_B[rows]],
-                cases.actor_B[rows], resamples, seed,
-            )
-            for horizon, wanted_TC in ((NEXT, here_TC), (REST, rest_TC))
-        }  # fmt: skip
+        asked = {head: (chance_BC.astype(np.float64), np.eye(len(kept), dtype=np.int32))}
+        share_B, both = continuing(said.intents, said.classes), sides(said.classes[head])
+        if head == Intent.ACTION.value and share_B is not None and both is not None:
+            side_C2 = np.stack(both, axis=1).astype(np.int32)
+            asked[LAYOUT] = (np.stack([1.0 - share_B, share_B], axis=1), side_C2)
+        for name, (given_BX, class_CX) in asked.items():
+            prior_X = (here_TC[learned_T] @ class_CX).sum(axis=0) + 1.0
+            found[name] = {
+                horizon: _figures(
+                    given_BX, prior_X / prior_X.sum(), (wanted_TC @ class_CX)[cases.stop_B[rows]],
+                    cases.actor_B[rows], resamples, seed,
+                )
+                for horizon, wanted_TC in ((NEXT, here_TC), (REST, rest_TC))
+            }  # fmt: skip
     return found
 
 

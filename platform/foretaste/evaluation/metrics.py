@@ -1,7 +1,8 @@
 """How well a ranking of the whole catalogue places the title that was chosen.
 
 Ranks are 0-based and count every title of the catalogue that is not excluded. Titles with equal scores stand
-in order of their catalogue code (`target_ranks` can shuffle them instead, to show that ties do not decide).
+in order of their catalogue code; `target_ranks` can put the target last among them, or draw the order, instead, to show
+that ties do not decide. It never puts the target first: a model that scores everything alike would be perfect.
 
 Shapes: B cases, N titles (column j is catalogue code j + 1), K best titles.
 """
@@ -9,6 +10,7 @@ Shapes: B cases, N titles (column j is catalogue code j + 1), K best titles.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +32,24 @@ def exclude_seen(
 
 
 def target_ranks(
-    scores_BN: NDArray[np.float32], target_B: NDArray[np.int32], *, shuffle_ties: np.random.Generator | None = None
+    scores_BN: NDArray[np.float32],
+    target_B: NDArray[np.int32],
+    *,
+    ties: Literal["code", "last"] | np.random.Generator = "code",
 ) -> NDArray[np.int64]:
     """Number of titles placed before the target: int64[B], 0 is the first place.
 
-    Equal scores stand in order of catalogue code, or, with `shuffle_ties`, in an order drawn for each case.
+    Equal scores stand in order of catalogue code ("code"), with the target last ("last": what a model is sure to
+    have), or in an order drawn for each case by a generator.
     """
     index_B1 = target_B[:, None] - 1
     own_B1 = np.take_along_axis(scores_BN, index_B1, axis=1)
     above_B = (scores_BN > own_B1).sum(axis=1)
     equal_BN = scores_BN == own_B1
-    if shuffle_ties is not None:
-        before_B = shuffle_ties.integers(0, equal_BN.sum(axis=1))
+    if isinstance(ties, np.random.Generator):
+        before_B = ties.integers(0, equal_BN.sum(axis=1))
+    elif ties == "last":
+        before_B = equal_BN.sum(axis=1) - 1
     else:
         before_B = (equal_BN & (np.arange(scores_BN.shape[1])[None, :] < index_B1)).sum(axis=1)
     ranks: NDArray[np.int64] = above_B + before_B

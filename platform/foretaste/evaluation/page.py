@@ -32,6 +32,7 @@ def page(report: Report) -> str:
     parts = [
         "<h1>Ranking evaluation</h1>",
         _note(protocol_text(report.protocol) + "."),
+        *([_note(f"Caution: {report.protocol['caution']}")] if report.protocol.get("caution") else []),
         f'<p class="lead">{escape(headline(report))}</p>',
         "<h2>Figures</h2>",
         _figures(report),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from foretaste.evaluation.cases import Cases
 from foretaste.evaluation.intervals import LEVEL, Difference, Figure, difference, figure, resampled_means
 from foretaste.evaluation.metrics import best_titles, exclude_seen, per_case, target_ranks
+from foretaste.evaluation.protocols import SCORE_TIES, Protocol
 from foretaste.evaluation.report import Report, Slice
 from foretaste.models.baselines import BASELINES
 from foretaste.models.contract import Recommender
@@ -40,23 +41,22 @@ def evaluate(
     recommenders: Sequence[Recommender],
     cases: Cases,
     *,
+    protocol: Protocol,
     k: tuple[int, ...] = (5, 10, 20),
-    exclude_seen: bool,
     seed: int,
     advance: Callable[[float], None],
     baselines: Collection[str] = BASELINES,
     facts: Mapping[str, Any] | None = None,
-    shuffle_ties: bool = False,
     resamples: int = 1000,
     batch_size: int | None = None,
 ) -> Report:
     """Rank the whole catalogue for every case by every model, and report figures with intervals.
 
-    `exclude_seen` takes the titles of the history out of the ranking (never the target). `advance` is called
-    with the number of (case, model) pairs done. Models are compared, on the same resamples of actors, with the
-    best of those named in `baselines`. `facts` (say, the instants of the split) join the protocol.
-    `shuffle_ties` draws the order of equal scores, with `seed`, instead of using catalogue codes.
-    Raises ValueError on names that stand twice, k below 1, or scores of the wrong shape or not finite.
+    `advance` is called with the number of (case, model) pairs done. Models are compared, on the same resamples of
+    actors, with the best of those named in `baselines` that keep to the protocol's track. `facts` (say, the instants of
+    the split, the caution of a data set) join the protocol in the report.
+    Raises ValueError on names that stand twice, k below 1, a model or cases that the protocol forbids, or scores of
+    the wrong shape or not finite.
     """
     names = [model.name for model in recommenders]
     ks = tuple(sorted(set(k)))
@@ -64,11 +64,14 @@ def evaluate(
         raise ValueError(f"evaluate: models need different names, at least one; got {names}")
     if not ks or ks[0] < 1:
         raise ValueError(f"evaluate: k must be 1 or more; got {k}")
+    protocol.check_cases(cases)
+    for model in recommenders:
+        protocol.check_model(model)
     size = batch_size or max(1, min(512, BLOCK_BYTES // (4 * max(cases.num_titles, 1))))
     answers = [
         ask(
-            model, cases, ks, without_seen=exclude_seen, batch_size=size, advance=advance,
-            shuffle_ties=np.random.default_rng(seed) if shuffle_ties else None,
+            model, cases, ks, without_seen=protocol.exclude_seen, batch_size=size, advance=advance,
+            ties=np.random.default_rng(seed) if protocol.score_ties == "drawn" else protocol.score_ties,
         )
         for model in recommenders
     ]  # fmt: skip
@@ -77,15 +80,16 @@ def evaluate(
     values_BM = np.column_stack([values[name][metric] for name in names for metric in metric_names])
     main = f"ndcg@{10 if 10 in ks else ks[0]}"
     figures, differences, best = _compare(
-        names, metric_names, values_BM, cases, main=main, baselines=baselines, resamples=resamples, seed=seed
-    )
+        names, metric_names, values_BM, cases, main=main, resamples=resamples, seed=seed,
+        baselines=[model.name for model in recommenders if model.name in baselines and protocol.admits(model)],
+    )  # fmt: skip
     for a in answers:
         for at, shown_N in a.shown_N.items():
             figures[a.name][f"coverage@{at}"] = Figure(float((shown_N > 0).mean()), None, None)
     top = 10 if 10 in ks else ks[0]
     main_BM = np.column_stack([values[name][main] for name in names])
     return Report(
-        protocol=_protocol(cases, exclude_seen, shuffle_ties, ks, resamples, seed) | dict(facts or {}),
+        protocol=_protocol(cases, protocol, ks, resamples, seed) | dict(facts or {}),
         main=main,
         best_baseline=best,
         figures=figures,
@@ -106,18 +110,24 @@ def ask(
     without_seen: bool,
     batch_size: int,
     advance: Callable[[float], None],
-    shuffle_ties: np.random.Generator | None = None,
+    ties: Literal["code", "last"] | np.random.Generator = "code",
+    session: bool = True,
 ) -> Answers:
-    """Score all cases in blocks of `batch_size` x N, and keep ranks and how often each title was shown."""
+    """Score all cases in blocks of `batch_size` x N, and keep ranks and how often each title was shown.
+
+    Without `session` the model does not see what was done in the target's own session; what is excluded from the
+    ranking stays the same.
+    """
     rank_B = np.empty(len(cases), dtype=np.int64)
     shown_N = {at: np.zeros(cases.num_titles, dtype=np.int64) for at in ks}
     for first in range(0, len(cases), batch_size):
         last = min(first + batch_size, len(cases))
         histories, target_B = cases.batch(first, last), cases.target_B[first:last]
-        scores_BN = _checked(model, model.scores(histories, cases.asof_B[first:last]), last - first, cases.num_titles)
+        seen = histories if session else cases.batch(first, last, session=False)
+        scores_BN = _checked(model, model.scores(seen, cases.asof_B[first:last]), last - first, cases.num_titles)
         if without_seen:
             scores_BN = exclude_seen(scores_BN, histories, target_B)
-        rank_B[first:last] = target_ranks(scores_BN, target_B, shuffle_ties=shuffle_ties)
+        rank_B[first:last] = target_ranks(scores_BN, target_B, ties=ties)
         best_BK = best_titles(scores_BN, ks[-1])
         for at in ks:
             shown_N[at] += np.bincount(best_BK[:, :at].ravel() - 1, minlength=cases.num_titles)
@@ -209,21 +219,18 @@ def _exposure(answers: list[Answers], cases: Cases, k: int) -> dict[str, list[fl
     }
 
 
-def _protocol(
-    cases: Cases, without_seen: bool, shuffled: bool, ks: tuple[int, ...], resamples: int, seed: int
-) -> dict[str, Any]:
-    return {
-        "split": cases.split,
+def _protocol(cases: Cases, protocol: Protocol, ks: tuple[int, ...], resamples: int, seed: int) -> dict[str, Any]:
+    return protocol.model_dump(mode="json") | {
+        "rules": protocol.text,
         "part": cases.which,
-        "targets": cases.targets,
         "cases": len(cases),
         "actors": cases.num_actors,
         "titles": cases.num_titles,
         "catalogue": cases.catalogue_fingerprint,
         "targets_with_unknown_title": cases.num_unknown,
+        "targets_never_chosen_in_training": round(cases.share_never_chosen, 4),
         "ranked": "whole catalogue",
-        "exclude_seen": without_seen,
-        "ties": "drawn for each case" if shuffled else "by catalogue code",
+        "score_ties": SCORE_TIES[protocol.score_ties],
         "k": list(ks),
         "mean_over": "cases",
         "interval": f"{LEVEL:.0%}, actors drawn with replacement",

@@ -15,7 +15,7 @@ from foretaste.evaluation.intervals import Difference, Figure
 from foretaste.ops.files import read_json, whole_file, write_json
 from foretaste.ops.telemetry import console
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Report:
             cells = [*(_with_interval(row[name]) for name in columns), f"{row[f'coverage@{k}'].value:.3f}"]
             table.add_row(model, *cells, "" if gap is None else difference_text(gap))
         to.print(protocol_text(self.protocol), markup=False, soft_wrap=True)
+        if self.protocol.get("caution"):
+            to.print(f"caution: {self.protocol['caution']}", markup=False, soft_wrap=True)
         to.print(table)
 
 
@@ -106,11 +108,9 @@ def write_report(report: Report, folder: Path) -> None:
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
     """Say in one line how the figures were measured."""
-    seen = "titles already seen are excluded" if protocol["exclude_seen"] else "titles already seen stay in"
-    split = {"time": "global time split", "last": "leave-one-out"}[protocol["split"]]
     return (
-        f"{split}, {protocol['targets']} targets of {protocol['part']}: {protocol['cases']:,} cases of "
-        f"{protocol['actors']:,} actors, all {protocol['titles']:,} titles ranked, {seen}, ties {protocol['ties']}"
+        f"{protocol['rules']}: {protocol['cases']:,} {protocol['part']} cases of {protocol['actors']:,} actors, "
+        f"{protocol['titles']:,} titles"
     )
 
 

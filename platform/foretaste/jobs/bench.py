@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from importlib import import_module
+from typing import Any
 
-from foretaste.jobs.cluster import cluster
-from foretaste.jobs.evaluate import evaluate
-from foretaste.jobs.imports import import_log
-from foretaste.jobs.prepare import prepare
+from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
-from foretaste.jobs.train import train
-from foretaste.ops.files import read_json
-from foretaste.ops.telemetry import say
 
-QUICK_WORLD = {"num_members": 600, "days": 42}
-QUICK_EPOCHS = 4
+MODEL_PARTS = {
+    "ladder": ("bench_models_ladder", "ladder"),
+    "worlds": ("bench_models_worlds", "worlds"),
+    "session": ("bench_models_session", "session"),
+    "references": ("bench_reference", "references"),
+    "scale": ("bench_training", "scale"),
+}
+"""Module of foretaste.jobs and function of each part of `bench models`: (Settings, BenchOptions) -> figures."""
 
 
-def bench(
-    settings: Settings,
-    name: str,
-    *,
-    data: str | None = None,
-    source: Path | None = None,
-    split: Literal["time", "last", "both"] = "both",
-    size: int | None = None,
-    quick: bool = False,
-) -> dict[str, Any]:
+def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     """Run a benchmark in a folder of its own under the workspace; returns its figures and bars.
 
-    `size` is in events (prepare) or requests (parity). Raises ValueError for a name that no benchmark has.
+    Raises ValueError for a name that no benchmark has.
     """
-    if name == "models":
-        return models(settings, data=data or "world", source=source, split=split, quick=quick)
-    if name == "prepare":
+    if options.name == "models":
+        return models(settings, options)
+    if options.name == "prepare":
         from foretaste.jobs.bench_prepare import prepare_bench
 
-        return prepare_bench(settings, events=size or 10_000_000, quick=quick)
-    if name == "features":
-        return features(settings, quick=quick)
-    if name == "parity":
+        return prepare_bench(settings, events=options.size or 10_000_000, quick=options.quick)
+    if options.name == "features":
+        return features(settings, quick=options.quick)
+    if options.name == "parity":
         from foretaste.jobs.bench_parity import parity_bench
 
-        return parity_bench(settings, requests=size or 100_000, quick=quick)
-    raise ValueError(f"there is no benchmark {name!r}; there are prepare, features, models, parity")
+        return parity_bench(settings, requests=options.size or 100_000, quick=options.quick)
+    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity")
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
@@ -58,45 +49,10 @@ def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
     return {"bench": "features", **merged}
 
 
-def models(
-    settings: Settings, *, data: str, source: Path | None, split: Literal["time", "last", "both"], quick: bool
-) -> dict[str, Any]:
-    """The intent model against popularity, popularity of the last 7 days, Markov and session-kNN, per protocol."""
-    settings = settings.model_copy(update={"workspace": settings.tables.root / "bench" / data})
-    if quick:
-        settings = _quick(settings)
-    figures: dict[str, Any] = {}
-    bars: dict[str, Any] = {}
-    with cluster(settings.cluster):
-        fetch = data == "movielens-1m" and source is None
-        import_log(settings, data, source=source, fetch=fetch)
-        prepare(settings)
-        for protocol in ("time", "last") if split == "both" else (split,):
-            say(f"\n{data}, {'global time split' if protocol == 'time' else 'leave-one-out'}")
-            trained = train(settings, model="intent", split=protocol)
-            found = evaluate(settings, split=protocol)
-            report = read_json(settings.tables.evaluation / "report.json")
-            best = report["best_baseline"]
-            figures[protocol] = {
-                "protocol": found["protocol"],
-                "figures": report["figures"],
-                "over_best_baseline": report["differences"]["intent"]["ndcg@10"],
-                "training_seconds": trained["intent"]["seconds"],
-                "best_epoch": trained["intent"]["best_epoch"],
-            }
-            ratio = found["ndcg@10"]["intent"] / found["ndcg@10"][best]
-            bars[f"ndcg@10 of intent over {best}, {protocol}"] = {
-                "value": round(ratio, 4),
-                "want": "> 1.0",
-                "holds": ratio > 1.0,
-            }
-    return {"bench": "models", "data": data, "figures": figures, "bars": bars, "skipped": {}}
-
-
-def _quick(settings: Settings) -> Settings:
-    return settings.model_copy(
-        update={
-            "world": settings.world.model_copy(update=QUICK_WORLD),
-            "training": settings.training.model_copy(update={"epochs": QUICK_EPOCHS}),
-        }
-    )
+def models(settings: Settings, options: BenchOptions) -> dict[str, Any]:
+    """Run one comparison of models."""
+    if options.part not in MODEL_PARTS:
+        raise ValueError(f"bench models has no part {options.part!r}; there are {', '.join(MODEL_PARTS)}")
+    module, function = MODEL_PARTS[options.part]
+    found: dict[str, Any] = getattr(import_module(f"foretaste.jobs.{module}"), function)(settings, options)
+    return {"bench": "models", "part": options.part, **found}

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.intents import specifications
+from foretaste.datasets import caution, ties_seed
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, Split, Targets, cases
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.intents import intent_figures
+from foretaste.evaluation.protocols import Protocol
 from foretaste.evaluation.ranking import evaluate as compare
 from foretaste.evaluation.report import Report, write_report
 from foretaste.jobs.settings import Settings
@@ -23,13 +25,13 @@ from foretaste.jobs.workspace import needed
 from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.ops.bundles import Bundle, fetch_bundle
 from foretaste.ops.files import read_json, read_parquet, write_json
-from foretaste.ops.tables import read_prepared, read_titles
+from foretaste.ops.tables import read_manifest, read_prepared, read_titles
 from foretaste.ops.telemetry import console, progress, say
 from foretaste.sessions.label import intent_labels, queries_of
 
 
 def evaluate(
-    settings: Settings, *, split: Split = "time", targets: Targets = "all", limit: int | None = None
+    settings: Settings, *, split: Split = "time", targets: Targets | None = None, limit: int | None = None
 ) -> dict[str, Any]:
     """Compare the current intent model with the baselines on the test rows; write report.json and report.html.
 
@@ -38,25 +40,29 @@ def evaluate(
     """
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
-    manifest = read_json(prepared / "manifest.json")
+    manifest = read_manifest(prepared)
     bundle = fetch_bundle(needed(tables.registry, made_by="train"), "intent")
     about = bundle.manifest["about"]
-    if about["split"] != split:
-        raise ValueError(f"the current intent model was trained with split {about['split']!r}, not {split!r}")
     titles = catalogue(read_titles(prepared))
     interactions = read_prepared(prepared, "interactions")
     model = load_intent(bundle, titles)
-    fitted_on = ("train", "validation") if about["refit"] else ("train",)
-    baselines = fit_baselines(
-        interactions, titles, split=split, target_actions=manifest["target_actions"], fit_on=fitted_on
+    protocol = Protocol.of(
+        split,
+        targets,
+        ties_seed=ties_seed(tables.raw),
+        track="aware" if model.time_aware else "blind",
+        refit=about["refit"],
+        exclude_seen=not manifest["repeats"],
     )
+    protocol.check_training("the current intent model", split=about["split"], refit=about["refit"])
+    baselines = fit_baselines(interactions, titles, protocol=protocol, target_actions=manifest["target_actions"])
     config = settings.evaluation
     questions = cases(
         interactions,
         titles,
         split=split,
         target_actions=manifest["target_actions"],
-        targets=targets,
+        targets=protocol.targets,
         limit=limit or config.limit,
         seed=config.seed,
     )
@@ -64,11 +70,15 @@ def evaluate(
         report = compare(
             [model, *baselines],
             questions,
-            exclude_seen=not manifest["repeats"],
+            protocol=protocol,
             seed=config.seed,
             advance=advance,
             resamples=config.resamples,
-            facts={"intent_model": bundle.version, "fitted_on": list(fitted_on)},
+            facts={
+                "intent_model": bundle.version,
+                "fitted_on": list(protocol.fit_on),
+                "caution": caution(tables.raw),
+            },
         )
     write_report(report, tables.evaluation)
     report.to_terminal()

@@ -33,7 +33,7 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
     served = settings.tables.serving / "events"
     more = (str(served),) if settings.prepare.served and served.is_dir() else ()
     with contextlib.ExitStack() as stack:
-        spread = _on_ray(settings.cluster, stack)
+        spread = spread_by_ray(settings.cluster, stack)
         with progress("prepare", total=None, unit="events") as advance:
             manifest = stage.prepare(
                 raw,
@@ -54,8 +54,8 @@ def prepare(settings: Settings, *, source: str | Path | None = None, full: bool 
     return described(manifest)
 
 
-def _on_ray(config: ClusterConfig, stack: contextlib.ExitStack) -> Spread:
-    """Spread by Ray, which is started by the first large work and stopped with `stack`."""
+def spread_by_ray(config: ClusterConfig, stack: contextlib.ExitStack) -> Spread:
+    """Spread large work by Ray, which is started by the first of it and stopped with `stack`; small work stays here."""
 
     def spread(items: Sequence[Item], work: Work) -> Iterator[Item]:
         stack.enter_context(cluster(config))

@@ -12,7 +12,9 @@ from pydantic import Field, ValidationError
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
+from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.jobs.cluster import ClusterConfig
+from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
@@ -42,6 +44,8 @@ class Settings(Frozen):
     ranker_training: RankerTrainingConfig = Field(RankerTrainingConfig(), description="of the ranker")
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    references: ReferenceConfig = ReferenceConfig()
+    segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
 
     @property

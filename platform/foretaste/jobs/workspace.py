@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from foretaste.contracts.segments import INTENTS_FOLDER
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -41,6 +43,11 @@ class Workspace:
     def evaluation(self) -> Path:
         """Reports."""
         return self.root / "evaluation"
+
+    @property
+    def intents(self) -> Path:
+        """Intents of members as features for other models, and their segments."""
+        return self.root / INTENTS_FOLDER
 
     @property
     def serving(self) -> Path:

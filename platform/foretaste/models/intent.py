@@ -75,6 +75,11 @@ class IntentRecommender:
         return vectors_N1D
 
     @property
+    def time_aware(self) -> bool:
+        """Whether the time of the question is read."""
+        return self.model.config.time_aware
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Names of the heads that are on."""
         return tuple(head.value for head in self.model.classes)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import Intent, LabelConfig
 from foretaste.contracts.wire import SignalValue
 from foretaste.models.intent import IntentPrediction
 from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signal
@@ -20,6 +20,25 @@ from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signal
 EXPLORED = "explored"
 POPULAR = "popular this week"
 SEEN = "chosen before"
+WORDS: dict[str, str] = {
+    "discover": "something new",
+    "from_list": "something from their list",
+    "continue_series": "to go on with a series",
+    "resume_unfinished": "to take up what they left unfinished",
+    "rewatch": "to watch something again",
+    "return_after_gap": "to come back to something from long ago",
+    "search_then_play": "to search for a title and play it",
+    "message_then_play": "to follow a message to a title",
+    "sample": "to try a title for a moment",
+    "look": "to look around",
+    "save_for_later": "to put titles on their list",
+    "rate": "to rate titles",
+    "dislike": "to say what they do not like",
+    "fetch": "to search for a title that they can name",
+    "find": "to search for something to choose",
+    "explore": "to look around by searching",
+}
+"""What a member wants, by class of action and search."""
 NUM_GENRES = 2
 POPULAR_SHARE = 0.05
 
@@ -69,6 +88,29 @@ def _told(signal: Signal, values_W: NDArray[Any], catalogue: Catalogue) -> Signa
         return [catalogue.ids[code - 1] for code in values if code]
     number: int | float = values[0]
     return number if signal.width == 1 else list(values)
+
+
+def top_classes(prediction: IntentPrediction) -> list[tuple[str, str, float, float]]:
+    """Head, its likeliest class, that one's probability and the head's weight; the head that weighs most first."""
+    weight_I = prediction.attention_BI[0].tolist()
+    found = []
+    for head, weight in sorted(zip(prediction.heads, weight_I, strict=True), key=lambda pair: -pair[1]):
+        share_C = prediction.intents[head][0]
+        best = int(share_C.argmax())
+        found.append((head, prediction.classes[head][best], float(share_C[best]), float(weight)))
+    return found
+
+
+def in_words(head: str, name: str, share: float, labels: LabelConfig) -> str:
+    """Say what a member wants by the class of one head, e.g. «wants comedy (41%)»."""
+    what = WORDS.get(name, name)
+    if head == Intent.RECENCY.value:
+        days = labels.recency_days.get(name)
+        oldest = max(labels.recency_days.values())
+        what = f"a title of the last {days} days" if days is not None else f"a title older than {oldest} days"
+    elif head == Intent.KIND.value:
+        what = f"a title of kind {name}"
+    return f"wants {what} ({share:.0%})"
 
 
 def _expected(prediction: IntentPrediction) -> dict[str, list[int]]:

@@ -21,6 +21,8 @@ from foretaste.contracts.wire import (
     DeletionAnswer,
     EventsAnswer,
     EventsRequest,
+    IntentAnswer,
+    IntentRequest,
     MemberId,
     MergeAnswer,
     MergeRequest,
@@ -69,6 +71,10 @@ class Answers(Protocol):
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request; computes for a few milliseconds."""
+        ...
+
+    def intents(self, request: IntentRequest) -> IntentAnswer:
+        """Say what an actor is probably here for; computes for a few milliseconds."""
         ...
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
@@ -129,6 +135,11 @@ def _add_v1(router: APIRouter, service: Answers) -> None:
     async def recommend(body: RecommendRequest) -> Response:
         """Answer with a list, how it was chosen and what it knew."""
         return _json(service.recommend(body).model_dump_json())
+
+    @router.post("/v1/intent", response_model=IntentAnswer, responses=_ERRORS)
+    async def intent(body: IntentRequest) -> Response:
+        """Say what a member or a guest is probably here for: intents, attention, segment, layout. Logs nothing."""
+        return _json(service.intents(body).model_dump_json())
 
     @router.post("/v1/members/{member_id:path}/merge", response_model=MergeAnswer, responses=_STORE_ERRORS)
     async def merge(member_id: MemberId, body: MergeRequest) -> Response:

@@ -12,18 +12,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import actor_id
-from foretaste.contracts.wire import PolicyName, RecommendAnswer, RecommendRequest
+from foretaste.contracts.wire import IntentAnswer, IntentRequest, PolicyName, RecommendAnswer, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import dice
 from foretaste.serving.answer import answer
 from foretaste.serving.config import ServingConfig
-from foretaste.serving.models import Models
+from foretaste.serving.intents import intent_answer
+from foretaste.serving.models import INTENT, Models
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.record import SESSION_LOG, SIGNALS, reading, record
+from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.slow import SlowViews, Views
-from foretaste.serving.stages import Scored, Seen, score
+from foretaste.serving.stages import Scored, Seen, predict, score
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
@@ -64,8 +66,9 @@ class Recommender:
         timer: Callable[[], float],
         seeds: Callable[[], int] = fresh_seed,
         audit: Callable[[Mapping[str, Any]], None] | None = None,
+        segments: PublishedSegments | None = None,
     ) -> None:
-        """`audit` is given every decision that was logged."""
+        """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to."""
         self.models = models
         self._views = views
         self._sessions = sessions
@@ -75,6 +78,7 @@ class Recommender:
         self._timer = timer
         self._seeds = seeds
         self._audit = audit
+        self._segments = segments
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
@@ -126,7 +130,25 @@ class Recommender:
             watch=watch,
         )
 
-    def _see(self, request: RecommendRequest, at: datetime) -> Seen:
+    def intents(self, request: IntentRequest) -> IntentAnswer:
+        """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
+        watch = Watch(self._timer)
+        seen = self._see(request, self._clock())
+        watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
+        prediction, why = predict(seen, self.models, late=watch.elapsed_ms > self._config.budget_ms)
+        watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
+        return intent_answer(
+            request,
+            seen,
+            prediction,
+            why,
+            model=self.models.intent_fingerprint,
+            segments=self._segments,
+            catalogue=self.models.catalogue,
+            watch=watch,
+        )
+
+    def _see(self, request: RecommendRequest | IntentRequest, at: datetime) -> Seen:
         actor, asof = actor_id(request.member_id, request.session_id), microseconds(at)
         try:
             rows, mark = self._sessions.read(actor, limit=self._config.session_log.read_events, before_us=asof)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from foretaste.contracts.segments import INTENTS_FOLDER, SEGMENTS_FILE
 from foretaste.contracts.wire import (
     DeletionAnswer,
     EventsAnswer,
     EventsRequest,
+    IntentAnswer,
+    IntentRequest,
     MergeAnswer,
     MergeRequest,
     RecommendAnswer,
@@ -28,6 +31,7 @@ from foretaste.serving.models import load_models
 from foretaste.serving.recommender import Recommender, is_decision_name
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
+from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.slow import SlowViews, ViewSource
 
 TIDY_EVERY = timedelta(hours=1)
@@ -53,6 +57,7 @@ class Service:
         *,
         clock: Callable[[], datetime],
         audit: Audit | None = None,
+        segments: PublishedSegments | None = None,
     ) -> None:
         self._recommender = recommender
         self._intake = intake
@@ -64,6 +69,7 @@ class Service:
         self._members = Members(sessions, views, tombstones, clock=clock)
         self._clock = clock
         self._audit = audit
+        self._segments = segments
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
@@ -84,6 +90,10 @@ class Service:
         """Answer a request."""
         return self._recommender.recommend(request)
 
+    def intents(self, request: IntentRequest) -> IntentAnswer:
+        """Say what a member or a guest is probably here for."""
+        return self._recommender.intents(request)
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Read a logged decision."""
         row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
@@ -103,12 +113,14 @@ class Service:
         }
 
     def housekeep(self) -> None:
-        """Refresh the title features, roll old decisions, ship events, audit, expire and compact; each when it is due.
+        """Refresh title features and segments, roll old decisions, ship events, audit, expire, compact; each when due.
 
         Raises ExceptionGroup of what failed, after everything was tried.
         """
         failures = []
-        for step in (self._views.refresh_if_due, self._decisions.roll_if_due, self._ship_and_audit, self._tidy_if_due):
+        refresh = () if self._segments is None else (self._segments.refresh_if_new,)
+        steps = (self._decisions.roll_if_due, self._ship_and_audit, self._tidy_if_due)
+        for step in (self._views.refresh_if_due, *refresh, *steps):
             try:
                 step()
             except Exception as error:  # one that fails for long must not keep the others from their turn
@@ -184,5 +196,9 @@ def open_service(
         replay = Replay(folder / "registry", folder / "prepared", versions)
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
-    recommender = Recommender(models, views, sessions, decisions, serving, clock=clock, timer=timer, audit=offer)
-    return Service(recommender, intake, views, sessions, decisions, events, tombstones, clock=clock, audit=audit)
+    segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
+    recommender = Recommender(
+        models, views, sessions, decisions, serving, clock=clock, timer=timer, audit=offer, segments=segments
+    )
+    logs = (sessions, decisions, events, tombstones)
+    return Service(recommender, intake, views, *logs, clock=clock, audit=audit, segments=segments)

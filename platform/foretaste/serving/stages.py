@@ -74,7 +74,7 @@ def score(
 ) -> Scored:
     """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
     num = len(models.catalogue)
-    prediction, why = _predict(seen, models, late=watch.elapsed_ms > budget_ms)
+    prediction, why = predict(seen, models, late=watch.elapsed_ms > budget_ms)
     watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
     scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
     codes_C = pool(scores_N, blocked_N1, size=pool_size)
@@ -94,14 +94,17 @@ def score(
     return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why, codes_C, features_CF)
 
 
-def _predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
+def predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
+    """Ask the intent model, or say why it was not asked or had no answer."""
     if models.intent is None:
         return None, Fallback.NO_MODEL
     if late:
         return None, Fallback.INTENT_LATE
     try:
         prediction = models.intent.predict(seen.history, seen.asof_B)
-        _finite(prediction.scores_BN, "intent scores")
+        said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
+        for what, values in said.items():
+            _finite(values, f"intent {what}")
     except Exception:  # whatever it is, the member still gets a list, and the answer says why it is another one
         _log.exception("the intent model failed; answering by popularity")
         return None, Fallback.INTENT_FAILED

@@ -38,6 +38,10 @@ class TrainingConfig(Frozen):
     num_workers: int = Field(2, ge=1, description="Ray Train workers")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a worker")
     threads_per_worker: int = Field(1, ge=1, description="torch threads of a worker")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of matrix products in training (autocast); weights and validation stay float32"
+    )
+    compiled: bool = Field(False, description="whether the network goes through torch.compile, which needs g++")
     use_gpu: bool = Field(False, description="whether each worker gets a GPU")
     max_failures: int = Field(2, ge=0, description="worker failures after which the run is given up")
 

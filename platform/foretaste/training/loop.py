@@ -9,14 +9,19 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from foretaste.training.checkpoints import Checkpoint
 from foretaste.training.config import TrainingConfig
+from foretaste.training.gradients import Gradients, Sharing
+from foretaste.training.optimizers import Optimizer
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Epoch:
     predictions: int  # trained, all workers together
     seconds: float  # training alone
     best: bool  # whether its validation is the best so far
+    whole_seconds: float = 0.0  # since the epoch before was over: its report, training and validation
+    cpu_seconds: float = 0.0  # of the same, all workers' processes together
 
     @property
     def rate(self) -> float:
@@ -37,23 +44,21 @@ class Epoch:
         return self.predictions / self.seconds if self.seconds > 0 else 0.0
 
 
-class Context(Protocol):
+class Context(Sharing, Protocol):
     """Where the loop runs."""
 
     rank: int
-    world_size: int
-    device: torch.device
 
     def add_up(self, flat: Tensor) -> None:
         """Replace a tensor by its sum over all workers."""
         ...
 
-    def resume(self) -> dict[str, Any] | None:
-        """Give the state of the last checkpoint, or None."""
+    def resume(self) -> Checkpoint | None:
+        """Give the last checkpoint, or None."""
         ...
 
-    def report(self, epoch: Epoch, state: dict[str, Any]) -> None:
-        """Record an epoch and the state after it; every worker calls this, the first one's state is kept."""
+    def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Record an epoch and what is needed to go on after it; every worker calls this with the same tensors."""
         ...
 
 
@@ -89,36 +94,57 @@ def train(
     """Train from the last checkpoint, if there is one, and return the final state.
 
     Every epoch draws its dice from (seed, epoch, rank), so a run that was cut off between two epochs goes on
-    exactly as if it had not been. The state holds `epochs` (records), `best` (weights of the best epoch by
-    validation, or of the last one without validation), `best_epoch` and what is needed to go on.
+    exactly as if it had not been. The state holds `epochs` (records), `best_epoch` and `best` (weights of the best
+    epoch by validation, or of the last one without validation).
     """
     network = task.network.to(context.device)
-    optimizer = torch.optim.AdamW(
-        _decay_groups(network, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-    )
+    if config.compiled:
+        network.compile(dynamic=True)
+    gradients = Gradients(network, context)
+    optimizer = Optimizer(gradients.dense, gradients.rows, config)
     num_steps = _steps(_total(context, task.num_predictions), config)
-    state = context.resume() or {"epochs": [], "best": None, "best_epoch": 0, "best_value": -math.inf}
-    if state["epochs"]:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-    for number in range(len(state["epochs"]) + 1, config.epochs + 1):
-        if state["epochs"] and number - 1 - state["best_epoch"] >= config.patience:
+    records: dict[str, Any] = {"epochs": [], "best_epoch": 0, "best_value": -math.inf}
+    best: dict[str, Tensor] = {}
+    checkpoint = context.resume()
+    if checkpoint is not None:
+        records, tensors = checkpoint
+        network.load_state_dict(_section(tensors, "network"))
+        optimizer.load(_section(tensors, "optimizer"))
+        best = best_weights(checkpoint)
+    turned, cpu_at = clock(), time.process_time()
+    for number in range(len(records["epochs"]) + 1, config.epochs + 1):
+        if records["epochs"] and number - 1 - records["best_epoch"] >= config.patience:
             break
-        with _dice(config.seed, number, context.rank):
+        with _dice(config.seed, number, context):
             started = clock()
-            loss, predictions = _pass(task, optimizer, config, context, number, num_steps)
+            loss, predictions = _pass(task, gradients, optimizer, config, context, number, num_steps)
             seconds = clock() - started
         metrics = _validation(task, context)
         value = _value(metrics, config, number)
-        best = value > state["best_value"]
-        epoch = Epoch(number, config.epochs, loss, metrics, predictions, seconds, best)
-        state["epochs"].append(asdict(epoch))
-        if best:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-            state |= {"best": weights, "best_epoch": number, "best_value": value}
-        state |= {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        context.report(epoch, state)
-    return state
+        is_best = value > records["best_value"]
+        now, cpu_now = clock(), time.process_time()
+        cpu_seconds = _total(context, cpu_now - cpu_at)
+        epoch = Epoch(number, config.epochs, loss, metrics, predictions, seconds, is_best, now - turned, cpu_seconds)
+        turned, cpu_at = now, cpu_now
+        records["epochs"].append(asdict(epoch))
+        weights = network.state_dict()
+        if is_best:
+            best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+            records |= {"best_epoch": number, "best_value": value}
+        sections = {"network": weights, "optimizer": optimizer.state()} | ({} if is_best else {"best": best})
+        tensors = {f"{section}/{name}": one for section, of in sections.items() for name, one in of.items()}
+        context.report(epoch, records, tensors)
+    return records | {"best": best}
+
+
+def best_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Weights of the best epoch: the checkpoint's own, where that was the last."""
+    records, tensors = checkpoint
+    return _section(tensors, "network" if records["best_epoch"] == len(records["epochs"]) else "best")
+
+
+def _section(tensors: Mapping[str, Tensor], section: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{section}/"): one for name, one in tensors.items() if name.startswith(f"{section}/")}
 
 
 def _steps(predictions: float, config: TrainingConfig) -> int:
@@ -132,16 +158,11 @@ def _value(metrics: dict[str, float], config: TrainingConfig, number: int) -> fl
     return -metrics["loss"] if config.select_by == "loss" else metrics["ndcg"]
 
 
-def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in network.parameters() if p.dim() >= 2]
-    vectors = [p for p in network.parameters() if p.dim() < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
 @contextlib.contextmanager
-def _dice(seed: int, epoch: int, rank: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed * 1_000_003 + epoch) * 10_007 + rank)
+def _dice(seed: int, epoch: int, context: Context) -> Iterator[None]:
+    devices = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed((seed * 1_000_003 + epoch) * 10_007 + context.rank)
         yield
 
 
@@ -152,44 +173,37 @@ def _total(context: Context, value: float) -> float:
 
 
 def _pass(
-    task: Task, optimizer: torch.optim.Optimizer, config: TrainingConfig, context: Context, number: int, num_steps: int
+    task: Task,
+    gradients: Gradients,
+    optimizer: Optimizer,
+    config: TrainingConfig,
+    context: Context,
+    number: int,
+    num_steps: int,
 ) -> tuple[float, int]:
-    network = task.network.train()
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    total_loss, total = 0.0, 0
+    task.network.train()
+    total = torch.zeros(2, dtype=torch.float64, device=context.device)  # loss and number, read once an epoch
     for step, micro_batches in enumerate(task.steps(number, num_steps)):
-        rate = config.learning_rate * _schedule(
-            (number - 1) * num_steps + step, num_steps * config.epochs, config.warmup
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss, count = 0.0, 0
-        for micro_batch in micro_batches:
-            part, size = task.loss(micro_batch)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss, count = loss + float(part.detach()), count + size
-        loss, count = _share_gradients(parameters, loss, count, context)
-        nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
-        optimizer.step()
-        total_loss, total = total_loss + loss, total + count
-    return total_loss / max(1, total), total
+        gradients.clear()
+        for micro_batch, last in _with_last(micro_batches):
+            with torch.autocast(context.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                loss, size = task.loss(micro_batch)
+            gradients.add(loss, size, last=last)
+        total += gradients.share(config.max_gradient_norm)
+        done = (number - 1) * num_steps + step
+        optimizer.step(config.learning_rate * _schedule(done, num_steps * config.epochs, config.warmup))
+    loss_sum, count = total.tolist()
+    return loss_sum / max(1.0, count), round(count)
 
 
-def _share_gradients(parameters: list[nn.Parameter], loss: float, count: int, context: Context) -> tuple[float, int]:
-    """Make every gradient the mean over all predictions of all workers; return their summed loss and number."""
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    if context.world_size > 1:
-        sizes = [g.numel() for g in grads]
-        tail = torch.tensor([loss, float(count)], device=context.device)
-        flat = torch.cat([g.reshape(-1) for g in grads] + [tail])
-        context.add_up(flat)
-        loss, count = float(flat[-2]), round(float(flat[-1]))
-        pieces = torch.split(flat[:-2], sizes)
-        grads = [piece.view_as(p) for piece, p in zip(pieces, parameters, strict=True)]
-    for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad.div_(max(1, count))
-    return loss, count
+def _with_last(some: Iterable[One]) -> Iterator[tuple[One, bool]]:
+    """Each with whether it is the last."""
+    iterator = iter(some)
+    for held in iterator:
+        for following in iterator:
+            yield held, False
+            held = following
+        yield held, True
 
 
 def _schedule(step: int, num_steps: int, warmup: float) -> float:

@@ -6,7 +6,7 @@ import logging
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,16 +20,16 @@ from ray.data import DataContext
 from ray.util.queue import Empty, Queue
 from torch import Tensor
 
+from foretaste.training.checkpoints import Checkpoint, read_checkpoint, write_records, write_shard
 from foretaste.training.config import TrainingConfig
 from foretaste.training.executors import MakeTask
-from foretaste.training.loop import Epoch, train
-from foretaste.training.plain import CHECKPOINT, load_state
+from foretaste.training.loop import Epoch, best_weights, train
 
 Item = TypeVar("Item")
 
 
 class RayContext:
-    """One Ray Train worker; the first one writes the checkpoints and tells the driver of each epoch."""
+    """One Ray Train worker; each writes its shard of a checkpoint, the first one tells the driver of the epoch."""
 
     def __init__(self, epochs: Queue) -> None:
         about = ray.train.get_context()
@@ -43,24 +43,46 @@ class RayContext:
         if self.world_size > 1:
             torch.distributed.all_reduce(flat)
 
-    def resume(self) -> dict[str, Any] | None:
-        """Give the state of the run's last checkpoint, or None."""
+    def start_adding(self, flat: Tensor) -> Callable[[], None]:
+        """Begin to sum over all workers in place."""
+        work = torch.distributed.all_reduce(flat, async_op=True)
+        return lambda: None if work is None else _done(work)
+
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        """All workers' rows; shorter ones travel filled up, since gloo wants the same shape of everybody."""
+        length = torch.tensor([len(rows)], device=self.device)
+        lengths = [torch.zeros_like(length) for _ in range(self.world_size)]
+        torch.distributed.all_gather(lengths, length)
+        longest = max(int(one) for one in lengths)
+        filled = rows.new_zeros((longest, *rows.shape[1:]))
+        filled[: len(rows)] = rows
+        parts = [torch.empty_like(filled) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, filled)
+        return [part[: int(one)] for part, one in zip(parts, lengths, strict=True)]
+
+    def resume(self) -> Checkpoint | None:
+        """Give the run's last checkpoint, or None."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
         with checkpoint.as_directory() as folder:
-            return load_state(Path(folder) / CHECKPOINT)
+            return read_checkpoint(Path(folder))
 
-    def report(self, epoch: Epoch, state: dict[str, Any]) -> None:
-        """Report the epoch with a checkpoint; all workers meet here."""
+    def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Report the epoch with this worker's shard of the checkpoint, which Ray puts together; all workers meet."""
         metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.metrics}
-        if self.rank > 0:
-            ray.train.report(metrics, checkpoint=None)
-            return
+        name = f"epoch-{epoch.number:05d}"
         with tempfile.TemporaryDirectory(prefix="foretaste-checkpoint-") as folder:
-            torch.save(state, Path(folder) / CHECKPOINT)
+            write_shard(Path(folder), name, tensors, rank=self.rank, of=self.world_size)
+            if self.rank == 0:
+                write_records(Path(folder), name, records, tensors, of=self.world_size)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        self._epochs.put(epoch)
+        if self.rank == 0:
+            self._epochs.put(epoch)
+
+
+def _done(work: Any) -> None:
+    work.wait()
 
 
 class RayExecutor:
@@ -121,7 +143,8 @@ class RayExecutor:
         if result.checkpoint is None:
             raise RuntimeError(f"run {self.name} ended without a checkpoint in {self.storage}")
         with result.checkpoint.as_directory() as folder:
-            return load_state(Path(folder) / CHECKPOINT)
+            checkpoint = read_checkpoint(Path(folder))
+        return checkpoint[0] | {"best": best_weights(checkpoint)}
 
 
 def _work(given: dict[str, Any]) -> None:

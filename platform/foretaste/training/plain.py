@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foretaste.ops.files import whole_file
+from foretaste.training.checkpoints import RECORDS, Checkpoint, read_checkpoint, shards, write_records, write_shard
 from foretaste.training.loop import Epoch
-
-CHECKPOINT = "state.pt"
 
 
 @dataclass
@@ -29,21 +27,27 @@ class PlainContext:
     def add_up(self, flat: Tensor) -> None:
         """Nothing to add: there is one worker."""
 
-    def resume(self) -> dict[str, Any] | None:
-        """Give the state of the last checkpoint in the folder, or None."""
-        if self.folder is None or not (self.folder / CHECKPOINT).is_file():
+    def start_adding(self, flat: Tensor) -> Callable[[], None]:
+        """Nothing to wait for."""
+        return lambda: None
+
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        """This worker's alone."""
+        return [rows]
+
+    def resume(self) -> Checkpoint | None:
+        """Give the last checkpoint in the folder, or None."""
+        if self.folder is None or not (self.folder / RECORDS).is_file():
             return None
-        return load_state(self.folder / CHECKPOINT)
+        return read_checkpoint(self.folder)
 
-    def report(self, epoch: Epoch, state: dict[str, Any]) -> None:
-        """Write the checkpoint, then tell of the epoch."""
+    def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint beside the last one, which then goes; then tell of the epoch."""
         if self.folder is not None:
-            with whole_file(self.folder / CHECKPOINT) as partial:
-                torch.save(state, partial)
+            name = f"epoch-{epoch.number:05d}"
+            write_shard(self.folder, name, tensors, rank=0, of=1)
+            write_records(self.folder, name, records, tensors, of=1)
+            for path in shards(self.folder):
+                if not path.name.startswith(name):
+                    path.unlink()
         self.on_epoch(epoch)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint: tensors and plain values only, nothing that runs."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

@@ -75,7 +75,7 @@ def look(
 
 def origin(scene: Scene, rows: NDArray[np.int64], title_X: NDArray[np.int64], searches_X: NDArray[np.bool_]) -> Origin:
     """Say where titles were found: on the slate, as often as it made them chosen, or elsewhere."""
-    on_XP = scene.running.slate_SP[rows] == title_X[:, None]
+    on_XP = scene.running.offer.slate_SP[rows] == title_X[:, None]
     place_X = on_XP.argmax(axis=1)
     boost_X = scene.config.slate_boost / (1.0 + place_X)
     slated_X = on_XP.any(axis=1) & (scene.rng.random(len(rows)) < boost_X / (1.0 + boost_X))

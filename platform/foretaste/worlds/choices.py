@@ -1,39 +1,36 @@
-"""How a title is chosen, and how the slate that was shown came about.
+"""What choices have in common: what a member would choose by habit, and what an intent may do about it.
 
-A choice is a draw among the titles that are available and not yet chosen in this session, with weights
+By habit a title is drawn, among those released and not yet chosen in this session, with the weight
 
-    appeal x taste x kind x hype        what the member is like (taste is set aside in sessions that depart)
-    x intent                            what the session is for: genre, kind, recency, discover/continue/return
+    appeal x taste x kind x hype        what the member is like
+    x habit                             what is open draws everyone, what else was seen hardly anyone
     x (1 + slate boost / (1 + place))   what was shown, and how high up: the bias of position
 
-Every factor stands in this file; `probability` of a choice is its weight over the sum of the weights.
+How intents bend that is a mechanism of its own: `weights.Weights`, `aspects.Aspects`; where there are no intents it is
+`Habitual`. Each knows the probability of every title at every choice.
 
-Shapes: S sessions, M members of the partition, N titles in order of release, P places of the slate, G genres.
+Shapes: S sessions, X some of them (`rows`), M members of the partition, N titles in order of release, P places of the
+slate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.contracts.intents import Intent
 from foretaste.worlds.config import WorldConfig
-from foretaste.worlds.intents import CONTINUE, DISCOVER, NEW_DAYS, OLDER_DAYS, RETURN, Intents
+from foretaste.worlds.intents import Intents
 from foretaste.worlds.members import Members, affinity
 from foretaste.worlds.titles import Titles
 
 HYPE_DAYS = 14
 HYPE = 2.5
-KIND = 5.0
-NEW = 8.0
-OLDER = 3.0
-SEEN_WHEN_DISCOVERING = 0.02
-CONTINUED = 400.0
-SEEN_OTHERWISE = 0.2
-RETURNED = 400.0
 HABIT_CONTINUED = 12.0
-"""Without intents, what is open draws everyone by habit."""
+SEEN_OTHERWISE = 0.2
 
 
 @dataclass(frozen=True)
@@ -78,57 +75,91 @@ class Past:
         return self.seen_SN & ~self.recent_SN
 
 
-def weights(
-    config: WorldConfig,
-    titles: Titles,
-    habits: Habits,
-    member_S: NDArray[np.int64],
-    day_S: NDArray[np.int64],
-    past: Past,
-    intents: Intents,
-    slate_SP: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Weight of every title in every session, [S, N]; 0 for what is not released."""
-    age_SN = day_S[:, None] - titles.day_N[None, :]
-    weight_SN = habits.base_2MN[intents.departs_S.astype(np.int64), member_S]
-    weight_SN *= np.where((age_SN >= 0) & (age_SN <= HYPE_DAYS), HYPE, 1.0)
-    weight_SN *= age_SN >= 0
-    if config.intents:
-        _apply_intents(weight_SN, config, titles, past, intents, age_SN)
-    else:
-        weight_SN *= np.where(past.to_continue_SN, HABIT_CONTINUED, np.where(past.seen_SN, SEEN_OTHERWISE, 1.0))
-    rows = np.arange(len(member_S))
-    for place in range(slate_SP.shape[1]):
-        weight_SN[rows, slate_SP[:, place]] *= 1.0 + config.slate_boost / (1.0 + place)
-    return weight_SN
+class Offer:
+    """What there is to choose in the sessions of a round, and how it would be chosen by habit alone."""
+
+    def __init__(
+        self,
+        config: WorldConfig,
+        titles: Titles,
+        habits: Habits,
+        member_S: NDArray[np.int64],
+        day_S: NDArray[np.int64],
+        past: Past,
+        slate_SP: NDArray[np.int64],
+    ) -> None:
+        self.config, self.titles, self.habits, self.past = config, titles, habits, past
+        self.member_S, self.slate_SP = member_S, slate_SP
+        self.age_SN = day_S[:, None] - titles.day_N[None, :]  # days since release
+        self.fresh_SN = np.where((self.age_SN >= 0) & (self.age_SN <= HYPE_DAYS), HYPE, 1.0) * (self.age_SN >= 0)
+        weight_SN = habits.base_2MN[0, member_S] * self.fresh_SN
+        weight_SN *= self.habit(np.arange(len(member_S)))
+        self.habitual_SN = self.show(weight_SN, np.arange(len(member_S)))  # 0: not released, or chosen in this session
+
+    def habit(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Give the factor of what the members of some sessions have seen, [X, N]."""
+        past, seen_XN = self.past, self.past.seen_SN[rows]
+        to_continue_XN = past.recent_SN[rows] & past.open_SN[rows]
+        return np.where(to_continue_XN, HABIT_CONTINUED, np.where(seen_XN, SEEN_OTHERWISE, 1.0))
+
+    def show(self, weight_XN: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Raise, in place, the weights of what was shown in some sessions."""
+        x = np.arange(len(rows))
+        for place in range(self.slate_SP.shape[1]):
+            weight_XN[x, self.slate_SP[rows, place]] *= 1.0 + self.config.slate_boost / (1.0 + place)
+        return weight_XN
+
+    def take(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64]) -> None:
+        """Offer what was chosen no more in this session."""
+        self.habitual_SN[rows, chosen_X] = 0.0
 
 
-def _apply_intents(
-    weight_SN: NDArray[np.float64],
-    config: WorldConfig,
-    titles: Titles,
-    past: Past,
-    intents: Intents,
-    age_SN: NDArray[np.int64],
-) -> None:
-    genre_GN = np.exp(config.intent_strength * titles.genre_NG.T)
-    weight_SN *= genre_GN[intents.genre_S]
-    kind_XN = np.stack([np.where(titles.show_N, 1.0, KIND), np.where(titles.show_N, KIND, 1.0), np.ones(len(titles))])
-    weight_SN *= kind_XN[intents.kind_S]  # -1, «any», is the last row
-    new_S, older_S = (np.flatnonzero(intents.recency_S == code) for code in (0, 1))
-    weight_SN[new_S] *= np.where(age_SN[new_S] <= NEW_DAYS, NEW, 1.0)
-    weight_SN[older_S] *= np.where(age_SN[older_S] > OLDER_DAYS, OLDER, 1.0)
-    for action, wanted_SN, factor in (
-        (DISCOVER, None, SEEN_WHEN_DISCOVERING),
-        (CONTINUE, past.to_continue_SN, CONTINUED),
-        (RETURN, past.to_return_SN, RETURNED),
-    ):
-        rows = np.flatnonzero(intents.action_S == action)
-        seen = past.seen_SN[rows]
-        if wanted_SN is None:
-            weight_SN[rows] *= np.where(seen, factor, 1.0)
-        else:
-            weight_SN[rows] *= np.where(wanted_SN[rows], factor, np.where(seen, SEEN_OTHERWISE, 1.0))
+class Mechanism(Protocol):
+    """How the intents of the sessions of a round drive their choices."""
+
+    @property
+    def num_sated_S(self) -> NDArray[np.int64]:
+        """How many intents of each session have fallen away so far."""
+        ...
+
+    def weigh(self, rows: NDArray[np.int64], without: Intent | None = None) -> NDArray[np.float64]:
+        """Weight of every title in some sessions, [X, N], in proportion to the probability of its being chosen now.
+
+        `without` leaves one intent out, all else equal. 0 for what is not released or was chosen in this session.
+        """
+        ...
+
+    def match(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How well titles fit what their sessions are for, 0..1."""
+        ...
+
+    def move_on(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Note what was chosen, after `Offer.take`; intents may change of it."""
+        ...
+
+
+class Habitual:
+    """No intents: habit alone drives what is chosen, whatever was drawn."""
+
+    def __init__(self, offer: Offer, intents: Intents) -> None:
+        self.offer = offer
+        self.num_sated_S = np.zeros_like(intents.genre_S)
+
+    def weigh(self, rows: NDArray[np.int64], without: Intent | None = None) -> NDArray[np.float64]:
+        """Give the weights of habit."""
+        return self.offer.habitual_SN[rows]
+
+    def match(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Three times the affinity to the taste, at most 1."""
+        return liking(self.offer, rows, chosen_X)
+
+    def move_on(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Change nothing."""
+
+
+def liking(offer: Offer, rows: NDArray[np.int64], title_X: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How well titles fit a session that is for nothing: three times their affinity to the taste, at most 1."""
+    return np.minimum(3.0 * offer.habits.affinity_MN[offer.member_S[rows], title_X], 1.0)
 
 
 def row_cdf(weight_SN: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,40 +174,3 @@ def draw(cdf: NDArray[np.float64], width: int, row_X: NDArray[np.int64], u_X: ND
     """Draw a column from each named row of `row_cdf`, by one binary search each; `u_X` is uniform in [0, 1)."""
     key_X = np.minimum(row_X + u_X, np.nextafter(row_X + 1.0, 0.0))
     return np.asarray(np.searchsorted(cdf, key_X, side="right") - row_X * width)
-
-
-def draw_slates(
-    config: WorldConfig,
-    habits: Habits,
-    row_S: NDArray[np.int64],
-    available_S: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Fill the slates as the logging policy does; gives titles and their propensities, [S, P].
-
-    Place by place: with probability `slate_exploration` any title that is available and not above, evenly, else one
-    of them in proportion to exp(appeal + what the service knows of the taste). A guest's row is the last.
-    """
-    cdf, num, width = habits.policy_cdf, len(row_S), habits.base_2MN.shape[2]
-    reach_S = cdf[row_S * width + available_S - 1] - row_S  # the share of the row that is available
-    slate_SP = np.full((num, config.impressions_per_session), -1, dtype=np.int64)
-    propensity_SP = np.zeros(slate_SP.shape)
-    left_S = np.ones(num)
-    for place in range(slate_SP.shape[1]):
-        explores_S = rng.random(num) < config.slate_exploration
-        todo = np.arange(num)
-        while len(todo):  # what stands above is drawn again: the same as drawing among the rest
-            u = rng.random(len(todo))
-            greedy = draw(cdf, width, row_S[todo], u * reach_S[todo])
-            even = (u * available_S[todo]).astype(np.int64)
-            found = np.minimum(np.where(explores_S[todo], even, greedy), available_S[todo] - 1)
-            slate_SP[todo, place] = found
-            todo = todo[(slate_SP[todo, :place] == found[:, None]).any(axis=1)]
-        column_S = slate_SP[:, place]
-        cell_S = row_S * width + column_S
-        below_S = np.where(column_S > 0, cdf[cell_S - 1], row_S)
-        share_S = (cdf[cell_S] - below_S) / reach_S
-        even_S = config.slate_exploration / (available_S - place)
-        propensity_SP[:, place] = even_S + (1.0 - config.slate_exploration) * share_S / left_S
-        left_S = left_S - share_S
-    return slate_SP, propensity_SP

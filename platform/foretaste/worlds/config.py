@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,12 +29,19 @@ class WorldConfig(Frozen):
     )
     impressions_per_session: int = Field(6, ge=1, le=40, description="titles on the slate that opens a session")
     members_per_partition: int = Field(1_250, ge=1, le=20_000, description="members generated (and held) at a time")
+    mechanism: Literal["weights", "aspects"] = Field(
+        "weights", description="how intents drive choices: factors multiplied, or elimination by aspects"
+    )
     intents: bool = Field(True, description="false: sessions have no intent, only taste drives choices (control)")
     departure_share: float = Field(
         0.5, ge=0.0, le=1.0, description="share of sessions whose intended genre departs from the taste"
     )
     intent_strength: float = Field(
-        4.0, ge=0.0, le=6.0, description="logarithm of how much likelier a title of the intended genre is"
+        4.0,
+        ge=0.0,
+        le=6.0,
+        description="logarithm of how much likelier a title of the intended genre is; in a world of aspects the one at "
+        "place k = 1, 2, ... is attended to with probability 1 - exp(-intent_strength / 2^k)",
     )
     taste_strength: float = Field(
         4.0, ge=0.0, le=10.0, description="logarithm of how much likelier a title of an only favourite genre is"

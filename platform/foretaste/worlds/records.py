@@ -13,7 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from foretaste.contracts.columns import AT, conform
-from foretaste.contracts.truth import PLANTED_ACTIONS, TRUTH_CHOICES, TRUTH_SATISFACTION, TRUTH_SESSIONS
+from foretaste.contracts.truth import (
+    PLANTED_ACTIONS,
+    PLANTED_INTENTS,
+    TRUTH_CHOICES,
+    TRUTH_SATISFACTION,
+    TRUTH_SESSIONS,
+)
 from foretaste.worlds.config import DAY_US, WorldConfig
 from foretaste.worlds.intents import RECENCY
 from foretaste.worlds.log import DEVICES, SessionNames, numbered, opaque
@@ -82,11 +88,14 @@ def truth_sessions(members: Members, sessions: Columns, session_id: pa.Array) ->
             "started_at": pa.array(sessions["started_at"], AT),
             "ended_at": pa.array(sessions["ended_at"], AT),
             "departs": sessions["departs"],
-            "genre": pa.array(GENRES).take(pa.array(sessions["genre"])),
+            "genre": pa.array(GENRES).take(_or_null(sessions["genre"])),
             "kind": pa.array(KINDS).take(_or_null(sessions["kind"])),
-            "action": pa.array(PLANTED_ACTIONS).take(pa.array(sessions["action"])),
+            "action": pa.array(PLANTED_ACTIONS).take(_or_null(sessions["action"])),
             "recency": pa.array(RECENCY).take(_or_null(sessions["recency"])),
+            "aspects": _named(sessions["aspects"]),
             "num_choices": sessions["num_choices"],
+            "primary_intent": pa.array(PLANTED_INTENTS).take(_or_null(sessions["primary_intent"])),
+            **{f"information_{intent}": sessions["information"][:, a] for a, intent in enumerate(PLANTED_INTENTS)},
         }
     )
     return conform(table, TRUTH_SESSIONS, what="truth of sessions")
@@ -120,6 +129,14 @@ def truth_satisfaction(config: WorldConfig, sessions: Columns, session_id: pa.Ar
         }
     )
     return conform(table, TRUTH_SATISFACTION, what="truth of satisfaction")
+
+
+def _named(order_SA: NDArray[np.int64]) -> pa.Array:
+    """Lists of intents in their order, null where it is empty."""
+    length_S = (order_SA >= 0).sum(axis=1)
+    offset_S1 = np.concatenate([[0], np.cumsum(length_S)])
+    intents = pa.array(PLANTED_INTENTS).take(pa.array(order_SA[order_SA >= 0]))
+    return pa.ListArray.from_arrays(pa.array(offset_S1, pa.int32()), intents, mask=pa.array(length_S == 0))
 
 
 def _or_null(code_S: NDArray[Any]) -> pa.Array:

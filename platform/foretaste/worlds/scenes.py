@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import Action
-from foretaste.worlds.choices import Past
+from foretaste.worlds.choices import Mechanism, Offer, Past
 from foretaste.worlds.config import DAY_US, SECOND_US, WorldConfig
 from foretaste.worlds.intents import Intents
 from foretaste.worlds.log import Log
@@ -60,9 +60,10 @@ class State:
 class Running:
     """What the sessions of a round have and how far they are."""
 
-    intents: Intents
-    slate_SP: NDArray[np.int64]
-    weight_SN: NDArray[np.float64]
+    intents: Intents  # as the sessions opened
+    offer: Offer
+    mechanism: Mechanism
+    information_SA: NDArray[np.float64]
     told_genre_S: NDArray[np.int64]
     clock_S: NDArray[np.int64]
     match_S: NDArray[np.float64]  # summed over choices

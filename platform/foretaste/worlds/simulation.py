@@ -13,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import Action
+from foretaste.worlds import aspects, weights
 from foretaste.worlds.acts import ask, detail, look, origin, play, thumb
-from foretaste.worlds.choices import Habits, draw, draw_slates, row_cdf, weights
+from foretaste.worlds.choices import Habits, Habitual, Mechanism, Offer, draw, row_cdf
 from foretaste.worlds.config import DAY_US, MAX_CHOICES, WorldConfig
-from foretaste.worlds.intents import draw_intents, pick
+from foretaste.worlds.information import information, primary, true_rank
+from foretaste.worlds.intents import Intents, Visitors, pick
 from foretaste.worlds.log import DEVICES, HOME, Log
 from foretaste.worlds.members import Members
 from foretaste.worlds.records import Records
 from foretaste.worlds.scenes import Round, Running, Scene, State, seconds
+from foretaste.worlds.slates import draw_slates
 from foretaste.worlds.titles import Titles
-from foretaste.worlds.viewing import match, next_visit, satisfaction
+from foretaste.worlds.viewing import next_visit, satisfaction
 
 _NUM_CHOICES_ODDS = (0.30, 0.27, 0.20, 0.12, 0.07, 0.04)
 _TELLS_INTENT = 0.85
@@ -30,6 +33,12 @@ _TELLS_INTENT = 0.85
 _READS_FIRST = 0.5
 """How often the page of a title is read before it plays."""
 _DEVICE_ODDS = (0.5, 0.3, 0.2)
+
+_DRAW_INTENTS = {"weights": weights.draw_intents, "aspects": aspects.draw_intents}
+_MECHANISMS: dict[str, type[weights.Weights] | type[aspects.Aspects]] = {
+    "weights": weights.Weights,
+    "aspects": aspects.Aspects,
+}
 
 
 @dataclass
@@ -73,32 +82,39 @@ class Simulation:
         )
 
     def _begin(self, round_: Round) -> Running:
-        """Draw the intents, show the slates, weigh the titles."""
+        """Draw the intents, show the slates, open what there is to choose."""
         config, rng, num = self.config, self.rng, len(round_.member_S)
         past = self.state.past(self.titles, round_)
         taste_SG = self.members.taste_MG[round_.member_S]
-        intents = draw_intents(
-            config,
-            taste_SG,
-            self.members.show_share_M[round_.member_S],
-            np.any(past.to_continue_SN, axis=1),
-            np.any(past.to_return_SN, axis=1),
-            rng,
+        visitors = Visitors(
+            taste_SG=taste_SG,
+            show_share_S=self.members.show_share_M[round_.member_S],
+            can_continue_S=np.any(past.to_continue_SN, axis=1),
+            can_return_S=np.any(past.to_return_SN, axis=1),
         )
+        intents = _DRAW_INTENTS[config.mechanism](config, visitors, rng)
         policy_row_S = np.where(round_.guest_S, len(self.members), round_.member_S)
         available_S = self.titles.available_D[round_.day_S]
         slate_SP, propensity_SP = draw_slates(config, self.habits, policy_row_S, available_S, rng)
         self._show(round_, slate_SP, propensity_SP)
-        tells_S = (rng.random(num) < _TELLS_INTENT) & config.intents
+        tells_S = (rng.random(num) < _TELLS_INTENT) & config.intents & (intents.genre_S >= 0)
+        offer = Offer(config, self.titles, self.habits, round_.member_S, round_.day_S, past, slate_SP)
+        mechanism = self._mechanism(offer, intents)
         return Running(
             intents=intents,
-            slate_SP=slate_SP,
-            weight_SN=weights(config, self.titles, self.habits, round_.member_S, round_.day_S, past, intents, slate_SP),
+            offer=offer,
+            mechanism=mechanism,
+            information_SA=information(mechanism, intents.wished_SA & config.intents),
             told_genre_S=np.where(tells_S, intents.genre_S, pick(taste_SG, rng)),
             clock_S=round_.start_S + seconds(rng.exponential(8.0, num) + 2.0),
             match_S=np.zeros(num),
             fraction_S=np.zeros(num),
         )
+
+    def _mechanism(self, offer: Offer, intents: Intents) -> Mechanism:
+        if not self.config.intents:
+            return Habitual(offer, intents)
+        return _MECHANISMS[self.config.mechanism](offer, intents)
 
     def _show(self, round_: Round, slate_SP: NDArray[np.int64], propensity_SP: NDArray[np.float64]) -> None:
         place_SP = np.broadcast_to(np.arange(slate_SP.shape[1]), slate_SP.shape)
@@ -116,15 +132,14 @@ class Simulation:
     def _choose(self, step: int, rows: NDArray[np.int64], scene: Scene) -> None:
         """Look around, choose a title, watch it, say so."""
         rng, num, running = self.rng, len(rows), scene.running
-        weight_XN = running.weight_SN[rows]
+        weight_XN = running.mechanism.weigh(rows)
         cdf = row_cdf(weight_XN)
         chosen_X = draw(cdf, len(self.titles), np.arange(num), rng.random(num))
         searches_X = ask(scene, rows, chosen_X)
         look(scene, rows, cdf, searches_X)
 
         member_X = scene.round_.member_S[rows]
-        affinity_X = self.habits.affinity_MN[member_X, chosen_X]
-        match_X = match(self.config, self.titles, affinity_X, running.intents, rows, chosen_X)
+        match_X = running.mechanism.match(rows, chosen_X)
         found_by = origin(scene, rows, chosen_X, searches_X)
         reads = np.flatnonzero(rng.random(num) < _READS_FIRST)
         reads_by = {name: value[reads] for name, value in found_by.items()}
@@ -142,6 +157,9 @@ class Simulation:
             title=chosen_X,
             probability=weight_XN[np.arange(num), chosen_X] / weight_XN.sum(axis=1),
             num_available=np.count_nonzero(weight_XN, axis=1),
+            true_rank=true_rank(weight_XN, chosen_X),
+            true_rank_without_intents=true_rank(running.offer.habitual_SN[rows], chosen_X),
+            num_sated=running.mechanism.num_sated_S[rows],
             from_slate=found_by["decided"],
             match=match_X,
             played_fraction=fraction_X,
@@ -150,7 +168,8 @@ class Simulation:
         )
         running.match_S[rows] += match_X
         running.fraction_S[rows] += fraction_X
-        running.weight_SN[rows, chosen_X] = 0.0
+        running.offer.take(rows, chosen_X)
+        running.mechanism.move_on(rows, chosen_X, rng)
         self.state.last_MN[member_X, chosen_X] = at_X
         self.state.unfinished_MN[member_X, chosen_X] = ~completed_X
 
@@ -173,6 +192,9 @@ class Simulation:
             kind=running.intents.kind_S,
             action=running.intents.action_S,
             recency=running.intents.recency_S,
+            aspects=running.intents.order_SA,
+            information=running.information_SA,
+            primary_intent=primary(running.information_SA),
             satisfaction=satisfaction_S,
             mean_match=mean_match_S,
             mean_fraction=mean_fraction_S,

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.worlds.config import DAY_US, HOUR_US, WorldConfig
-from foretaste.worlds.intents import Intents
 from foretaste.worlds.titles import Titles
 
 MAX_EPISODES = 3
@@ -60,23 +59,6 @@ def view(
     played_XR = np.ones(shape, dtype=np.bool_)
     played_XR[:, 1:] = np.logical_and.accumulate(goes_on_XR[:, :-1], axis=1)
     return Viewing(played_XR, fraction_XR, np.where(titles.show_N[title_X, None], episode_XR, 0))
-
-
-def match(
-    config: WorldConfig,
-    titles: Titles,
-    affinity_X: NDArray[np.float64],
-    intents: Intents,
-    session_X: NDArray[np.int64],
-    title_X: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """How well titles fit what their session is for, 0..1; without intents three times their affinity, at most 1."""
-    if not config.intents:
-        return np.minimum(3.0 * affinity_X, 1.0)
-    genre_X = titles.genre_NG[title_X, intents.genre_S[session_X]]
-    kind_X = intents.kind_S[session_X]
-    kind_fits_X = (kind_X < 0) | (kind_X == titles.show_N[title_X])
-    return np.asarray(0.75 * genre_X + 0.25 * kind_fits_X)
 
 
 def satisfaction(

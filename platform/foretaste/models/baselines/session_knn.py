@@ -41,6 +41,9 @@ class SessionKNNConfig(Frozen):
     rarity_power: float = Field(
         default=0.5, ge=0, description="votes are multiplied by log(S / sessions with the title) ** this"
     )
+    seen_weight: float = Field(
+        default=1.0, ge=0, description="votes for titles of the question itself are multiplied by this; 0: none"
+    )
     popularity_weight: float = Field(
         default=1e-4, ge=0, description="weight of popularity beside the votes, which sum to about 1"
     )
@@ -93,7 +96,12 @@ class SessionKNN:
             rows = slice(first, first + _ROWS_AT_ONCE)
             similar_BS = (query_BN1[rows] @ self.postings_N1S).tocsr()
             similar_BS.sort_indices()
-            scores_BN[rows] += (self._nearest(similar_BS) @ self.votes_SN).toarray()
+            votes_BN = (self._nearest(similar_BS) @ self.votes_SN).toarray()
+            if self.config.seen_weight != 1:
+                place = query_BN1[rows].tocoo()
+                known = place.col > 0
+                votes_BN[place.row[known], place.col[known] - 1] *= np.float32(self.config.seen_weight)
+            scores_BN[rows] += votes_BN
         return scores_BN
 
     def _query(self, histories: Histories) -> Any:

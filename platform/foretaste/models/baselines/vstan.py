@@ -51,6 +51,9 @@ class VSTANConfig(Frozen):
     rarity_weight: float = Field(
         default=1.0, ge=0, description="votes are multiplied by 1 + this * log(S / sessions with the title)"
     )
+    seen_weight: float = Field(
+        default=1.0, ge=0, description="votes for titles of the question itself are multiplied by this; 0: none"
+    )
     popularity_weight: float = Field(
         default=1e-4, ge=0, description="weight of popularity beside the votes, whose weights sum to 1"
     )
@@ -143,6 +146,7 @@ class VSTAN:
         if self.config.neighbour_decay is not None:
             shared_X = np.maximum.reduceat(np.where(np.isfinite(back_Y), place_Y, 0.0), before_X)
             vote_Y = vote_Y * np.exp(-np.abs(place_Y - shared_X[pair_Y]) / self.config.neighbour_decay)
+        vote_Y = np.where(np.isfinite(back_Y), self.config.seen_weight, 1.0) * vote_Y
         cell_Y = row_X[pair_Y] * num_titles + title_Y
         votes = np.asarray(np.bincount(cell_Y, vote_Y, minlength=len(histories) * num_titles), dtype=np.float64)
         return votes.reshape(len(histories), num_titles)
