@@ -161,7 +161,7 @@ def test_a_sigmoid_trained_on_positives_alone_would_say_yes_to_everything() -> N
             alone = -(positives * F.logsigmoid(rows)).sum()
             loss = multi_label_loss(rows, positives) if name == "softmax" else alone
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         ends[name] = logits.detach()
     assert (torch.sigmoid(ends["sigmoid"]) > 0.99).all()  # the trivial optimum
