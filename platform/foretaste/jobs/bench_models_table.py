@@ -44,7 +44,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "model", "seeds", *METRICS, f"{MAIN} - {against}", "by share", "seeds and actors", "epochs to best",
         "CPU s / epoch", "CPU s to best", "parameters",
     )  # fmt: skip
-    parts.append(_table(head, [_ranking(name, rows[name], found["track"]) for name in order]))
+    parts.append(table(head, [_ranking(name, rows[name], found["track"]) for name in order]))
     parts.append(
         "Means over seeds with their 95% t-interval: what training again would change. «seeds and actors»: the paired "
         "difference with the interval of both kinds of chance (bootstrap of actors added as variances are). A model "
@@ -54,14 +54,21 @@ def markdown(found: Mapping[str, Any]) -> str:
     networks = [name for name in order if rows[name].get("parameters")]
     if networks:
         cells = [[name, *(_head(rows[name]["intents"].get(one)) for one in HEADS)] for name in networks]
-        parts.append(_table(["likeliest class right / log loss, next choice", *HEADS], cells))
+        parts.append(table(["likeliest class right / log loss, next choice", *HEADS], cells))
         parts.append(f"Of the shares of the training rows: {_prior(rows, networks)}. N/A: the head is off.")
+    if found.get("attention"):
+        attention = [
+            [name, f"{one['named']:.3f}", f"{one['commonest']:.3f}", _shares(one["by_primary"]), f"{one['sessions']:,}"]
+            for name, one in found["attention"].items()
+        ]
+        head = ("largest attention names the primary intent", "sessions", "always the commonest", "by primary", "of")
+        parts.append(table(head, attention))
     if found.get("bars"):
         bars = [
             [name, str(one["value"]), one["want"], "yes" if one["holds"] else "NO"]
             for name, one in found["bars"].items()
         ]
-        parts.append(_table(["bar", "value", "wanted", "holds"], bars))
+        parts.append(table(["bar", "value", "wanted", "holds"], bars))
     if found.get("skipped"):
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in found["skipped"].items()) + ".")
     return "\n\n".join(parts) + "\n"
@@ -80,6 +87,10 @@ def _ranking(name: str, row: Row, track: str) -> list[str]:
     return [*cells, *costs, f"{row['parameters']:,.0f}"]
 
 
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+
+
 def _prior(rows: Mapping[str, Row], networks: Sequence[str]) -> str:
     """Hit and log loss of the shares of the training rows, which are the same for all models with the head."""
     found = {
@@ -95,7 +106,8 @@ def _head(one: Mapping[str, float] | None) -> str:
     return "N/A" if one is None else f"{one['hit']:.3f} / {one['log_loss']:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
