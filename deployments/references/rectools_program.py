@@ -203,8 +203,8 @@ def dataset(given: Any) -> Dataset:
     return Dataset.construct(frame)
 
 
-def main(folder: Path) -> None:
-    """Train, then write the states of all cases."""
+def main(folder: Path) -> Any:
+    """Train, write the states of all cases and return the model."""
     settings = json.loads((folder / "settings.json").read_text())
     torch.set_num_threads(settings["threads"])
     with np.load(folder / "input.npz") as stored:
@@ -229,6 +229,7 @@ def main(folder: Path) -> None:
         "peak_bytes": peak_bytes,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     })  # fmt: skip
+    return model
 
 
 def whole(path: Path, value: dict[str, Any]) -> None:

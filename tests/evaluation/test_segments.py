@@ -144,7 +144,7 @@ def test_behaviours_of_a_few_interactions_are_those_one_counts_by_hand() -> None
     assert of("day", "weekend") == [(1, 3), (0, 1)]
     assert of("device", "tv") == [(2, 2), (0, 1)]
     assert of("session", "2 to 3 titles") == [(1, 2), (0, 1)]
-    assert of("title", "title again") == [(1, 3), (0, 1)]
+    assert of("familiarity", "titles again") == [(1, 3), (0, 1)]
     late = behaviours(histories, labels, {"genre": known.genres}, ~everything, device_T, ["tv"])
     assert late.of_MX.sum() == 0
 

@@ -136,8 +136,8 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "intents" / "segments.json"
 
 
-def publish(bench: Any, file: Path, *, model: str = "intent-1") -> None:
-    centres = ((1.0, 0.0), (0.0, 1.0))
+def publish(bench: Any, file: Path, *, model: str = "intent-1", width: int = 2) -> None:
+    centres = tuple(tuple(float(row == column) for column in range(width)) for row in range(2))
     value = Segments(model=model, as_of=bench.clock.now, labels=("comedy", "drama"), centres=centres)
     write_json({PUBLISHED: value.model_dump(mode="json")}, file)
 
@@ -157,6 +157,9 @@ def test_a_segment_is_told_once_it_is_published_for_the_model_that_is_served(ben
     published.write_text("{")
     segments.refresh_if_new()
     assert ask(bench, on=recommender).segment == found  # those of before stay
+    publish(bench, published, width=3)
+    segments.refresh_if_new()
+    assert ask(bench, on=recommender).segment is None
     publish(bench, published, model="another")
     segments.refresh_if_new()
     assert ask(bench, on=recommender).segment is None

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from foretaste.contracts.config import Frozen
 
@@ -26,7 +26,7 @@ class Segments(Frozen):
     model: str = Field(description="fingerprint of the intent model")
     as_of: datetime = Field(description="instant as of which members were told apart")
     labels: tuple[str, ...] = Field(min_length=1, description="each in words")
-    centres: tuple[tuple[float, ...], ...] = Field(min_length=1, description="K centres of width D")
+    centres: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1, description="K centres of width D")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

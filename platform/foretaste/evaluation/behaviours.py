@@ -23,7 +23,7 @@ HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 HOURS = ("night (0-6 UTC)", "morning (6-12 UTC)", "afternoon (12-18 UTC)", "evening (18-24 UTC)")
 DAYS = ("weekday", "weekend")
 LENGTHS = ("1 title", "2 to 3 titles", "4 titles or more")
-KNOWN = ("title for the first time", "title again")
+KNOWN = ("titles for the first time", "titles again")
 _LENGTH_FROM = (2, 4)
 _THURSDAY = 3  # 1970-01-01, counting from Monday
 
@@ -106,7 +106,7 @@ def behaviours(
         ("day", DAYS, weekend_T.astype(np.int64)),
         ("device", devices, device_T),
         ("session", LENGTHS, _lengths(histories, row_T)),
-        ("title", KNOWN, _again(histories, row_T)),
+        ("familiarity", KNOWN, _again(histories, row_T)),
     ]
     names, counts, ofs = [], [], []
     for what, of, code_T in things:

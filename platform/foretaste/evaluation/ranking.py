@@ -34,6 +34,7 @@ class Answers:
 
     name: str
     rank_B: NDArray[np.int64]
+    last_B: NDArray[np.int64]  # the same with the target last among titles of its score: what ties cannot lend
     shown_N: dict[int, NDArray[np.int64]]  # by k: in how many cases each title is among the first k
 
 
@@ -118,7 +119,7 @@ def ask(
     Without `session` the model does not see what was done in the target's own session; what is excluded from the
     ranking stays the same.
     """
-    rank_B = np.empty(len(cases), dtype=np.int64)
+    rank_B, last_B = (np.empty(len(cases), dtype=np.int64) for _ in range(2))
     shown_N = {at: np.zeros(cases.num_titles, dtype=np.int64) for at in ks}
     for first in range(0, len(cases), batch_size):
         last = min(first + batch_size, len(cases))
@@ -128,11 +129,12 @@ def ask(
         if without_seen:
             scores_BN = exclude_seen(scores_BN, histories, target_B)
         rank_B[first:last] = target_ranks(scores_BN, target_B, ties=ties)
+        last_B[first:last] = target_ranks(scores_BN, target_B, ties="last")
         best_BK = best_titles(scores_BN, ks[-1])
         for at in ks:
             shown_N[at] += np.bincount(best_BK[:, :at].ravel() - 1, minlength=cases.num_titles)
         advance(last - first)
-    return Answers(model.name, rank_B, shown_N)
+    return Answers(model.name, rank_B, last_B, shown_N)
 
 
 def _checked(

@@ -81,23 +81,31 @@ def _segments(segments: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _findings(segments: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
-    rows = []
-    for segment in segments:
-        for one in segment["over_represented"][:MOST_FINDINGS]:
-            after = one["after"]
-            later = (
-                "" if after is None else f"{after['lift']:.2f}<small>{after['low']:.2f} to {after['high']:.2f}</small>"
-            )
-            rows.append(
-                [
-                    f"<td>{segment['number']}: {escape(one['what'])} {escape(one['name'])}</td>",
-                    f"<td>{one['share']:.1%}</td><td>{one['share_all']:.1%}</td>",
-                    f"<td>{one['lift']:.2f}<small>{one['low']:.2f} to {one['high']:.2f}</small></td>",
-                    f"<td>{one['count']:,}</td><td>{one['members']:,}</td><td>{later}</td>",
-                ]
-            )
-    head = ["behaviour", "share", "of all", "lift", "times", "members", f"lift, next {config['next_days']:g} days"]
+    rows = [
+        [
+            f"<td>{segment['number']}: {escape(_thing(one))}</td>",
+            f"<td>{one['share']:.1%}</td><td>{one['share_all']:.1%}</td>",
+            _lift(one),
+            f"<td>{one['count']:,}</td><td>{one['members']:,}</td>",
+            "<td></td>" if one["after"] is None else _lift(one["after"]),
+        ]
+        for segment in segments
+        for one in segment["over_represented"][:MOST_FINDINGS]
+    ]
+    head = [
+        "segment and behaviour",
+        "share",
+        "of all",
+        "lift",
+        "times",
+        "members",
+        f"lift, next {config['next_days']:g} days",
+    ]
     return _table(head, rows) if rows else _note("No behaviour stands out in any segment.")
+
+
+def _lift(one: Mapping[str, Any]) -> str:
+    return f"<td>{one['lift']:.2f}<small>{one['low']:.2f} to {one['high']:.2f}</small></td>"
 
 
 def _stability(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -144,7 +152,7 @@ def _bars(segments: Sequence[Mapping[str, Any]]) -> str:
     rows = -(-len(segments) // COLUMNS)
     drawing = Drawing(figsize=(9.2, 1.7 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(drawing)
-    panels = drawing.subplots(rows, COLUMNS, squeeze=False).ravel()
+    panels = drawing.subplots(rows, COLUMNS, squeeze=False, sharex=True).ravel()
     for panel in panels[len(segments) :]:
         panel.set_visible(False)
     for panel, segment in zip(panels, segments, strict=False):
@@ -152,8 +160,8 @@ def _bars(segments: Sequence[Mapping[str, Any]]) -> str:
         for place, one in enumerate(found):
             panel.barh(place, one["lift"] - 1.0, left=1.0, color="#1f5fa8", height=0.6)
             panel.plot([one["low"], one["high"]], [place, place], color=INK, linewidth=1.1)
-        panel.set_yticks(range(len(found)), [one["name"].replace("_", " ") for one in found], fontsize=8)
-        panel.invert_yaxis()
+        panel.set_yticks(range(len(found)), [_thing(one) for one in found], fontsize=8)
+        panel.set_ylim(MOST_FINDINGS - 0.5, -0.5)
         panel.axvline(1.0, color=INK, linewidth=0.8)
         panel.set_title(f"{segment['number']} ({segment['members']:,} members)", fontsize=9, loc="left")
         panel.tick_params(axis="x", labelsize=8)
@@ -161,6 +169,10 @@ def _bars(segments: Sequence[Mapping[str, Any]]) -> str:
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     return _svg(drawing)
+
+
+def _thing(one: Mapping[str, Any]) -> str:
+    return f"{one['what']}: {one['name'].replace('_', ' ')}"
 
 
 def _svg(drawing: Drawing) -> str:

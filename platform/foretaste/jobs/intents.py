@@ -40,7 +40,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def intents(
-    settings: Settings, *, as_of: str | None = None, out: Path | None = None, segments: int | None = None
+    settings: Settings,
+    *,
+    as_of: str | None = None,
+    out: Path | None = None,
+    segments: int | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Write what the current intent model says of every member as of an instant, with their segments.
 
@@ -58,7 +63,7 @@ def intents(
     asof_us = _asof(prepared, as_of)
     known = _ask_nobody(tables.registry, prepared, bundle)
     with contextlib.ExitStack() as stack:
-        spread = spread_by_ray(settings.cluster, stack)
+        spread = spread or spread_by_ray(settings.cluster, stack)
         stack.enter_context(one_thread())
         folder = stack.enter_context(whole_folder(target))
         work = _predicting(settings, bundle, asof_us, folder / "drawn")

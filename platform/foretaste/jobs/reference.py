@@ -69,9 +69,10 @@ class ReferenceRecommender:
     """
 
     def __init__(
-        self, name: str, found: dict[str, NDArray[Any]], cases: Cases, popularity_N: NDArray[np.int64]
+        self, model: ReferenceModel, found: dict[str, NDArray[Any]], cases: Cases, popularity_N: NDArray[np.int64]
     ) -> None:
-        self.name = name
+        self.name = model.name
+        self.time_aware = model.time_aware
         self.found = found
         self.popularity_N = popularity_N.astype(np.float32)
         self.row_of: dict[bytes, int] = {}
@@ -142,7 +143,7 @@ def train_reference(
             found = {one: stored[one] for one in stored.files}
         result = read_json(folder / "result.json")
     counts_N = np.bincount(rows.title_T[rows.choice_T], minlength=cases.num_titles + 1)[1:]
-    return ReferenceResult(ReferenceRecommender(model.name, found, cases, counts_N), facts | result)
+    return ReferenceResult(ReferenceRecommender(model, found, cases, counts_N), facts | result)
 
 
 def _keys(histories: Histories, asof_B: NDArray[np.int64]) -> list[bytes]:

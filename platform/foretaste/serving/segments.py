@@ -24,6 +24,7 @@ class PublishedSegments:
         self._model = model
         self._read: tuple[int, int, int] | None = None  # what the file was when it was read
         self._found: Segments | None = None
+        self._centre_KD = np.zeros((0, 0))
         self.refresh_if_new()
 
     def refresh_if_new(self) -> None:
@@ -43,13 +44,13 @@ class PublishedSegments:
             return
         if found.model != self._model:
             _log.warning("%s is of intent model %s, served is %s: no segments", self._file, found.model, self._model)
-        self._found = found if found.model == self._model else None
+        self._found, self._centre_KD = (found if found.model == self._model else None), found.centre_KD
 
     def of(self, z_D: NDArray[np.float32]) -> SegmentAnswer | None:
         """The segment of one embedding; None where none of this model are published."""
-        if self._found is None:
+        if self._found is None or self._centre_KD.shape[1] != len(z_D):
             return None
-        number_B, distance_B = nearest(z_D[None], self._found.centre_KD)
+        number_B, distance_B = nearest(z_D[None], self._centre_KD)
         number = int(number_B[0])
         label, as_of = self._found.labels[number], self._found.as_of
         return SegmentAnswer(number=number, label=label, distance=float(distance_B[0]), as_of=as_of)

@@ -5,8 +5,9 @@ Shapes: B members, C classes of the action head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.intents import CONTINUING, DISCOVERING, Intent
 
 Hint = Literal["discover", "continue"]
+Classes = Mapping[str, tuple[str, ...]]
 HINTS: tuple[Hint, Hint] = ("discover", "continue")
 
 
@@ -26,16 +28,18 @@ class Layout:
     probability: float  # 0.5 to 1
 
 
-def sides(classes: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+@lru_cache
+def sides(classes: tuple[str, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
     """Say of each class of the action head whether it discovers, and whether it continues; bool[C] each.
 
-    None where either side has no class: then there is nothing to decide. Classes of neither side choose nothing.
+    None where either side has no class: then there is nothing to decide. Classes of neither side choose nothing. Made
+    once: not to be written to.
     """
     discovers_C, continues_C = (np.array([one in side for one in classes]) for side in (DISCOVERING, CONTINUING))
     return (discovers_C, continues_C) if discovers_C.any() and continues_C.any() else None
 
 
-def continuing(intents: Mapping[str, NDArray[Any]], classes: Mapping[str, Sequence[str]]) -> NDArray[np.float64] | None:
+def continuing(intents: Mapping[str, NDArray[Any]], classes: Classes) -> NDArray[np.float64] | None:
     """Probability that a member who chooses a title goes on with one that they know; float64[B].
 
     `intents` and `classes` are those of a prediction. None where the action head is off, or knows one side only.
@@ -52,7 +56,7 @@ def continuing(intents: Mapping[str, NDArray[Any]], classes: Mapping[str, Sequen
     return share_B
 
 
-def layout(intents: Mapping[str, NDArray[Any]], classes: Mapping[str, Sequence[str]]) -> Layout | None:
+def layout(intents: Mapping[str, NDArray[Any]], classes: Classes) -> Layout | None:
     """The hint for the first member of a prediction; None where `continuing` is."""
     found_B = continuing(intents, classes)
     if found_B is None:

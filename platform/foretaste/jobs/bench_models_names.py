@@ -1,0 +1,106 @@
+"""Models by name for the benchmark: classic ones, networks, and how much code a result of each depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foretaste.evaluation.protocols import BESIDE, Protocol
+from foretaste.jobs.settings import Settings
+from foretaste.models.baselines import BASELINES, BaselineConfig, baseline
+from foretaste.models.intent import IntentModelConfig
+
+PACKAGE = Path(__file__).parents[1]
+CONFIGURED = "intent"
+"""Name of the network that the settings configure."""
+
+LADDER = (
+    "popularity", "markov", "session_knn", "vstan", "gru4rec", "sasrec", "transact", "v0", "v1", "v2", "v3",
+    "foretaste",
+)  # fmt: skip
+"""From counting to ours; popularity of the last days stands beside any list."""
+
+_JUDGED = ("evaluation/cases.py", "evaluation/metrics.py", "evaluation/ranking.py", "signals/histories.py")
+_TRAINED = ("models/*.py", "training/*.py", "sessions/label.py", "sessions/intent_rules.py", "contracts/*.py")
+_APART = ("ranker", "zoo.py", "tracking.py", "on_ray.py", "wire.py", "truth.py", "decisions.py")
+
+
+def networks() -> tuple[str, ...]:
+    """Names of the networks."""
+    named: tuple[str, ...] = import_module("foretaste.models.zoo").NETWORKS if _zoo() else ()
+    return (CONFIGURED, *named)
+
+
+def model_names(wanted: Sequence[str] | None, default: Sequence[str] = LADDER) -> tuple[str, ...]:
+    """Check the names that were asked for and add popularity of the last days; without any, the default that there is.
+
+    Raises ValueError naming those that do not exist.
+    """
+    there = (*BASELINES, *networks())
+    names = tuple(wanted) if wanted else tuple(name for name in default if name in there)
+    unknown = [name for name in names if name not in there]
+    if unknown or len(set(names)) != len(names):
+        raise ValueError(f"bench models: {unknown or names} must each be one, once, of {', '.join(there)}")
+    return names if BESIDE in names else (BESIDE, *names)
+
+
+def network_config(settings: Settings, name: str, protocol: Protocol, *, quick: bool) -> IntentModelConfig:
+    """The configuration of a network under the protocol's track; small where it is to be quick."""
+    config: IntentModelConfig
+    config = settings.intent if name == CONFIGURED else import_module("foretaste.models.zoo").network(name)
+    small = {"width": 16, "max_length": 30} if quick else {}
+    return config.model_copy(update=small | ({"time_aware": False} if protocol.track == "blind" else {}))
+
+
+def baseline_config(name: str, protocol: Protocol) -> BaselineConfig:
+    """The configuration of a classic model under the protocol's track; the yardstick is the same under both."""
+    return baseline(name, time_aware=protocol.track == "aware" or name == BESIDE)
+
+
+def code_of_training(config: IntentModelConfig | BaselineConfig) -> str:
+    """Twelve hexadecimal digits of all code that a trained model depends on, and of torch and numpy."""
+    if not isinstance(config, IntentModelConfig):
+        return _digest([*PACKAGE.glob("models/baselines/*.py"), PACKAGE / "signals/histories.py"])
+    files = [file for pattern in _TRAINED for file in PACKAGE.glob(pattern)]
+    files = [file for file in files if not any(part in file.name for part in _APART)]
+    return _digest([*files, *_bodies(getattr(config, "body", None))])
+
+
+def code_of_evaluation() -> str:
+    """The same of what asks and measures."""
+    return _digest([PACKAGE / name for name in _JUDGED])
+
+
+def _bodies(body: Any) -> list[Path]:
+    """The module of a body and those of its kind that it is made of, so that another body changes nothing here."""
+    if body is None:
+        return []
+    folder = PACKAGE / "models" / "bodies"
+    found: list[Path] = []
+    waiting = [type(body).__module__.rpartition(".")[2]]
+    while waiting:
+        file = folder / f"{waiting.pop()}.py"
+        if file in found or not file.is_file():
+            continue
+        found.append(file)
+        waiting += re.findall(r"models\.bodies\.(\w+) import", file.read_text())
+    return found
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(f"torch {torch.__version__} numpy {np.__version__}".encode(), digest_size=6)
+    for file in sorted(set(files)):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _zoo() -> bool:
+    return find_spec("foretaste.models.zoo") is not None
