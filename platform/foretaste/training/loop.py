@@ -37,6 +37,8 @@ class Epoch:
     best: bool  # whether its validation is the best so far
     whole_seconds: float = 0.0  # since the epoch before was over: its report, training and validation
     cpu_seconds: float = 0.0  # of the same, all workers' processes together
+    training_cpu_seconds: float = 0.0  # of training alone
+    tokens: int = 0  # of the micro-batches, all workers together, where these say how many they have (`num_tokens`)
 
     @property
     def rate(self) -> float:
@@ -116,15 +118,18 @@ def train(
         if records["epochs"] and number - 1 - records["best_epoch"] >= config.patience:
             break
         with _dice(config.seed, number, context):
-            started = clock()
-            loss, predictions = _pass(task, gradients, optimizer, config, context, number, num_steps)
-            seconds = clock() - started
+            started, cpu_started = clock(), time.process_time()
+            loss, predictions, tokens = _pass(task, gradients, optimizer, config, context, number, num_steps)
+            seconds, training_cpu = clock() - started, time.process_time() - cpu_started
         metrics = _validation(task, context)
         value = _value(metrics, config, number)
         is_best = value > records["best_value"]
         now, cpu_now = clock(), time.process_time()
-        cpu_seconds = _total(context, cpu_now - cpu_at)
-        epoch = Epoch(number, config.epochs, loss, metrics, predictions, seconds, is_best, now - turned, cpu_seconds)
+        cpu = (_total(context, cpu_now - cpu_at), _total(context, training_cpu))
+        all_tokens = round(_total(context, tokens))
+        epoch = Epoch(
+            number, config.epochs, loss, metrics, predictions, seconds, is_best, now - turned, *cpu, all_tokens
+        )
         turned, cpu_at = now, cpu_now
         records["epochs"].append(asdict(epoch))
         weights = network.state_dict()
@@ -180,8 +185,9 @@ def _pass(
     context: Context,
     number: int,
     num_steps: int,
-) -> tuple[float, int]:
+) -> tuple[float, int, int]:
     task.network.train()
+    tokens = 0
     total = torch.zeros(2, dtype=torch.float64, device=context.device)  # loss and number, read once an epoch
     for step, micro_batches in enumerate(task.steps(number, num_steps)):
         gradients.clear()
@@ -189,11 +195,12 @@ def _pass(
             with torch.autocast(context.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 loss, size = task.loss(micro_batch)
             gradients.add(loss, size, last=last)
+            tokens += getattr(micro_batch, "num_tokens", 0)
         total += gradients.share(config.max_gradient_norm)
         done = (number - 1) * num_steps + step
         optimizer.step(config.learning_rate * _schedule(done, num_steps * config.epochs, config.warmup))
     loss_sum, count = total.tolist()
-    return loss_sum / max(1.0, count), round(count)
+    return loss_sum / max(1.0, count), round(count), tokens
 
 
 def _with_last(some: Iterable[One]) -> Iterator[tuple[One, bool]]:
