@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from foretaste.evaluation.cases import Split
-from foretaste.evaluation.protocols import SPLITS
+from foretaste.evaluation.protocols import BESIDE, SPLITS
 from foretaste.jobs.bench_models_cells import Comparison
 from foretaste.jobs.bench_models_figures import MAIN, Row, bar, cells_of, figures
 from foretaste.jobs.bench_models_names import model_names
@@ -16,7 +16,7 @@ from foretaste.models.baselines import BASELINES
 
 QUICK = ("popularity", "markov", "v0", "v3", "intent")
 REFERENCES = ("v0", "sasrec", "intent")
-"""What the others are paired with where nothing is said: the first of these that was run, else the first model."""
+"""What the others are paired with where nothing is said: the first of these that was run, else the first model asked for."""
 
 INTENDED = ("movielens-1m", "movietweetings", "deskdrop")
 PUBLISHED = {"blind": (0.186, 0.321), "aware": (0.188, 0.323)}
@@ -51,7 +51,8 @@ def _one(settings: Settings, options: BenchOptions, name: str, split: Split, nam
 
 def reference(options: BenchOptions, names: tuple[str, ...]) -> str:
     """The model that the others are paired with. Raises ValueError where it is not among them."""
-    found = options.against or next((one for one in (*REFERENCES, *names) if one in names), names[0])
+    usual = next((one for one in (*REFERENCES, *names) if one in names and one != BESIDE), BESIDE)
+    found = options.against or usual
     if found not in names:
         raise ValueError(f"--against {found}: it is not among the models {', '.join(names)}")
     return found

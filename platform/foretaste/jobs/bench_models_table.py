@@ -61,8 +61,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             [name, f"{one['named']:.3f}", f"{one['commonest']:.3f}", _shares(one["by_primary"]), f"{one['sessions']:,}"]
             for name, one in found["attention"].items()
         ]
-        head = ("largest attention names the primary intent", "sessions", "always the commonest", "by primary", "of")
-        parts.append(table(head, attention))
+        what = "largest attention names the primary intent"
+        parts.append(table((what, "share", "always the commonest", "by primary intent", "sessions"), attention))
     if found.get("bars"):
         bars = [
             [name, str(one["value"]), one["want"], "yes" if one["holds"] else "NO"]
