@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 from rich.table import Table
 
-from foretaste.ops.telemetry import console
+from foretaste.ops.telemetry import console, say
 
 
 class Client:
@@ -33,6 +33,10 @@ class Client:
     def recommend(self, **request: Any) -> dict[str, Any]:
         """Ask for a list."""
         return self._call("POST", "/v1/recommend", request)
+
+    def intent(self, **request: Any) -> dict[str, Any]:
+        """Ask what a member or a guest is probably here for; nothing is logged."""
+        return self._call("POST", "/v1/intent", request)
 
     def decision(self, decision_id: str) -> dict[str, Any]:
         """Read a logged decision."""
@@ -68,4 +72,7 @@ def recommend(url: str, *, member_id: str | None, session_id: str, k: int, polic
         row = (item["position"] + 1, item["name"], f"{item['score']:.3f}", f"{item['propensity']:.3f}", why)
         table.add_row(*map(str, row))
     console.print(table)
+    layout = answer["layout"]
+    hint = "" if layout is None else f"; lay the page out to {layout['hint']} ({layout['probability']:.0%})"
+    say(f"{answer['top_intent'] or 'no intent is predicted'}{hint}")
     return answer
