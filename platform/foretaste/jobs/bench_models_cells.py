@@ -204,14 +204,15 @@ class _Network:
         )  # fmt: skip
         shutil.rmtree(self.folder / "runs", ignore_errors=True)
         loaded = load_intent(done.bundle, self.comparison.log(self.seed).catalogue)
-        cpu = [float(epoch["cpu_seconds"]) for epoch in done.epochs]
+        names = ("cpu_seconds", "training_cpu_seconds")
+        whole, training = ([float(epoch[name]) for epoch in done.epochs] for name in names)
         write_json(
             {
                 "parameters": sum(p.numel() for p in loaded.model.parameters()),
-                "epochs": len(cpu),
+                "epochs": len(whole),
                 "best_epoch": done.best_epoch,
-                "cpu_seconds_per_epoch": float(np.mean(cpu)),
-                "cpu_seconds_to_best": float(np.sum(cpu[: done.best_epoch])),
+                "cpu_seconds_per_epoch": float(np.mean(training)),
+                "cpu_seconds_to_best": float(np.sum(whole[: done.best_epoch])),
                 "validation": done.metrics,
             },
             self.folder / "training.json",

@@ -14,9 +14,9 @@ from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES
 
-QUICK = ("popularity", "markov", "v0", "v3", "intent")
+QUICK = ("popularity", "markov", "v0", "v3")
 REFERENCES = ("v0", "sasrec", "intent")
-"""What the others are paired with where nothing is said: the first of these that was run, else the first model asked for."""
+"""What the others are paired with where nothing is said: the first of these that was run, else the first named."""
 
 INTENDED = ("movielens-1m", "movietweetings", "deskdrop")
 PUBLISHED = {"blind": (0.186, 0.321), "aware": (0.188, 0.323)}
@@ -29,7 +29,7 @@ def ladder(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     Raises ValueError for a model that there is not or that the rules forbid.
     """
     name = options.data or "world"
-    names = model_names(options.models or (_there(QUICK) if options.quick else None))
+    names = model_names(options.models or (QUICK if options.quick else None))
     found = {split: _one(settings, options, name, split, names) for split in options.splits}
     merged = {
         key: {f"{what}, {SPLITS[split]}": one for split, part in found.items() for what, one in part[key].items()}
@@ -97,11 +97,3 @@ def _bars(comparison: Comparison, rows: dict[str, Row], against: str) -> dict[st
             value = rows[best][metric]["value"]
             bars[f"{metric} of {best} on {name}, {options.track} track"] = bar(value, f">= {wanted}", value >= wanted)
     return {"bars": bars, "skipped": skipped}
-
-
-def _there(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The quick models; the configured network stands for those that are not there."""
-    from foretaste.jobs.bench_models_names import networks
-
-    found = tuple(name for name in names[:-1] if name in (*BASELINES, *networks()))
-    return found if "v3" in found else (*found, names[-1])

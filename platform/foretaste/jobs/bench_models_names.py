@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from foretaste.evaluation.protocols import BESIDE, Protocol
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES, BaselineConfig, baseline
 from foretaste.models.intent import IntentModelConfig
+from foretaste.models.zoo import NETWORKS, network
 
 PACKAGE = Path(__file__).parents[1]
 CONFIGURED = "intent"
@@ -35,8 +34,7 @@ _APART = ("ranker", "zoo.py", "tracking.py", "on_ray.py", "wire.py", "truth.py",
 
 def networks() -> tuple[str, ...]:
     """Names of the networks."""
-    named: tuple[str, ...] = import_module("foretaste.models.zoo").NETWORKS if _zoo() else ()
-    return (CONFIGURED, *named)
+    return (CONFIGURED, *NETWORKS)
 
 
 def model_names(wanted: Sequence[str] | None, default: Sequence[str] = LADDER) -> tuple[str, ...]:
@@ -53,9 +51,8 @@ def model_names(wanted: Sequence[str] | None, default: Sequence[str] = LADDER) -
 
 
 def network_config(settings: Settings, name: str, protocol: Protocol, *, quick: bool) -> IntentModelConfig:
-    """The configuration of a network under the protocol's track; small where it is to be quick."""
-    config: IntentModelConfig
-    config = settings.intent if name == CONFIGURED else import_module("foretaste.models.zoo").network(name)
+    """The configuration of a network under the protocol's track, with the sizes of the settings; small where quick."""
+    config = settings.intent if name == CONFIGURED else network(name, settings.intent)
     small = {"width": 16, "max_length": 30} if quick else {}
     return config.model_copy(update=small | ({"time_aware": False} if protocol.track == "blind" else {}))
 
@@ -71,7 +68,7 @@ def code_of_training(config: IntentModelConfig | BaselineConfig) -> str:
         return _digest([*PACKAGE.glob("models/baselines/*.py"), PACKAGE / "signals/histories.py"])
     files = [file for pattern in _TRAINED for file in PACKAGE.glob(pattern)]
     files = [file for file in files if not any(part in file.name for part in _APART)]
-    return _digest([*files, *_bodies(getattr(config, "body", None))])
+    return _digest([*files, *_bodies(config.body)])
 
 
 def code_of_evaluation() -> str:
@@ -81,8 +78,6 @@ def code_of_evaluation() -> str:
 
 def _bodies(body: Any) -> list[Path]:
     """The module of a body and those of its kind that it is made of, so that another body changes nothing here."""
-    if body is None:
-        return []
     folder = PACKAGE / "models" / "bodies"
     found: list[Path] = []
     waiting = [type(body).__module__.rpartition(".")[2]]
@@ -100,7 +95,3 @@ def _digest(files: Sequence[Path]) -> str:
     for file in sorted(set(files)):
         digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-def _zoo() -> bool:
-    return find_spec("foretaste.models.zoo") is not None

@@ -48,8 +48,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     parts.append(
         "Means over seeds with their 95% t-interval: what training again would change. «seeds and actors»: the paired "
         "difference with the interval of both kinds of chance (bootstrap of actors added as variances are). A model "
-        "that draws nothing has one run and no such interval. CPU seconds: one thread, training and validation of an "
-        "epoch."
+        "that draws nothing has one run and no such interval. CPU seconds: one thread; an epoch's are of training "
+        "alone, those to the best epoch with validation."
     )
     networks = [name for name in order if rows[name].get("parameters")]
     if networks:

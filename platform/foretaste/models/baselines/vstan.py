@@ -3,7 +3,7 @@
 Garg et al., STAN, SIGIR 2019; Ludewig et al., UMUAI 2021, who add the match decay and the rarity of V-SkNN.
 
 Shapes: B histories, N titles, S sessions it was fitted on, newest first, T interactions, P (session, title) pairs,
-Q titles of all questions, X (question, neighbour) pairs, Y titles of those neighbours.
+Q titles of all questions, E their postings, X (question, neighbour) pairs, Y titles of those neighbours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from foretaste.models.baselines.popularity import DAY_US
 from foretaste.models.baselines.session_knn import postings, sessions_newest_first
 
 _ROWS_AT_ONCE = 32  # bounds the titles of all neighbours of a block
+_CELLS_AT_ONCE = 8_000_000  # bounds the B x S block of pairs
+_FAR = 14.0  # decays after which a title of a neighbour does not count: less than a millionth of its nearest
 
 
 class VSTANConfig(Frozen):
@@ -76,7 +78,15 @@ class VSTAN:
         self.config = config
         length_S = np.diff(titles_SN.indptr)
         self.postings_N1S = postings(titles_SN, np.maximum(length_S, 1) ** -0.5, config.sample)
-        self.titles_SN = titles_SN
+        self.by_title_SN = titles_SN.tocsc()
+        self.by_title_SN.sort_indices()
+        session_P = np.repeat(np.arange(len(length_S)), length_S)
+        order_P = np.lexsort((titles_SN.data, session_P))
+        self.indptr_S1 = titles_SN.indptr
+        self.title_P, self.place_P = titles_SN.indices[order_P], titles_SN.data[order_P].astype(np.int64)
+        self.reach = 0 if config.neighbour_decay is None else int(np.ceil(_FAR * config.neighbour_decay))
+        self.stride = int(self.place_P.max(initial=0)) + 2 * self.reach + 2  # keeps sessions apart in the keys
+        self.key_P = session_P * self.stride + self.place_P
         self.at_S = at_S
         self.vote_N = 1.0 + config.rarity_weight * rarity_N
         self.prior_N = (config.popularity_weight * share_N / max(share_N.max(initial=0.0), 1e-12)).astype(np.float32)
@@ -116,40 +126,68 @@ class VSTAN:
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score the catalogue: votes of the neighbours, with popularity behind; popularity where nothing matches."""
         scores_BN = np.tile(self.prior_N, (len(histories), 1))
-        for first in range(0, len(histories), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            count = len(scores_BN[rows])
-            block = histories.rows(np.arange(first, first + count))
+        size = max(1, min(_ROWS_AT_ONCE, _CELLS_AT_ONCE // max(len(self.at_S), 1)))
+        for first in range(0, len(histories), size):
+            rows = slice(first, first + size)
+            block = histories.rows(np.arange(first, min(first + size, len(histories))))
             scores_BN[rows] += self._votes(block, asof_B[rows]).astype(np.float32)
         return scores_BN
 
     def _votes(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float64]:
-        num_titles = len(self.prior_N)
-        back_BN = self._steps_back(histories)
-        weight_BN1 = np.exp(-back_BN / self.config.question_decay)
+        shape = (len(histories), len(self.prior_N))
+        back_BN1 = self._steps_back(histories)
+        weight_BN1 = np.exp(-back_BN1 / self.config.question_decay)
         similar_BS = (sparse.csr_array(weight_BN1.astype(np.float32)) @ self.postings_N1S).tocsr()
         similar_BS.sort_indices()
-        row_X, session_X, similar_X = self._nearest(similar_BS, asof_B)
+        row_X, session_X, weight_X = self._nearest(similar_BS, asof_B)
         if not len(row_X):
-            return np.zeros((len(histories), num_titles))
-        start_X, length_X = self.titles_SN.indptr[session_X], np.diff(self.titles_SN.indptr)[session_X]
-        before_X = np.cumsum(length_X) - length_X
-        pair_Y = np.repeat(np.arange(len(row_X)), length_X)
-        index_Y = np.arange(len(pair_Y)) - before_X[pair_Y] + start_X[pair_Y]
-        title_Y, place_Y = self.titles_SN.indices[index_Y], self.titles_SN.data[index_Y]
-        back_Y = back_BN[row_X[pair_Y], title_Y + 1]
-        weight_X = similar_X
+            return np.zeros(shape)
+        shared_X, back_X = self._newest_shared(back_BN1, row_X, session_X)
         if self.config.match_decay is not None:
-            weight_X = similar_X * np.exp(-np.minimum.reduceat(back_Y, before_X) / self.config.match_decay)
+            weight_X = weight_X * np.exp(-back_X / self.config.match_decay)
         weight_X = weight_X / np.bincount(row_X, weight_X, minlength=len(histories))[row_X]
+        pair_Y, index_Y = self._near(session_X, shared_X)
+        title_Y = self.title_P[index_Y]
         vote_Y = weight_X[pair_Y] * self.vote_N[title_Y]
         if self.config.neighbour_decay is not None:
-            shared_X = np.maximum.reduceat(np.where(np.isfinite(back_Y), place_Y, 0.0), before_X)
-            vote_Y = vote_Y * np.exp(-np.abs(place_Y - shared_X[pair_Y]) / self.config.neighbour_decay)
-        vote_Y = np.where(np.isfinite(back_Y), self.config.seen_weight, 1.0) * vote_Y
-        cell_Y = row_X[pair_Y] * num_titles + title_Y
-        votes = np.asarray(np.bincount(cell_Y, vote_Y, minlength=len(histories) * num_titles), dtype=np.float64)
-        return votes.reshape(len(histories), num_titles)
+            decay = np.exp(-np.arange(self.reach + 1) / self.config.neighbour_decay)
+            vote_Y *= decay[np.abs(self.place_P[index_Y] - shared_X[pair_Y])]
+        cell_Y = row_X[pair_Y] * shape[1] + title_Y
+        votes_BN = np.bincount(cell_Y, vote_Y, minlength=shape[0] * shape[1]).reshape(shape)
+        return np.where(np.isfinite(back_BN1[:, 1:]), self.config.seen_weight, 1.0) * votes_BN
+
+    def _near(
+        self, session_X: NDArray[np.int64], shared_X: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Titles of each neighbour that are near enough to the shared one to count: its pair, and index into P."""
+        first_X, last_X = self.indptr_S1[session_X], self.indptr_S1[session_X + 1]
+        if self.config.neighbour_decay is not None:
+            key_X = session_X * self.stride + shared_X
+            first_X = np.searchsorted(self.key_P, key_X - self.reach, side="left")
+            last_X = np.searchsorted(self.key_P, key_X + self.reach, side="right")
+        length_X = (last_X - first_X).astype(np.int64)
+        pair_Y = np.repeat(np.arange(len(session_X)), length_X)
+        return pair_Y, np.arange(len(pair_Y)) - np.repeat(np.cumsum(length_X) - length_X - first_X, length_X)
+
+    def _newest_shared(
+        self, back_BN1: NDArray[np.float64], row_X: NDArray[np.int64], session_X: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Of each pair: the last place in the session of a shared title, and how long ago one was in the question."""
+        pair_BS = np.full((len(back_BN1), len(self.at_S)), -1, dtype=np.int32)
+        pair_BS[row_X, session_X] = np.arange(len(row_X))
+        row_Q, code_Q = np.nonzero(np.isfinite(back_BN1))
+        first_Q, last_Q = self.by_title_SN.indptr[code_Q - 1], self.by_title_SN.indptr[code_Q]
+        length_Q = (last_Q - first_Q).astype(np.int64)
+        entry_E = np.repeat(np.arange(len(code_Q)), length_Q)
+        index_E = np.arange(len(entry_E)) - np.repeat(np.cumsum(length_Q) - length_Q - first_Q, length_Q)
+        pair_E = pair_BS[row_Q[entry_E], self.by_title_SN.indices[index_E]]
+        kept_E = pair_E >= 0
+        pair_E, entry_E, index_E = pair_E[kept_E], entry_E[kept_E], index_E[kept_E]
+        shared_X = np.zeros(len(row_X), dtype=np.int64)
+        np.maximum.at(shared_X, pair_E, self.by_title_SN.data[index_E].astype(np.int64))
+        back_X = np.full(len(row_X), np.inf)
+        np.minimum.at(back_X, pair_E, back_BN1[row_Q[entry_E], code_Q[entry_E]])
+        return shared_X, back_X
 
     def _steps_back(self, histories: Histories) -> NDArray[np.float64]:
         """How many interactions ago each title of the question was; float64[B, N1], infinite for all others."""
