@@ -114,7 +114,7 @@ def test_sums_of_parts_are_the_sums_of_all_and_survive_being_written() -> None:
         for rows in (slice(0, 200), slice(200, None))
     ]
     together = Moments.of_plain(parts[0].plain()) + parts[1]
-    for name in ("count", "of", "count_count", "count_of", "of_of", "having"):
+    for name in ("count", "of", "count_count", "count_of", "of_of", "having", "members"):
         assert getattr(together, name) == pytest.approx(getattr(moments(found, segment_M, 4), name))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import stdtr, stdtrit
 
 from foretaste.contracts.histories import Histories
 from foretaste.sessions.intent_horizons import one_hot
@@ -53,6 +53,7 @@ class Moments:
     count_of: NDArray[np.float64]
     of_of: NDArray[np.float64]
     having: NDArray[np.float64]  # members who did it at all
+    members: NDArray[np.float64]  # members who did anything that could have been it
 
     def __add__(self, other: Moments) -> Moments:
         """Put two disjoint parts of the members together."""
@@ -123,13 +124,14 @@ def behaviours(
 def moments(found: Behaviours, segment_M: NDArray[np.int32], num: int) -> Moments:
     """Add the members of each of `num` segments up."""
 
-    def summed(value_MX: NDArray[np.float64]) -> NDArray[np.float64]:
+    def summed(value_MX: NDArray[Any]) -> NDArray[np.float64]:
         total_KX = np.zeros((num, value_MX.shape[1]))
         np.add.at(total_KX, segment_M, value_MX)
         return total_KX
 
     count_MX, of_MX = found.count_MX, found.of_MX
-    values = (count_MX, of_MX, count_MX**2, count_MX * of_MX, of_MX**2, (count_MX > 0).astype(np.float64))
+    squares = (count_MX**2, count_MX * of_MX, of_MX**2)
+    values: tuple[NDArray[Any], ...] = (count_MX, of_MX, *squares, count_MX > 0, of_MX > 0)
     return Moments(*map(summed, values))
 
 
@@ -137,18 +139,21 @@ def lifts(sums: Moments, names: Names, *, least_members: int) -> list[list[Findi
     """Every behaviour that at least so many members of a segment have, by segment.
 
     The lift is the share in the segment over that in all. Members, not what they did, are taken as independent: the
-    variance of its logarithm is the sum of their squared influences (delta method of the ratio of two ratios).
+    variance of its logarithm is the sum of their squared influences (delta method of the ratio of two ratios), and
+    Student's distribution allows for a segment of few members.
     """
     all_sums = Moments(*(getattr(sums, f.name).sum(axis=0, keepdims=True) for f in fields(sums)))
+    few_KX = np.maximum(sums.members - 1.0, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         share_KX, share_1X = sums.count / sums.of, all_sums.count / all_sums.of
         variance_KX = (
             _squares(sums, share_KX, share_KX) / sums.count**2
             - 2 * _squares(sums, share_KX, share_1X) / (sums.count * all_sums.count)
             + _squares(all_sums, share_1X, share_1X) / all_sums.count**2
-        )
+        ) * (sums.members / few_KX)
         log_KX, error_KX = np.log(share_KX / share_1X), np.sqrt(np.maximum(variance_KX, 0.0))
-        p_KX = 1.0 - ndtr(log_KX / error_KX)
+        p_KX = stdtr(few_KX, -log_KX / error_KX)
+    reach_KX = stdtrit(few_KX, 0.975) * error_KX
     kept_KX = (sums.having >= least_members) & (error_KX > 0)
     return [
         [
@@ -157,8 +162,8 @@ def lifts(sums: Moments, names: Names, *, least_members: int) -> list[list[Findi
                 share=float(share_KX[k, x]),
                 share_all=float(share_1X[0, x]),
                 lift=float(np.exp(log_KX[k, x])),
-                low=float(np.exp(log_KX[k, x] - 1.96 * error_KX[k, x])),
-                high=float(np.exp(log_KX[k, x] + 1.96 * error_KX[k, x])),
+                low=float(np.exp(log_KX[k, x] - reach_KX[k, x])),
+                high=float(np.exp(log_KX[k, x] + reach_KX[k, x])),
                 count=int(sums.count[k, x]),
                 members=int(sums.having[k, x]),
                 p=float(p_KX[k, x]),
