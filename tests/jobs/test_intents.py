@@ -21,10 +21,11 @@ from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs import segments
 from foretaste.jobs.backfill import backfill
-from foretaste.jobs.export import model_of
+from foretaste.jobs.export import model_of, rows_of
 from foretaste.jobs.intents import intents
 from foretaste.jobs.segments import matrix, with_truth
 from foretaste.jobs.settings import Settings, load
+from foretaste.models.intent import IntentPrediction
 from foretaste.ops.files import read_json, read_parquet, write_parquet
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.service import open_service
@@ -206,6 +207,17 @@ def test_bad_calls_say_what_is_wrong_and_touch_nothing(workspace: Path, tmp_path
     with pytest.raises(FileNotFoundError, match="foretaste prepare"):
         intents(settings(tmp_path / "nowhere"))
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_rows_of_a_model_without_heads_can_be_read_again(tmp_path: Path) -> None:
+    none_BX, z_BD = np.zeros((2, 0), dtype=np.float32), np.zeros((2, 4), dtype=np.float32)
+    said = IntentPrediction(none_BX, {}, {}, none_BX, (), z_BD, z_BD)
+    when = pa.array([AS_OF, AS_OF])
+    about = {"member_id": ["a", "b"], "as_of": when, "model": ["m", "m"], "num_events": [1, 2], "newest_event_at": when}
+    write_parquet(rows_of(said, about), tmp_path / "rows.parquet")
+    found = read_parquet(tmp_path / "rows.parquet")
+    assert found.schema.equals(member_intents(4, {}))
+    assert found["layout"].null_count == 2
 
 
 def test_truth_is_compared_with_the_newest_session_before_the_instant(tmp_path: Path) -> None:

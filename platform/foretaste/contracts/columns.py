@@ -218,6 +218,8 @@ def member_intents(width: int, heads: Mapping[str, Sequence[str]]) -> pa.Schema:
         pa.field(f"p_{head}", pa.list_(pa.float32(), len(of)), nullable=False, metadata={"classes": "|".join(of)})
         for head, of in heads.items()
     ]
+    weights = pa.list_(pa.float32(), len(heads))
+    attention = [pa.field("attention", weights, nullable=False, metadata={"heads": "|".join(heads)})] if heads else []
     return pa.schema(
         [
             _field("member_id", pa.string(), null=False),
@@ -226,9 +228,7 @@ def member_intents(width: int, heads: Mapping[str, Sequence[str]]) -> pa.Schema:
             _field("num_events", pa.int32(), null=False),  # that were read, at most the newest of a request
             _field("newest_event_at", AT, null=False),
             _field("z", pa.list_(pa.float32(), width), null=False),  # the intent embedding
-            pa.field(
-                "attention", pa.list_(pa.float32(), len(heads)), nullable=False, metadata={"heads": "|".join(heads)}
-            ),  # weight of each head in the next title
+            *attention,  # weight of each head in the next title; absent where no head is on
             *shares,  # probability of each class
             *(_field(f"top_{head}", pa.string(), null=False) for head in heads),  # likeliest class
             _field("layout", pa.string()),  # discover or continue; null where the action head is off

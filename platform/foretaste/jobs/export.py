@@ -129,7 +129,7 @@ class Predicting:
 def rows_of(said: IntentPrediction, about: Mapping[str, Any]) -> pa.Table:
     """Lay predictions out as `member_intents` rows, beside the columns given."""
     schema = member_intents(said.z_BD.shape[1], {head: said.classes[head] for head in said.heads})
-    columns = dict(about) | {"z": _lists(said.z_BD), "attention": _lists(said.attention_BI)}
+    columns = dict(about) | {"z": _lists(said.z_BD)} | ({"attention": _lists(said.attention_BI)} if said.heads else {})
     for head in said.heads:
         best_B = said.intents[head].argmax(axis=1)
         columns[f"p_{head}"] = _lists(said.intents[head])
@@ -154,6 +154,4 @@ def model_of(registry: Path, prepared: Path, fingerprint: str) -> Models:
 
 def _lists(value_BX: NDArray[np.float32]) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(value_BX, dtype=np.float32).ravel())
-    if value_BX.shape[1] == 0:
-        return pa.array([[]] * len(value_BX), pa.list_(pa.float32(), 0))
     return pa.FixedSizeListArray.from_arrays(flat, value_BX.shape[1])
