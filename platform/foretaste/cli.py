@@ -75,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("model", nargs="?", choices=MODELS, default="all", help="which model; default all")
     train.add_argument("--split", choices=("time", "last"), default="time", help="which rows are training rows")
 
+    tune = verb("tune", _tune, "Search for the settings of the intent model by validation NDCG, or go on searching.")
+    tune.add_argument("--trials", type=int, metavar="N", help="trials in all; overrides the settings")
+    tune.add_argument("--split", choices=("time", "last"), default="time", help="which rows are training rows")
+    tune.add_argument("--out", type=Path, metavar="FILE", help="the best settings as YAML; default in the workspace")
+
     evaluate = verb("evaluate", _evaluate, "Compare the intent model with the baselines on the test rows.")
     evaluate.add_argument("--split", choices=("time", "last"), default="time", help="which rows are test rows")
     evaluate.add_argument(
@@ -199,6 +204,12 @@ def _train(options: argparse.Namespace) -> int:
     from foretaste.jobs.train import train
 
     return _finish(options, train(_settings(options), model=options.model, split=options.split))
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from foretaste.jobs.tune import tune
+
+    return _finish(options, tune(_settings(options), trials=options.trials, split=options.split, out=options.out))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

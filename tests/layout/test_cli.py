@@ -21,6 +21,7 @@ FLAGS = {
     "prepare": ["--from", "--full"],
     "features": ["--until", "--full"],
     "train": ["model", "--split"],
+    "tune": ["--trials", "--split", "--out"],
     "evaluate": ["--split", "--targets", "--limit"],
     "intents": ["--as-of", "--out", "--segments"],
     "serve": ["--host", "--port"],

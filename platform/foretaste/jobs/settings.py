@@ -22,6 +22,7 @@ from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
 from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
+from foretaste.training.search import TuneConfig
 from foretaste.worlds.config import WorldConfig
 
 
@@ -42,6 +43,7 @@ class Settings(Frozen):
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = Field(TrainingConfig(), description="of the intent model")
     ranker_training: RankerTrainingConfig = Field(RankerTrainingConfig(), description="of the ranker")
+    tune: TuneConfig = Field(TuneConfig(), description="the search for settings of the intent model")
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     references: ReferenceConfig = ReferenceConfig()
