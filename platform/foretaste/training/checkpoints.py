@@ -23,19 +23,21 @@ Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
 """Plain records, and tensors by name."""
 
 
-def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], *, rank: int, of: int) -> None:
+def write_shard(
+    folder: Path, name: str, tensors: Mapping[str, Tensor], *, rank: int, of: int, durable: bool = True
+) -> None:
     """Write the part of every tensor that is this worker's: as many of its values as any other's."""
     mine = {key: _part(tensor, rank, of) for key, tensor in tensors.items()}
-    with whole_file(folder / _shard(name, rank, of)) as partial:
+    with whole_file(folder / _shard(name, rank, of), durable=durable) as partial:
         save_file(mine, partial)
 
 
 def write_records(
-    folder: Path, name: str, records: Mapping[str, Any], tensors: Mapping[str, Tensor], *, of: int
+    folder: Path, name: str, records: Mapping[str, Any], tensors: Mapping[str, Tensor], *, of: int, durable: bool = True
 ) -> None:
     """Write what makes the shards called `name` a checkpoint: written last in one folder, or by the first worker."""
     about = {"name": name, "of": of, "shapes": {key: list(t.shape) for key, t in tensors.items()}, "records": records}
-    with whole_file(folder / RECORDS) as partial:
+    with whole_file(folder / RECORDS, durable=durable) as partial:
         partial.write_text(json.dumps(about))
 
 

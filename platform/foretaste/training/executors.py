@@ -49,7 +49,9 @@ class PlainExecutor:
         threads = torch.get_num_threads()
         torch.set_num_threads(config.threads_per_worker)
         try:
-            return train(make_task(self._payloads, 0), config, PlainContext(on_epoch, self.folder))
+            device = torch.device("cuda" if config.use_gpu else "cpu")
+            context = PlainContext(on_epoch, self.folder, device=device)
+            return train(make_task(self._payloads, 0), config, context)
         finally:
             torch.set_num_threads(threads)
 

@@ -69,14 +69,22 @@ class RayContext:
             return read_checkpoint(Path(folder))
 
     def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Report the epoch with this worker's shard of the checkpoint, which Ray puts together; all workers meet."""
+        """Report the epoch with this worker's shard of the checkpoint; all workers meet.
+
+        Ray brings the shards together while the next epoch trains.
+        """
         metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.metrics}
         name = f"epoch-{epoch.number:05d}"
-        with tempfile.TemporaryDirectory(prefix="foretaste-checkpoint-") as folder:
-            write_shard(Path(folder), name, tensors, rank=self.rank, of=self.world_size)
-            if self.rank == 0:
-                write_records(Path(folder), name, records, tensors, of=self.world_size)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        folder = Path(tempfile.mkdtemp(prefix="foretaste-checkpoint-"))
+        write_shard(folder, name, tensors, rank=self.rank, of=self.world_size, durable=False)
+        if self.rank == 0:
+            write_records(folder, name, records, tensors, of=self.world_size, durable=False)
+        ray.train.report(
+            metrics,
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
         if self.rank == 0:
             self._epochs.put(epoch)
 
