@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from foretaste.models.bodies import HierarchyConfig
+from foretaste.models.bodies import (
+    HierarchyConfig,
+    HstuConfig,
+    LigrConfig,
+    RecurrentConfig,
+    TransActConfig,
+    TransformerConfig,
+)
 from foretaste.models.network import IntentModelConfig
 
 WEEK_HOURS = 168.0
+_IDS: dict[str, Any] = {"inputs": "ids", "intents": ()}
 
 _PRESETS: dict[str, dict[str, Any]] = {
+    "lstm": {"body": RecurrentConfig(cell="lstm")},
+    "gru4rec": {"body": RecurrentConfig(cell="gru")},
+    "bilstm": {"body": RecurrentConfig(cell="lstm", reads="both")},
+    "transformer": {"body": TransformerConfig()},
+    "sasrec": {"body": TransformerConfig(), **_IDS},
+    "bert4rec": {"body": TransformerConfig(reads="both"), **_IDS},
+    "transact": {"body": TransActConfig(), "max_length": 100},
+    "hstu": {"body": HstuConfig(), **_IDS},
+    "esasrec": {"body": LigrConfig(), "full_softmax_titles": 1, "num_negatives": 256, **_IDS},
     "v0": {"body": HierarchyConfig(intents="none")},
     "v1": {"body": HierarchyConfig(intents="flat")},
     "v2": {"body": HierarchyConfig()},
     "v3": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS)},
     "foretaste": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS, decode=True)},
 }
-"""IntentRec without intents, with flat heads, with the hierarchy, with the short-term view too (Oh et al., arXiv
+"""What others published: up to TransAct with all features and a head for each intent beside the titles', as in table 1
+of IntentRec; SASRec, BERT4Rec, HSTU and eSASRec with ids (HSTU with times too) and nothing but titles to predict. Then
+IntentRec without intents, with flat heads, with the hierarchy, with the short-term view too (Oh et al., arXiv
 2408.05353); then ours, in which predicted classes also raise the titles that have them."""
 
 NETWORKS: tuple[str, ...] = tuple(_PRESETS)
@@ -27,4 +46,7 @@ def network(name: str, base: IntentModelConfig | None = None) -> IntentModelConf
     """Make the configuration of a named model, with the sizes of `base`. Raises ValueError for an unknown name."""
     if name not in _PRESETS:
         raise ValueError(f"there is no sequence model {name!r}; there are {', '.join(NETWORKS)}")
-    return (base or IntentModelConfig()).model_copy(update=_PRESETS[name])
+    base = base or IntentModelConfig()
+    preset = _PRESETS[name]
+    shorter = {"max_length": min(preset["max_length"], base.max_length)} if "max_length" in preset else {}
+    return base.model_copy(update=preset | shorter)

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from foretaste.models.bodies.contract import Body, Classes, Encoded, Sizes
 from foretaste.models.bodies.hierarchy import HierarchyConfig
+from foretaste.models.bodies.hstu import HstuConfig
+from foretaste.models.bodies.ligr import LigrConfig
+from foretaste.models.bodies.recurrent import RecurrentConfig
+from foretaste.models.bodies.transact import TransActConfig
+from foretaste.models.bodies.transformer import TransformerConfig
 
-BodyConfig = HierarchyConfig
+BodyConfig = Annotated[
+    HierarchyConfig | HstuConfig | LigrConfig | RecurrentConfig | TransActConfig | TransformerConfig,
+    Field(discriminator="kind"),
+]
+"""Of any body; `kind` says which."""
 
-__all__ = ["Body", "BodyConfig", "Classes", "Encoded", "HierarchyConfig", "Sizes"]
+__all__ = [
+    "Body",
+    "BodyConfig",
+    "Classes",
+    "Encoded",
+    "HierarchyConfig",
+    "HstuConfig",
+    "LigrConfig",
+    "RecurrentConfig",
+    "Sizes",
+    "TransActConfig",
+    "TransformerConfig",
+]
