@@ -78,12 +78,13 @@ class HstuLayer(nn.Module):
         """Mix each token with those before it; `times` are the classes of elapsed time of every group, [R, L, L]."""
         width = x_TD.shape[1]
         uqkv_TX = F.silu(self.to_uqkv(self.norm(x_TD)))
+        qkv_T3HE = uqkv_TX[:, width:].reshape(len(x_TD), 3, self.num_heads, width // self.num_heads)
         classes = iter(times)
 
         def of_group(qkv_RL3HE: Tensor, group: Group) -> Tensor:
             return self._attend(qkv_RL3HE, next(classes))
 
-        mixed_TD = placed.each(uqkv_TX[:, width:].unflatten(1, (3, self.num_heads, -1)), of_group).flatten(1)
+        mixed_TD = placed.each(qkv_T3HE, of_group).flatten(1)
         added_TD: Tensor = x_TD + self.down(self.dropout(self.after_attention(mixed_TD) * uqkv_TX[:, :width]))
         return added_TD
 

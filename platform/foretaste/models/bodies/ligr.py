@@ -4,7 +4,7 @@ Shapes: T packed tokens, D width, F width of the feed-forward, H attention heads
 
 After Tikhonovich et al., eSASRec: Enhancing Transformer-based Recommendations in a Modular Fashion (RecSys 2025): the
 shifted sequences of SASRec, layers of LiGR (Borisyuk et al., From Features to Transformers, LinkedIn 2025), and a
-softmax over sampled negatives, evenly and by popularity, with logQ correction; the latter stands in the configuration of
+softmax over sampled negatives, evenly and by popularity, with logQ correction; the latter is the configuration of
 the whole model (full_softmax_titles, num_negatives). Adapted: negatives are shared by the predictions of a micro-batch.
 """
 
