@@ -71,7 +71,7 @@ def test_a_title_is_chosen_as_often_as_its_probability_says_when_elimination_is_
     genre = int(offer.titles.first_genre_N[np.flatnonzero(show_N)[0]])
     intents = _intents([[1, 0, 2]] * 6, genre_S=genre, action_S=CONTINUE, kind_S=1)
     mechanism = Aspects(offer, intents)
-    has = [offer.titles.genre_NG[:, genre] > 0, offer.past.to_continue_SN[0], show_N]
+    has = [offer.titles.genre_NG[:, genre] > 0, offer.past.to_continue()[0], show_N]
     assert not (has[0] & has[1]).any()  # so that after the genre nothing is left to continue, and that is passed over
     dice, num = np.random.default_rng(1), 20_000
     offer.take(np.array([0]), np.array([2]))

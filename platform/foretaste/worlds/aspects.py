@@ -57,7 +57,7 @@ _NEW_ODDS = 0.6
 
 _NUM = len(PLANTED_INTENTS)
 _ACTION, _GENRE, _KIND, _RECENCY = range(_NUM)
-_HAS_AC = (np.arange(2**_NUM)[None, :] >> np.arange(_NUM)[:, None]) & 1 == 1  # whether a set has an intent
+_HAS_CA = (np.arange(2**_NUM)[:, None] >> np.arange(_NUM)[None, :]) & 1 == 1  # whether a set has an intent
 
 
 def attention(config: WorldConfig) -> NDArray[np.float64]:
@@ -103,18 +103,19 @@ class Aspects:
     def weigh(self, rows: NDArray[np.int64], without: Intent | None = None) -> NDArray[np.float64]:
         """Give the probabilities themselves; an aspect left out leaves its place to nobody."""
         habitual_XN, set_XN = self.offer.habitual_SN[rows], self._set_SN[rows]
-        cell_XN = set_XN + np.arange(len(rows))[:, None] * 2**_NUM
-        habit_XC = np.zeros((len(rows), 2**_NUM))
-        habit_XC += np.bincount(cell_XN.ravel(), habitual_XN.ravel(), habit_XC.size).reshape(habit_XC.shape)
+        cell_XN = set_XN * len(rows) + np.arange(len(rows))[:, None]
+        habit_CX = np.zeros((2**_NUM, len(rows)))
+        habit_CX += np.bincount(cell_XN.ravel(), habitual_XN.ravel(), habit_CX.size).reshape(habit_CX.shape)
         order_XA = self._order_SA[rows]
         if without is not None:
             order_XA = np.where(order_XA == PLANTED_INTENTS.index(without), -1, order_XA)
-        return np.asarray(habitual_XN * self._chances(habit_XC, order_XA).ravel()[cell_XN])
+        habitual_XN *= self._chances(habit_CX, order_XA).ravel()[cell_XN]
+        return habitual_XN
 
     def match(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64]) -> NDArray[np.float64]:
         """Share of the aspects still wished for that titles have; where none is left, how well they are liked."""
         place_XA = self._order_SA[rows]
-        has_XA = _HAS_AC[place_XA, self._set_SN[rows, chosen_X][:, None]] & (place_XA >= 0)
+        has_XA = _HAS_CA[self._set_SN[rows, chosen_X][:, None], place_XA] & (place_XA >= 0)
         num_X = (place_XA >= 0).sum(axis=1)
         share_X = has_XA.sum(axis=1) / np.maximum(num_X, 1)
         return np.where(num_X > 0, share_X, liking(self.offer, rows, chosen_X))
@@ -122,41 +123,41 @@ class Aspects:
     def move_on(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Sate the first aspect of some of the sessions whose choice had it."""
         first_X = self._order_SA[rows, 0]
-        had_X = (first_X >= 0) & _HAS_AC[first_X, self._set_SN[rows, chosen_X]]
+        had_X = (first_X >= 0) & _HAS_CA[self._set_SN[rows, chosen_X], first_X]
         sated = rows[had_X & (rng.random(len(rows)) < SATIATION)]
         self._order_SA[sated] = np.roll(self._order_SA[sated], -1, axis=1)
         self._order_SA[sated, -1] = -1
         self.num_sated_S[sated] += 1
 
-    def _chances(self, habit_XC: NDArray[np.float64], order_XA: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What the weight of habit of a title with each set of intents is multiplied with, [X, C].
+    def _chances(self, habit_CX: NDArray[np.float64], order_XA: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What the weight of habit of a title with each set of intents is multiplied with, [C, X].
 
-        `habit_XC` is the weight of habit of all titles with that set.
+        `habit_CX` is the weight of habit of all titles with that set.
         """
-        paths = [(np.ones(len(habit_XC)), np.ones(habit_XC.shape, dtype=np.bool_))]  # their odds, and what is left
+        paths = [(np.ones(habit_CX.shape[1]), np.ones(habit_CX.shape))]  # their odds, and which sets are left, 0 or 1
         for place in range(_NUM):
             aspect_X = order_XA[:, place]
             if not (aspect_X >= 0).any():
                 continue
             attention_X = np.where(aspect_X >= 0, self._attention_A[place], 0.0)
-            longer = []
-            for odds_X, left_XC in paths:
-                kept_XC = left_XC & _HAS_AC[aspect_X]
-                passed_over_X = (habit_XC * kept_XC).sum(axis=1) == 0.0
-                kept_XC[passed_over_X] = left_XC[passed_over_X]
-                longer += [(odds_X * (1.0 - attention_X), left_XC), (odds_X * attention_X, kept_XC)]
+            has_CX, longer = _HAS_CA[:, aspect_X], []
+            for odds_X, left_CX in paths:
+                kept_CX = left_CX * has_CX
+                none_kept_X = (habit_CX * kept_CX).sum(axis=0) == 0.0
+                kept_CX[:, none_kept_X] = left_CX[:, none_kept_X]
+                longer += [(odds_X * (1.0 - attention_X), left_CX), (odds_X * attention_X, kept_CX)]
             paths = longer
-        chance_XC = np.zeros(habit_XC.shape)
-        for odds_X, left_XC in paths:
-            chance_XC += left_XC * (odds_X / (habit_XC * left_XC).sum(axis=1))[:, None]
-        return chance_XC
+        chance_CX = np.zeros(habit_CX.shape)
+        for odds_X, left_CX in paths:
+            chance_CX += left_CX * (odds_X / (habit_CX * left_CX).sum(axis=0))
+        return chance_CX
 
 
 def _sets(offer: Offer, intents: Intents) -> NDArray[np.int64]:
     """Which intents of its session each title serves, as bits, [S, N]; of those that it does not have, any."""
     past, age_SN, titles = offer.past, offer.age_SN, offer.titles
     action_S1, recency_S1 = intents.action_S[:, None], intents.recency_S[:, None]
-    seen_before_SN = np.where(action_S1 == CONTINUE, past.to_continue_SN, past.to_return_SN)
+    seen_before_SN = np.where(action_S1 == CONTINUE, past.to_continue(), past.to_return())
     has = {
         _ACTION: np.where(action_S1 == DISCOVER, ~past.seen_SN, seen_before_SN),
         _GENRE: titles.genre_NG.T[intents.genre_S] > 0,

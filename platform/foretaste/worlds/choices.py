@@ -64,15 +64,13 @@ class Past:
     recent_SN: NDArray[np.bool_]  # chosen within the last seven days
     open_SN: NDArray[np.bool_]  # not watched to the end, or with an episode to come
 
-    @property
-    def to_continue_SN(self) -> NDArray[np.bool_]:
-        """Titles that can be continued."""
-        return self.recent_SN & self.open_SN
+    def to_continue(self, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Titles that can be continued in some sessions, [X, N]."""
+        return self.recent_SN[rows] & self.open_SN[rows]
 
-    @property
-    def to_return_SN(self) -> NDArray[np.bool_]:
-        """Titles that can be returned to."""
-        return self.seen_SN & ~self.recent_SN
+    def to_return(self, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Titles that can be returned to in some sessions, [X, N]."""
+        return self.seen_SN[rows] & ~self.recent_SN[rows]
 
 
 class Offer:
@@ -98,9 +96,8 @@ class Offer:
 
     def habit(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Give the factor of what the members of some sessions have seen, [X, N]."""
-        past, seen_XN = self.past, self.past.seen_SN[rows]
-        to_continue_XN = past.recent_SN[rows] & past.open_SN[rows]
-        return np.where(to_continue_XN, HABIT_CONTINUED, np.where(seen_XN, SEEN_OTHERWISE, 1.0))
+        seen_XN = np.where(self.past.seen_SN[rows], SEEN_OTHERWISE, 1.0)
+        return np.where(self.past.to_continue(rows), HABIT_CONTINUED, seen_XN)
 
     def show(self, weight_XN: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Raise, in place, the weights of what was shown in some sessions."""

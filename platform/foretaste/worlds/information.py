@@ -12,15 +12,18 @@ from foretaste.contracts.truth import PLANTED_INTENTS
 from foretaste.worlds.choices import Mechanism
 
 _ROUNDING = 1e-12
+_BLOCK = 128  # sessions at a time, so that what is compared stays in the cache
 
 
 def information(mechanism: Mechanism, wished_SA: NDArray[np.bool_]) -> NDArray[np.float64]:
     """How much each intent says of the next choice beyond the others, nats, [S, A]; 0 where it is not wished for."""
     information_SA = np.zeros(wished_SA.shape)
-    weight_SN = mechanism.weigh(np.arange(len(wished_SA)))
-    for a, intent in enumerate(PLANTED_INTENTS):
-        rows = np.flatnonzero(wished_SA[:, a])
-        information_SA[rows, a] = divergence(weight_SN[rows], mechanism.weigh(rows, intent))
+    for start in range(0, len(wished_SA), _BLOCK):
+        wished_XA = wished_SA[start : start + _BLOCK]
+        weight_XN = mechanism.weigh(start + np.arange(len(wished_XA)))
+        for a, intent in enumerate(PLANTED_INTENTS):
+            x = np.flatnonzero(wished_XA[:, a])
+            information_SA[start + x, a] = divergence(weight_XN[x], mechanism.weigh(start + x, intent))
     return information_SA
 
 

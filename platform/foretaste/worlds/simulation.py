@@ -89,8 +89,8 @@ class Simulation:
         visitors = Visitors(
             taste_SG=taste_SG,
             show_share_S=self.members.show_share_M[round_.member_S],
-            can_continue_S=np.any(past.to_continue_SN, axis=1),
-            can_return_S=np.any(past.to_return_SN, axis=1),
+            can_continue_S=np.any(past.to_continue(), axis=1),
+            can_return_S=np.any(past.to_return(), axis=1),
         )
         intents = _DRAW_INTENTS[config.mechanism](config, visitors, rng)
         policy_row_S = np.where(round_.guest_S, len(self.members), round_.member_S)

@@ -76,13 +76,34 @@ class Weights:
     def __init__(self, offer: Offer, intents: Intents) -> None:
         self.offer, self.intents = offer, intents
         self.num_sated_S = np.zeros_like(intents.genre_S)
-        self._weight_SN = self._weights(np.arange(len(intents.genre_S)), None)
+        show_N = offer.titles.show_N
+        self._genre_GN = np.exp(offer.config.intent_strength * offer.titles.genre_NG.T)
+        for_movies_N, for_shows_N = np.where(show_N, 1.0, KIND_FACTOR), np.where(show_N, KIND_FACTOR, 1.0)
+        self._kind_3N = np.stack([for_movies_N, for_shows_N, np.ones(len(show_N))])  # -1, «any», is the last row
+        rows = np.arange(len(intents.genre_S))
+        weight_SN = offer.habits.base_2MN[intents.departs_S.astype(np.int64), offer.member_S]
+        weight_SN *= offer.fresh_SN
+        weight_SN *= self._genre_GN[intents.genre_S]
+        weight_SN *= self._kind_3N[intents.kind_S]
+        weight_SN *= self._recency_factor(rows)
+        weight_SN *= self._action_factor(rows)
+        self._weight_SN = offer.show(weight_SN, rows)
 
     def weigh(self, rows: NDArray[np.int64], without: Intent | None = None) -> NDArray[np.float64]:
         """Multiply the factors of all intents but `without`, of which also the departure from the taste is one."""
-        if without is None:
-            return self._weight_SN[rows]
-        return self._weights(rows, without) * (self._weight_SN[rows] > 0)
+        weight_XN = self._weight_SN[rows]
+        if without is Intent.GENRE:
+            weight_XN /= self._genre_GN[self.intents.genre_S[rows]]
+            x = np.flatnonzero(self.intents.departs_S[rows])
+            taste_2XN = self.offer.habits.base_2MN[:, self.offer.member_S[rows[x]]]
+            weight_XN[x] *= taste_2XN[0] / taste_2XN[1]
+        elif without is Intent.KIND:
+            weight_XN /= self._kind_3N[self.intents.kind_S[rows]]
+        elif without is Intent.RECENCY:
+            weight_XN /= self._recency_factor(rows)
+        elif without is Intent.ACTION:
+            weight_XN *= self.offer.habit(rows) / self._action_factor(rows)
+        return weight_XN
 
     def match(self, rows: NDArray[np.int64], chosen_X: NDArray[np.int64]) -> NDArray[np.float64]:
         """Three quarters for the genre, as far as the title is of it, and one for the kind."""
@@ -95,46 +116,17 @@ class Weights:
         """Weigh no more what was chosen."""
         self._weight_SN[rows, chosen_X] = 0.0
 
-    def _weights(self, rows: NDArray[np.int64], without: Intent | None) -> NDArray[np.float64]:
-        offer, intents = self.offer, self.intents
-        departs_X = intents.departs_S[rows] & (without != Intent.GENRE)
-        weight_XN = offer.habits.base_2MN[departs_X.astype(np.int64), offer.member_S[rows]]
-        weight_XN *= offer.fresh_SN[rows]
-        if without != Intent.GENRE:
-            genre_GN = np.exp(offer.config.intent_strength * offer.titles.genre_NG.T)
-            weight_XN *= genre_GN[intents.genre_S[rows]]
-        if without != Intent.KIND:
-            weight_XN *= self._kind_XN(intents.kind_S[rows])
-        if without != Intent.RECENCY:
-            self._apply_recency(weight_XN, rows)
-        if without != Intent.ACTION:
-            self._apply_action(weight_XN, rows)
-        else:
-            weight_XN *= offer.habit(rows)
-        return offer.show(weight_XN, rows)
+    def _recency_factor(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        recency_X1, age_XN = self.intents.recency_S[rows][:, None], self.offer.age_SN[rows]
+        factor_XN = np.where((recency_X1 == NEW) & (age_XN <= NEW_DAYS), NEW_FACTOR, 1.0)
+        factor_XN[(recency_X1 == OLDER) & (age_XN > OLDER_DAYS)] = OLDER_FACTOR
+        return factor_XN
 
-    def _kind_XN(self, kind_X: NDArray[np.int64]) -> NDArray[np.float64]:
-        show_N = self.offer.titles.show_N
-        movie_N, either_N = np.where(show_N, 1.0, KIND_FACTOR), np.ones(len(show_N))
-        factor_3N = np.stack([movie_N, np.where(show_N, KIND_FACTOR, 1.0), either_N])
-        return np.asarray(factor_3N[kind_X])  # -1, «any», is the last row
-
-    def _apply_recency(self, weight_XN: NDArray[np.float64], rows: NDArray[np.int64]) -> None:
-        recency_X, age_SN = self.intents.recency_S[rows], self.offer.age_SN
-        new_X, older_X = (np.flatnonzero(recency_X == code) for code in (NEW, OLDER))
-        weight_XN[new_X] *= np.where(age_SN[rows[new_X]] <= NEW_DAYS, NEW_FACTOR, 1.0)
-        weight_XN[older_X] *= np.where(age_SN[rows[older_X]] > OLDER_DAYS, OLDER_FACTOR, 1.0)
-
-    def _apply_action(self, weight_XN: NDArray[np.float64], rows: NDArray[np.int64]) -> None:
+    def _action_factor(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         past, action_X = self.offer.past, self.intents.action_S[rows]
-        for action, wanted_SN, factor in (
-            (DISCOVER, None, SEEN_WHEN_DISCOVERING),
-            (CONTINUE, past.to_continue_SN, CONTINUED),
-            (RETURN, past.to_return_SN, RETURNED),
-        ):
+        unwanted_X1 = np.where(action_X == DISCOVER, SEEN_WHEN_DISCOVERING, SEEN_OTHERWISE)[:, None]
+        factor_XN = np.where(past.seen_SN[rows], unwanted_X1, 1.0)
+        for action, wanted, factor in ((CONTINUE, past.to_continue, CONTINUED), (RETURN, past.to_return, RETURNED)):
             x = np.flatnonzero(action_X == action)
-            seen = past.seen_SN[rows[x]]
-            if wanted_SN is None:
-                weight_XN[x] *= np.where(seen, factor, 1.0)
-            else:
-                weight_XN[x] *= np.where(wanted_SN[rows[x]], factor, np.where(seen, SEEN_OTHERWISE, 1.0))
+            factor_XN[x] = np.where(wanted(rows[x]), factor, factor_XN[x])
+        return factor_XN
