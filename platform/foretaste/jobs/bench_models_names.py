@@ -27,7 +27,10 @@ LADDER = (
 )  # fmt: skip
 """From counting to ours; popularity of the last days stands beside any list."""
 
-_JUDGED = ("evaluation/cases.py", "evaluation/metrics.py", "evaluation/ranking.py", "signals/histories.py")
+_JUDGED = (
+    "evaluation/cases.py", "evaluation/intents.py", "evaluation/metrics.py", "evaluation/ranking.py",
+    "signals/histories.py",
+)  # fmt: skip
 _TRAINED = ("models/*.py", "training/*.py", "sessions/label.py", "sessions/intent_rules.py", "contracts/*.py")
 _APART = ("ranker", "zoo.py", "tracking.py", "on_ray.py", "wire.py", "truth.py", "decisions.py")
 

@@ -56,6 +56,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         cells = [[name, *(_head(rows[name]["intents"].get(one)) for one in HEADS)] for name in networks]
         parts.append(table(["likeliest class right / log loss, next choice", *HEADS], cells))
         parts.append(f"Of the shares of the training rows: {_prior(rows, networks)}. N/A: the head is off.")
+    if found.get("ratios"):
+        ratios = [[what, interval(one, sign=True)] for what, one in found["ratios"].items()]
+        parts.append(table((f"{MAIN}, by share, over seeds", "mean and interval"), ratios))
     if found.get("attention"):
         attention = [
             [name, f"{one['named']:.3f}", f"{one['commonest']:.3f}", _shares(one["by_primary"]), f"{one['sessions']:,}"]

@@ -5,6 +5,7 @@ Shapes: B cases, I heads that are on, S sessions.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from foretaste.evaluation.seeds import paired_ratio
 from foretaste.jobs.bench_models_cells import Cell, Comparison
 from foretaste.jobs.bench_models_data import WORLDS
-from foretaste.jobs.bench_models_figures import MAIN, Row, bar, cells_of, figures
+from foretaste.jobs.bench_models_figures import MAIN, Cells, Row, bar, cells_of, figures, values
 from foretaste.jobs.bench_models_ladder import described, reference
 from foretaste.jobs.bench_models_names import model_names
 from foretaste.jobs.bench_models_table import write
@@ -46,12 +48,23 @@ def worlds(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         rows = figures(comparison, cells, against)
         attended = {name: _attended(comparison, own) for name, own in cells.items()} if world != WITHOUT else {}
         named[world] = {name: one for name, one in attended.items() if one}
-        found[world] = described(comparison, against, rows) | {"attention": named[world]}
+        found[world] = described(comparison, against, rows) | {"attention": named[world], "ratios": _ratios(cells)}
         write(found[world], comparison.folder / "tables" / f"worlds-{comparison.protocol().fingerprint()}")
     bars, skipped = _bars({world: part["models"] for world, part in found.items()}, named)
     for what, one in bars.items():
         say(f"{'holds' if one['holds'] else 'FAILS'}  {what}: {one['value']} (wanted {one['want']})")
     return {"figures": found, "bars": {} if options.quick else bars, "skipped": skipped, "measured": bars}
+
+
+def _ratios(cells: Cells) -> dict[str, Any]:
+    """Mean over seeds of each ratio that there is a bar for, less 1, with its interval over seeds."""
+    mean = {name: [float(values(cell.rank_B, MAIN).mean()) for cell in own] for name, own in cells.items()}
+    pairs = (*((one, other) for one, other, _ in RATIOS), ("v3", "v0"))
+    return {
+        f"{one} over {other}": asdict(paired_ratio(mean[one], mean[other]))
+        for one, other in pairs
+        if one in mean and other in mean
+    }
 
 
 def _bars(rows: dict[str, dict[str, Row]], named: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -94,7 +107,7 @@ def _attended(comparison: Comparison, own: list[Cell]) -> dict[str, Any] | None:
     The weights of a session are the means over its cases. `commonest` is the share of a model that always named the
     commonest primary intent; `by_primary` the share among the sessions of each.
     """
-    if own[0].attention_BI is None:
+    if own[0].attention_BI is None or not own[0].attention_BI.any():  # flat heads are attended to by nothing
         return None
     primary = _primary(comparison)
     if not primary:
