@@ -10,7 +10,7 @@ from foretaste.contracts.segments import Segments, nearest
 from foretaste.evaluation.behaviours import Behaviours, Moments, behaviours, lifts, moments, over_represented
 from foretaste.evaluation.intervals import resampled_means
 from foretaste.evaluation.segment_config import SegmentConfig
-from foretaste.evaluation.segments import agreement, fit_centres, plane, stability
+from foretaste.evaluation.segments import agreement, explained, fit_centres, plane, stability
 from foretaste.sessions.label import intent_labels
 from foretaste.signals.histories import pack
 from foretaste.testing.builders import interactions_table, random_interactions, titles_table
@@ -40,8 +40,12 @@ def test_stability_tells_structure_from_none() -> None:
     found = stability(z_BD, fit_centres(z_BD, CONFIG), CONFIG)
     assert found["seeds"]["least"] > 0.95
     assert found["halves"]["least"] > 0.9
+    share = explained(z_BD, fit_centres(z_BD, CONFIG), CONFIG)
+    assert share["segments"] > share["shuffled"] + 0.2
     noise_BD = np.random.default_rng(0).normal(size=(300, 6))
     assert stability(noise_BD, fit_centres(noise_BD, CONFIG), CONFIG)["halves"]["mean"] < 0.7
+    share = explained(noise_BD, fit_centres(noise_BD, CONFIG), CONFIG)
+    assert share["segments"] == pytest.approx(share["shuffled"], abs=0.05)
     by_dice_B = np.random.default_rng(1).integers(4, size=400).astype(np.int32)
     assert abs(agreement(by_dice_B, {"dice": planted()[1].astype(str).tolist()})["dice"]) < 0.05
 

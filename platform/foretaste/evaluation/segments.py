@@ -61,6 +61,25 @@ def stability(
     return {name: {"mean": float(np.mean(found)), "least": min(found)} for name, found in values.items()}
 
 
+def explained(
+    z_BD: NDArray[np.floating[Any]], centre_KD: NDArray[np.float64], config: SegmentConfig
+) -> dict[str, float]:
+    """Share of the embedding's variance that lies between segments; beside it, of columns shuffled for themselves.
+
+    Of many members K-means divides even a cloud without groups in the same way again: only a share above that of
+    `shuffled` says that the columns go together.
+    """
+    rng = np.random.default_rng(config.seed)
+    shuffled_BD = np.stack([rng.permutation(column_B) for column_B in z_BD.T], axis=1)
+    nothing_KD = _fit(shuffled_BD, len(centre_KD), restarts=STABILITY_RESTARTS, seed=config.seed)
+    total = float(np.square(z_BD - z_BD.mean(axis=0, dtype=np.float64)).sum())
+    own, nothing = (
+        1.0 - float(np.square(nearest(all_BD, some_KD)[1]).sum()) / total
+        for all_BD, some_KD in ((z_BD, centre_KD), (shuffled_BD, nothing_KD))
+    )
+    return {"segments": own, "shuffled": nothing}
+
+
 def plane(z_BD: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The first two principal components: their mean float64[D], directions [D, 2] and shares of the variance [2]."""
     mean_D = z_BD.mean(axis=0, dtype=np.float64)

@@ -119,7 +119,7 @@ def _segments(
 ) -> dict[str, Any]:
     """Fit centres, assign everyone, describe and draw; returns segments.json."""
     from foretaste.evaluation.segment_page import page
-    from foretaste.evaluation.segments import fit_centres, plane, stability
+    from foretaste.evaluation.segments import explained, fit_centres, plane, stability
 
     total = sum(counts.values())
     z_BD = stage.drawn([part_file(work.folder, one) for one in counts], total=total, most=config.max_members)
@@ -161,6 +161,7 @@ def _segments(
         "config": config.model_dump(mode="json"),
         "variance": variance_2.tolist(),
         "stability": stability(z_BD, centre_KD, config),
+        "explained": explained(z_BD, centre_KD, config),
         "segments": found,
         "truth": stage.with_truth(settings.tables.raw / "truth", members, asof=published.as_of),
     }
@@ -249,11 +250,13 @@ def _manifest(
 
 def _table(said: Mapping[str, Any]) -> Table:
     """Lay the segments out for a terminal."""
-    halves, nothing = said["stability"]["halves"]["mean"], said["stability"]["halves_shuffled"]["mean"]
+    halves = [said["stability"][name]["mean"] for name in ("halves", "halves_shuffled")]
+    between = list(said["explained"].values())
     shown = Table(
         "segment", "members", "what stands out", "lift", "in the days after",
         title=f"segments of {said['members']:,} members by intent",
-        caption=f"adjusted Rand index of halves of the members: {halves:.2f}; with nothing to find: {nothing:.2f}",
+        caption="of members, and with nothing to find (columns shuffled): adjusted Rand index of halves "
+        f"{halves[0]:.2f} and {halves[1]:.2f}, variance between segments {between[0]:.0%} and {between[1]:.0%}",
     )  # fmt: skip
     for one in said["segments"]:
         found = one["over_represented"][: stage.NUM_LABELS] or [None]
