@@ -209,6 +209,17 @@ def test_bad_calls_say_what_is_wrong_and_touch_nothing(workspace: Path, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
 
 
+def test_a_model_that_tells_nobody_apart_gives_rows_without_segments(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(segments, "drawn", lambda *_, **__: np.zeros((5, 8), dtype=np.float32))
+    done = run(workspace, tmp_path / "out")
+    assert "no segments" in capsys.readouterr().err
+    assert done["segments"] is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "members"}
+    assert read_parquet(tmp_path / "out" / "members")["segment"].null_count == done["members"]
+
+
 def test_rows_of_a_model_without_heads_can_be_read_again(tmp_path: Path) -> None:
     none_BX, z_BD = np.zeros((2, 0), dtype=np.float32), np.zeros((2, 4), dtype=np.float32)
     said = IntentPrediction(none_BX, {}, {}, none_BX, (), z_BD, z_BD)

@@ -269,7 +269,8 @@ class RecommendAnswer(Wire):
     items: list[Item]
     intent: dict[str, dict[str, float]] | None = Field(
         description="probability of each class by head (action, genre, kind, recency, search; those that are on), each "
-        "head's sum to 1; `attention`: weight of each head in the next title, sums to 1. Null without an intent model"
+        "head's sum to 1; `attention`: weight of each head in the next title, sums to 1, equal "
+        "ones where the model weighs none. Null without an intent model"
     )
     top_intent: str | None = Field(
         None, description="likeliest class of the head that weighs most, in words; null without an intent"
@@ -322,7 +323,9 @@ class IntentAnswer(Wire):
     intents: dict[str, dict[str, float]] | None = Field(
         description="probability of each class by head; each head's sum to 1; null where no model answered"
     )
-    attention: dict[str, float] | None = Field(description="weight of each head in the next title; sums to 1")
+    attention: dict[str, float] | None = Field(
+        description="weight of each head in the next title; sums to 1, equal ones where the model weighs none"
+    )
     top: list[TopClass] = Field(description="likeliest class of each head, by weight of the head, largest first")
     top_intent: str | None = Field(description="the first of `top` in words")
     segment: SegmentAnswer | None = Field(description="null where no segments of this model are published")

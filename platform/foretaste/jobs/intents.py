@@ -71,7 +71,7 @@ def intents(
         made = None
         if config.num and known.heads:
             made = _segments(settings, work, config, bundle, known, counts, spread, folder)
-        else:
+        if made is None:
             work.folder.replace(folder / MEMBERS)
         manifest = _manifest(prepared, bundle, known, work, counts, config if made else None)
         write_json(manifest, folder / MANIFEST)
@@ -116,13 +116,16 @@ def _segments(
     counts: Mapping[str, int],
     spread: Spread,
     folder: Path,
-) -> dict[str, Any]:
-    """Fit centres, assign everyone, describe and draw; returns segments.json."""
+) -> dict[str, Any] | None:
+    """Fit centres, assign everyone, describe and draw; returns segments.json, None where there is nothing to divide."""
     from foretaste.evaluation.segment_page import page
     from foretaste.evaluation.segments import explained, fit_centres, plane, stability
 
     total = sum(counts.values())
     z_BD = stage.drawn([part_file(work.folder, one) for one in counts], total=total, most=config.max_members)
+    if (z_BD == z_BD[0]).all():
+        say("intents: the intent model gives everyone the same embedding (flat heads, or none): no segments")
+        return None
     centre_KD = fit_centres(z_BD, config)
     unnamed = Segments(
         model=bundle.fingerprint,
