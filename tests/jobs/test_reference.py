@@ -18,6 +18,7 @@ from foretaste.jobs.reference import ReferenceRecommender, ReferenceResult, Rows
 from foretaste.jobs.reference_models import ReferenceConfig, ReferenceModel
 from foretaste.testing.builders import interactions_table, titles_table
 
+SASREC = ReferenceModel(name="rectools-sasrec", kind="sasrec")
 CATALOGUE = catalogue(titles_table([{"title_id": name} for name in "abcdef"]))
 A, B, C, D, E, F = range(1, 7)
 TABLE = interactions_table(
@@ -65,7 +66,7 @@ def ask(which: Any = "test") -> Cases:
 def train(config: ReferenceConfig, said: list[dict[str, Any]] | None = None) -> ReferenceResult:
     asked = ask()
     return train_reference(
-        ReferenceModel(kind="sasrec"), training_rows(TABLE, asked, target_actions=PLAY_LIKE), asked, ask("validation"),
+        SASREC, training_rows(TABLE, asked, target_actions=PLAY_LIKE), asked, ask("validation"),
         validation_rows_V=np.array([0, 1]), exclude_seen=False, config=config,
         on_epoch=(said if said is not None else []).append,
     )  # fmt: skip
@@ -108,16 +109,27 @@ def test_a_history_that_the_model_knows_nothing_of_gets_the_popular_titles(confi
     asked = ask()
     result = train(config)
     cold = ReferenceRecommender(
-        ReferenceModel(kind="sasrec"), result.recommender.found | {"cold_B": np.array([False, False, True])}, asked,
+        SASREC, result.recommender.found | {"cold_B": np.array([False, False, True])}, asked,
         np.array([1, 3, 0, 0, 0, 0]),
     )  # fmt: skip
     assert cold.scores(asked.histories, asked.asof_B)[2].tolist() == [1, 3, 0, 0, 0, 0]
 
 
-def test_another_history_is_refused(config: ReferenceConfig) -> None:
-    model, asked = train(config).recommender, ask()
-    with pytest.raises(KeyError, match="rectools-sasrec: was not asked about history 1"):
-        model.scores(asked.histories, asked.asof_B + np.array([0, 1, 0]))
+@pytest.mark.parametrize("time_aware", [False, True])
+def test_another_history_is_refused_and_another_instant_where_the_model_reads_it(
+    config: ReferenceConfig, time_aware: bool
+) -> None:
+    asked, found = ask(), train(config).recommender.found
+    of = ReferenceModel(name="rectools-hstu", kind="hstu", time_aware=time_aware)
+    model = ReferenceRecommender(of, found, asked, np.zeros(6, dtype=np.int64))
+    with pytest.raises(KeyError, match="rectools-hstu: was not asked about history 0"):
+        model.scores(asked.batch(0, 1).last(1), asked.asof_B[:1])
+    later = asked.asof_B + np.array([0, 1, 0])
+    if time_aware:
+        with pytest.raises(KeyError, match="was not asked about history 1"):
+            model.scores(asked.histories, later)
+    else:
+        assert np.array_equal(model.scores(asked.histories, later), model.scores(asked.histories, asked.asof_B))
 
 
 def test_it_stands_beside_our_models_and_keeps_to_the_track(config: ReferenceConfig) -> None:
@@ -126,9 +138,9 @@ def test_it_stands_beside_our_models_and_keeps_to_the_track(config: ReferenceCon
     report = evaluate([model], asked, protocol=blind, seed=0, advance=lambda n: None, resamples=100)
     assert report.figures["rectools-sasrec"]["hr@5"].value > 0
     timed = ReferenceRecommender(
-        ReferenceModel(kind="hstu", time_aware=True), model.found, asked, np.zeros(6, np.int64)
+        ReferenceModel(name="rectools-hstu", kind="hstu", time_aware=True), model.found, asked, np.zeros(6, np.int64)
     )
-    with pytest.raises(ValueError, match="rectools-hstu-timed reads the time"):
+    with pytest.raises(ValueError, match="rectools-hstu reads the time"):
         evaluate([timed], asked, protocol=blind, seed=0, advance=lambda n: None, resamples=100)
 
 
@@ -146,6 +158,6 @@ def test_cases_and_validation_of_different_interactions_are_refused(config: Refe
     rows = Rows(none, none.astype(np.int32), none, none.astype(np.bool_))
     with pytest.raises(ValueError, match="of the same interactions"):
         train_reference(
-            ReferenceModel(kind="sasrec"), rows, asked, other, validation_rows_V=np.zeros(0, np.int64),
+            SASREC, rows, asked, other, validation_rows_V=np.zeros(0, np.int64),
             exclude_seen=False, config=config, on_epoch=print,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from foretaste.contracts.events import PLAY_LIKE
 from foretaste.evaluation.cases import cases
 from foretaste.evaluation.metrics import best_titles, exclude_seen, per_case, target_ranks
 from foretaste.jobs.reference import train_reference, training_rows
-from foretaste.jobs.reference_models import RECIPES, Kind, ReferenceConfig, ReferenceModel
+from foretaste.jobs.reference_models import RECIPES, ReferenceConfig, ReferenceModel
 from foretaste.testing.builders import interactions_table, titles_table
 
 ROOT = Path(__file__).parents[2]
@@ -57,9 +57,11 @@ Path(FOUND).write_text(json.dumps(dict(found=found, lists={{str(u): one for u, o
 
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.is_file(), reason="the reference libraries are not installed: `make references`")
-@pytest.mark.parametrize(("kind", "time_aware"), [("sasrec", False), ("bert4rec", False), ("hstu", True)])
+@pytest.mark.parametrize(
+    ("name", "time_aware"), [("rectools-sasrec", False), ("rectools-bert4rec", False), ("rectools-hstu", True)]
+)
 def test_what_we_rank_is_what_rectools_recommends_and_both_count_it_alike(
-    kind: Kind, time_aware: bool, tmp_path: Path
+    name: str, time_aware: bool, tmp_path: Path
 ) -> None:
     asked = cases(TABLE, CATALOGUE, split="last", target_actions=PLAY_LIKE)
     validation = cases(TABLE, CATALOGUE, split="last", target_actions=PLAY_LIKE, which="validation")
@@ -69,7 +71,7 @@ def test_what_we_rank_is_what_rectools_recommends_and_both_count_it_alike(
     paths = f"TRUTH, FOUND = {str(tmp_path / 'truth.npy')!r}, {str(tmp_path / 'found.json')!r}\n"
     program.write_text(paths + ORACLE)
     model = ReferenceModel(
-        kind=kind, width=16, depth=1, heads=2, length=8, epochs=2, time_aware=time_aware, **RECIPES[kind]
+        name=name, width=16, depth=1, heads=2, length=8, epochs=2, time_aware=time_aware, **RECIPES[name]
     )
     result = train_reference(
         model, rows, asked, validation, validation_rows_V=np.arange(len(validation)), exclude_seen=True,

@@ -37,11 +37,13 @@ from foretaste.jobs.bench_models_names import (
     network_config,
 )
 from foretaste.jobs.bench_options import BenchOptions
+from foretaste.jobs.bench_reference_cells import Reference
 from foretaste.jobs.evaluate import load_intent
+from foretaste.jobs.reference_models import RECIPES
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES
 from foretaste.models.contract import Recommender
-from foretaste.models.intent import IntentRecommender
+from foretaste.models.intent import IntentModelConfig, IntentRecommender
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json, whole_folder, write_json
 from foretaste.ops.telemetry import say
@@ -109,6 +111,15 @@ class Comparison:
             update["epochs"] = min(QUICK_EPOCHS, self.settings.training.epochs)
         return self.settings.training.model_copy(update=update)
 
+    def network(self, name: str, seed: int) -> IntentModelConfig:
+        """The configuration of a network under the rules of the run with that seed."""
+        return network_config(self.settings, name, self.protocol(seed), quick=self.options.quick)
+
+    def _made(self, model: str, seed: int) -> _Classic | _Network | Reference:
+        if model in RECIPES:
+            return Reference(self, model, seed)
+        return _Classic(self, model, seed) if model in BASELINES else _Network(self, model, seed)
+
     def cell(self, model: str, seed: int, *, session: bool = False) -> Cell:
         """Answer of one model; kept. With `session` it is asked again without the target's own session.
 
@@ -116,7 +127,7 @@ class Comparison:
         """
         if model in BASELINES and self.options.ties == "stable":
             seed = 0
-        made = _Classic(self, model, seed) if model in BASELINES else _Network(self, model, seed)
+        made = self._made(model, seed)
         about = made.about | {
             "format": FORMAT, "protocol": self.protocol(seed).model_dump(mode="json"), "session": session,
             "limit": self.settings.evaluation.limit, "drawn": self.settings.evaluation.seed,
@@ -162,8 +173,7 @@ class _Network:
 
     def __init__(self, comparison: Comparison, name: str, seed: int) -> None:
         self.comparison, self.name, self.seed = comparison, name, seed
-        protocol = comparison.protocol(seed)
-        self.config = network_config(comparison.settings, name, protocol, quick=comparison.options.quick)
+        self.config = comparison.network(name, seed)
         self.training = comparison.training(seed)
         self.labels = comparison.settings.labels
         self.about = {
@@ -247,7 +257,7 @@ class Watched:
 
 
 def _answer(
-    comparison: Comparison, made: _Classic | _Network, about: dict[str, Any], folder: Path, *, session: bool
+    comparison: Comparison, made: _Classic | _Network | Reference, about: dict[str, Any], folder: Path, *, session: bool
 ) -> None:
     """Ask the model all cases and write the cell, whole or not at all."""
     asked, protocol, model = comparison.cases(made.seed), comparison.protocol(made.seed), made.recommender

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from foretaste.evaluation.protocols import BESIDE, Protocol
+from foretaste.jobs.reference_models import RECIPES
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES, BaselineConfig, baseline
 from foretaste.models.intent import IntentModelConfig
@@ -45,7 +46,7 @@ def model_names(wanted: Sequence[str] | None, default: Sequence[str] = LADDER) -
 
     Raises ValueError naming those that do not exist.
     """
-    there = (*BASELINES, *networks())
+    there = (*BASELINES, *networks(), *RECIPES)
     names = tuple(wanted) if wanted else tuple(name for name in default if name in there)
     unknown = [name for name in names if name not in there]
     if unknown or len(set(names)) != len(names):

@@ -78,12 +78,12 @@ class ReferenceRecommender:
         self.row_of: dict[bytes, int] = {}
         for first in range(0, len(cases), CASES_AT_ONCE):
             part = slice(first, first + CASES_AT_ONCE)
-            keys = _keys(cases.timeline.take(cases.start_B[part], cases.stop_B[part]), cases.asof_B[part])
+            keys = self._keys(cases.timeline.take(cases.start_B[part], cases.stop_B[part]), cases.asof_B[part])
             self.row_of |= dict(zip(keys, range(first, first + len(keys)), strict=True))
 
     def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scores of all titles; float32[B, N]. Raises KeyError for a history that was not among the cases."""
-        keys = _keys(histories, asof_B)
+        keys = self._keys(histories, asof_B)
         if missing := [number for number, key in enumerate(keys) if key not in self.row_of]:
             raise KeyError(f"{self.name}: was not asked about history {missing[0]}, of {int(asof_B[missing[0]])}")
         rows = np.array([self.row_of[key] for key in keys], dtype=np.int64)
@@ -93,6 +93,18 @@ class ReferenceRecommender:
         scores_BN[:, ~known_N] = (np.where(np.isfinite(least_B), least_B, 0.0) - 1.0)[:, None]
         scores_BN[self.found["cold_B"][rows]] = self.popularity_N
         return scores_BN
+
+    def _keys(self, histories: Histories, asof_B: NDArray[np.int64]) -> list[bytes]:
+        """What a case is known by: the digest of its titles and their times, and its instant where that is read."""
+        titles, times = np.ascontiguousarray(histories.title_T), np.ascontiguousarray(histories.at_T)
+        keys = []
+        for start, stop, asof in zip(histories.offsets_B1[:-1], histories.offsets_B1[1:], asof_B, strict=True):
+            digest = hashlib.blake2b(titles[start:stop].tobytes(), digest_size=16)
+            digest.update(times[start:stop].tobytes())
+            if self.time_aware:
+                digest.update(int(asof).to_bytes(8, "little", signed=True))
+            keys.append(digest.digest())
+        return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +156,3 @@ def train_reference(
         result = read_json(folder / "result.json")
     counts_N = np.bincount(rows.title_T[rows.choice_T], minlength=cases.num_titles + 1)[1:]
     return ReferenceResult(ReferenceRecommender(model, found, cases, counts_N), facts | result)
-
-
-def _keys(histories: Histories, asof_B: NDArray[np.int64]) -> list[bytes]:
-    """What a case is known by: the digest of its titles, their times and its instant."""
-    titles, times = np.ascontiguousarray(histories.title_T), np.ascontiguousarray(histories.at_T)
-    keys = []
-    for start, stop, asof in zip(histories.offsets_B1[:-1], histories.offsets_B1[1:], asof_B, strict=True):
-        digest = hashlib.blake2b(titles[start:stop].tobytes(), digest_size=16)
-        digest.update(times[start:stop].tobytes() + int(asof).to_bytes(8, "little", signed=True))
-        keys.append(digest.digest())
-    return keys

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from foretaste.contracts.config import Frozen
 
-LIBRARY = "rectools"
 Kind = Literal["sasrec", "bert4rec", "esasrec", "hstu"]
 
 
@@ -23,7 +22,10 @@ class ReferenceConfig(Frozen):
     program: Path = Field(
         Path("deployments/references/rectools_program.py"), description="program that trains one of their models"
     )
-    timeout_seconds: float = Field(3_600.0, gt=0, description="seconds after which a program is ended")
+    timeout_seconds: float = Field(7_200.0, gt=0, description="seconds after which a program is ended")
+    epochs: int = Field(20, ge=1, description="passes over the training rows at most")
+    batch_size: int = Field(128, ge=1, description="sequences a step")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam, as the library takes it: without a schedule")
 
     def needed(self) -> None:
         """Raise FileNotFoundError, saying how to get it, where the environment or the program is missing."""
@@ -41,6 +43,7 @@ class ReferenceConfig(Frozen):
 class ReferenceModel(Frozen):
     """One model of a reference library and its training; what is not said here is as the library has it."""
 
+    name: str = Field(description="name in reports")
     kind: Kind
     width: int = Field(64, ge=1)
     depth: int = Field(2, ge=1)
@@ -59,17 +62,14 @@ class ReferenceModel(Frozen):
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
 
-    @property
-    def name(self) -> str:
-        """Name in reports."""
-        return f"{LIBRARY}-{self.kind}" + ("-timed" if self.time_aware else "")
 
-
-RECIPES: dict[Kind, dict[str, Any]] = {
-    "sasrec": {"loss": "softmax"},
-    "bert4rec": {"loss": "softmax"},
-    "esasrec": {"loss": "sampled_softmax", "num_negatives": 256},
-    "hstu": {"loss": "sampled_softmax", "num_negatives": 128},
+RECIPES: dict[str, dict[str, Any]] = {
+    "rectools-sasrec": {"kind": "sasrec", "loss": "softmax"},
+    "rectools-sasrec-sampled": {"kind": "sasrec", "loss": "sampled_softmax", "num_negatives": 256},
+    "rectools-bert4rec": {"kind": "bert4rec", "loss": "softmax"},
+    "rectools-esasrec": {"kind": "esasrec", "loss": "sampled_softmax", "num_negatives": 256},
+    "rectools-hstu": {"kind": "hstu", "loss": "sampled_softmax", "num_negatives": 128},
 }
-"""The loss that the library's own benchmarks use for each of its models: model cards of RecTools 0.19, its HSTU
-tutorial, and Petrov and Macdonald's bert4rec_repro as RecTools' authors keep it."""
+"""Reference models by name, each with the loss that the library's own benchmarks give it: the model cards of RecTools
+0.19, its HSTU tutorial, and bert4rec_repro (Petrov and Macdonald 2022) as the library's authors keep it. SASRec's
+cheaper loss is there so that cost is compared with the library at its best."""
