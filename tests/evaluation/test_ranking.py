@@ -21,9 +21,9 @@ from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, cases
 from foretaste.evaluation.page import headline
 from foretaste.evaluation.protocols import Protocol
-from foretaste.evaluation.ranking import evaluate
+from foretaste.evaluation.ranking import check_blind, evaluate
 from foretaste.evaluation.report import Report, read_report, write_report
-from foretaste.models.baselines import BASELINES, RecentPopularity
+from foretaste.models.baselines import BASELINES, RecentPopularity, RecentPopularityConfig, baseline
 from foretaste.models.contract import Recommender
 from foretaste.testing.builders import random_interactions, titles_table
 
@@ -296,6 +296,17 @@ def test_a_model_that_reads_the_time_is_refused_in_the_time_blind_track() -> Non
     assert found.best_baseline != "recent_popularity", "in the blind track it is a yardstick only"
     with pytest.raises(ValueError, match="or does not say that it does not"):
         evaluate([oracle(asked)], asked, protocol=blind, seed=0, advance=lambda amount: None)
+
+
+def test_a_model_that_says_it_is_blind_but_is_not_is_found_out() -> None:
+    asked = questions()
+    sly = fit_baselines(LOG, CATALOGUE, protocol=STAYS, target_actions=PLAY_LIKE, configs=[RecentPopularityConfig()])[0]
+    with pytest.raises(ValueError, match="its scores change with it"):
+        check_blind(sly, asked)
+    for name in ("popularity", "markov", "session_knn", "vstan"):
+        config = baseline(name, time_aware=False)
+        blind = fit_baselines(LOG, CATALOGUE, protocol=STAYS, target_actions=PLAY_LIKE, configs=[config])[0]
+        check_blind(blind, asked)
 
 
 def test_cases_can_be_asked_without_what_was_done_in_their_session() -> None:

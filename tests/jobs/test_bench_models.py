@@ -12,14 +12,18 @@ import pytest
 import torch
 
 from foretaste.cli import main
+from foretaste.contracts.intents import Intent, possible_classes
+from foretaste.evaluation.ranking import check_blind
 from foretaste.jobs import bench_models_cells
 from foretaste.jobs.bench import bench
 from foretaste.jobs.bench_models_cells import Comparison
 from foretaste.jobs.bench_models_data import log
-from foretaste.jobs.bench_models_names import LADDER, model_names, networks
+from foretaste.jobs.bench_models_names import LADDER, model_names, network_config, networks
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES
+from foretaste.models.intent import IntentModel, IntentRecommender
+from foretaste.models.zoo import NETWORKS
 from foretaste.ops.files import read_json
 
 TINY: dict[str, Any] = {
@@ -114,6 +118,25 @@ def test_shuffled_ties_and_the_blind_track_are_other_cells(settings: Settings, f
     text = (Path(blind["folder"]) / "table.md").read_text()
     assert "recent_popularity (beside: it knows the time)" in text
     assert "time-blind track" in text
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_of_the_blind_track_reads_the_time_of_the_question(
+    name: str, settings: Settings, found: dict[str, Any]
+) -> None:
+    comparison = Comparison(settings, options(track="blind"), "world", "time")
+    given, asked = comparison.log(), comparison.cases()
+    classes: dict[Intent, tuple[str, ...]] = dict(possible_classes(given.catalogue, given.labels))
+    for track in ("blind", "aware"):
+        rules = comparison.protocol().model_copy(update={"track": track})
+        config = network_config(settings, name, rules, quick=True)
+        model = IntentRecommender(
+            IntentModel(config, given.catalogue, classes, given.labels), given.catalogue, given.labels
+        )
+        model.name = name
+        assert model.time_aware == (track == "aware")
+        if track == "blind":
+            check_blind(model, asked)
 
 
 def test_the_session_part_loses_what_the_session_tells(settings: Settings, found: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from foretaste.models.contract import Recommender
 BLOCK_BYTES = 32 * 2**20
 """Size that a block of B x N scores stays under."""
 
+LATER_US = 30 * 86_400_000_000
 LENGTH_EDGES = (0, 1, 6, 21, 51, 101, 201)
 DEPTH_EDGES = (0, 1, 2, 4, 8, 16, 32)
 EXPOSURE_POINTS = 40
@@ -135,6 +136,18 @@ def ask(
             shown_N[at] += np.bincount(best_BK[:, :at].ravel() - 1, minlength=cases.num_titles)
         advance(last - first)
     return Answers(model.name, rank_B, last_B, shown_N)
+
+
+def check_blind(model: Recommender, cases: Cases, *, sample: int = 32) -> None:
+    """Raise ValueError where a model that stands in the time-blind track answers otherwise at another time.
+
+    It is asked some cases twice, the second time thirty days later. Not for models that know only the cases' times.
+    """
+    last = min(sample, len(cases))
+    histories, asof_B = cases.batch(0, last), cases.asof_B[:last]
+    now_BN, later_BN = (model.scores(histories, at_B) for at_B in (asof_B, asof_B + LATER_US))
+    if not np.allclose(now_BN, later_BN, rtol=1e-4, atol=1e-5):
+        raise ValueError(f"{model.name} says that it reads no time of the question, but its scores change with it")
 
 
 def _checked(

@@ -27,8 +27,8 @@ from foretaste.contracts.intents import specifications
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, Split, cases
 from foretaste.evaluation.intents import intent_figures
-from foretaste.evaluation.protocols import Protocol
-from foretaste.evaluation.ranking import BLOCK_BYTES, ask
+from foretaste.evaluation.protocols import BESIDE, Protocol
+from foretaste.evaluation.ranking import BLOCK_BYTES, ask, check_blind
 from foretaste.jobs.bench_models_data import Log, bench_folder, log
 from foretaste.jobs.bench_models_names import (
     baseline_config,
@@ -263,6 +263,8 @@ def _answer(
     asked, protocol, model = comparison.cases(made.seed), comparison.protocol(made.seed), made.recommender
     protocol.check_cases(asked)
     protocol.check_model(model)
+    if protocol.track == "blind" and model.name != BESIDE:
+        check_blind(made.trained if isinstance(made, _Network) else model, asked)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

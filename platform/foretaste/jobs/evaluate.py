@@ -18,6 +18,7 @@ from foretaste.evaluation.cases import Cases, Split, Targets, cases
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.intents import intent_figures
 from foretaste.evaluation.protocols import Protocol
+from foretaste.evaluation.ranking import check_blind
 from foretaste.evaluation.ranking import evaluate as compare
 from foretaste.evaluation.report import Report, write_report
 from foretaste.jobs.settings import Settings
@@ -66,6 +67,8 @@ def evaluate(
         limit=limit or config.limit,
         seed=config.seed,
     )
+    if protocol.track == "blind":
+        check_blind(model, questions)
     with progress("evaluate", total=len(questions) * (len(baselines) + 1), unit="answers") as advance:
         report = compare(
             [model, *baselines],
