@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from foretaste.jobs.intents import intents
 from foretaste.jobs.segments import matrix, with_truth
 from foretaste.jobs.settings import Settings, load
 from foretaste.models.intent import IntentPrediction
+from foretaste.ops.bundles import Bundle, fetch_bundle
 from foretaste.ops.files import read_json, read_parquet, write_parquet
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.service import open_service
@@ -218,6 +220,23 @@ def test_a_model_that_tells_nobody_apart_gives_rows_without_segments(
     assert done["segments"] is None
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "members"}
     assert read_parquet(tmp_path / "out" / "members")["segment"].null_count == done["members"]
+
+
+def test_a_model_that_learned_from_later_choices_is_said_to(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch = fetch_bundle
+    for until in (AS_OF - timedelta(days=1), AS_OF + timedelta(days=1)):
+        about = {"prepared": {"repeats": True}, "trained_until": until.isoformat()}
+
+        def of_then(registry: Path, name: str, about: dict[str, Any] = about) -> Bundle:
+            found = fetch(registry, name)
+            return replace(found, manifest=found.manifest | {"about": about})
+
+        monkeypatch.setattr("foretaste.jobs.intents.fetch_bundle", of_then)
+        done = run(workspace, tmp_path / "out", segments=0)
+        assert done["trained_until"] == until.isoformat()
+        assert ("has learned from choices up to" in capsys.readouterr().err) == (until > AS_OF)
 
 
 def test_rows_of_a_model_without_heads_can_be_read_again(tmp_path: Path) -> None:

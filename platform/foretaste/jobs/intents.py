@@ -75,6 +75,9 @@ def intents(
             work.folder.replace(folder / MEMBERS)
         manifest = _manifest(prepared, bundle, known, work, counts, config if made else None)
         write_json(manifest, folder / MANIFEST)
+    learned = manifest["trained_until"]
+    if learned is not None and asof_us < microseconds(datetime.fromisoformat(learned)):
+        say(f"intents: the model has learned from choices up to {learned}: of this past its rows know too much")
     say(f"intents: {manifest['members']:,} members as of {manifest['as_of']} in {target}")
     if made is not None:
         console.print(_table(made))
@@ -241,6 +244,7 @@ def _manifest(
         "model": bundle.fingerprint,
         "model_version": bundle.version,
         "as_of": _iso(work.asof_us),
+        "trained_until": bundle.manifest["about"].get("trained_until"),
         "members": sum(counts.values()),
         "read": {"newest_events": work.newest, "window_us": work.window_us},
         "width": known.z_BD.shape[1],
