@@ -7,7 +7,7 @@ recency, A relations, E pairs of a prediction and a title of its history.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -135,10 +135,16 @@ def full_softmax_loss(
     weight_P: Tensor | None = None,
     added: Added = NOTHING,
 ) -> Tensor:
-    """Summed cross-entropy of `target_P` (0..N-1) among all titles, each prediction weighed."""
-    loss: Tensor = _FullSoftmax.apply(
-        hidden_PD, title_ND, bias_N, added.class_PR, added.relation_PA, target_P, weight_P, added
-    )  # type: ignore[no-untyped-call]
+    """Summed cross-entropy of `target_P` (0..N-1) among all titles, each prediction weighed.
+
+    It is taken in float32, also where the network runs in less (autocast): sums over a catalogue need the digits.
+    """
+    class_PR, relation_PA = (None if one is None else one.float() for one in (added.class_PR, added.relation_PA))
+    added = replace(added, class_PR=class_PR, relation_PA=relation_PA)
+    with torch.autocast(hidden_PD.device.type, enabled=False):
+        loss: Tensor = _FullSoftmax.apply(
+            hidden_PD.float(), title_ND.float(), bias_N.float(), class_PR, relation_PA, target_P, weight_P, added
+        )  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -157,7 +163,8 @@ def sampled_softmax_loss(
     the target, which is always there, is not shifted. `extra_PS` is added; it is -inf where a negative is the target
     itself or was left out. Bengio and Senecal 2008; Khrylchenko et al. 2025.
     """
-    logits_PS = torch.addmm(shift_S, hidden_PD, title_SD.T) + extra_PS
+    with torch.autocast(hidden_PD.device.type, enabled=False):  # as full_softmax_loss
+        logits_PS = torch.addmm(shift_S.float(), hidden_PD.float(), title_SD.float().T) + extra_PS
     total_P = torch.logaddexp(own_P, torch.logsumexp(logits_PS, dim=1))
     each_P = total_P - own_P
     return (each_P if weight_P is None else each_P * weight_P).sum()
@@ -192,8 +199,8 @@ def extras(added: Added, released_classes: Tensor | None, column_S: Tensor, targ
 def class_loss(logits_PC: Tensor, label_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
     """Summed cross-entropy over the predictions with a known label; -1 is unknown."""
     if weight_P is None:
-        return F.cross_entropy(logits_PC, label_P, ignore_index=-1, reduction="sum")
-    return (F.cross_entropy(logits_PC, label_P, ignore_index=-1, reduction="none") * weight_P).sum()
+        return F.cross_entropy(logits_PC.float(), label_P, ignore_index=-1, reduction="sum")
+    return (F.cross_entropy(logits_PC.float(), label_P, ignore_index=-1, reduction="none") * weight_P).sum()
 
 
 def multi_label_loss(logits_PC: Tensor, positive_PC: Tensor, weight_P: Tensor | None = None) -> Tensor:
@@ -205,4 +212,4 @@ def multi_label_loss(logits_PC: Tensor, positive_PC: Tensor, weight_P: Tensor | 
     share_PC = positive_PC / positive_PC.sum(dim=1, keepdim=True).clamp(min=1.0)
     if weight_P is not None:
         share_PC = share_PC * weight_P[:, None]
-    return -(share_PC * F.log_softmax(logits_PC, dim=1)).sum()
+    return -(share_PC * F.log_softmax(logits_PC.float(), dim=1)).sum()

@@ -29,6 +29,11 @@ class TrainingConfig(Frozen):
         "256 to 8192",
     )
     micro_batch_tokens: int = Field(8_192, ge=1, description="tokens encoded at once; bounds a worker's memory")
+    resident_interactions: int = Field(
+        10_000_000,
+        ge=1,
+        description="interactions that a worker holds in memory (about 100 bytes each); of more, some parts at a time",
+    )
     learning_rate: float = Field(5e-3, gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")

@@ -15,15 +15,43 @@ from foretaste.training.plain import PlainContext
 Item = TypeVar("Item")
 Read = Callable[[Any], tuple[Any, Any]]
 """Turn an item into (payload, summary); runs where the data is."""
-MakeTask = Callable[[list[Any], int], Task]
-"""Make a worker's task of its payloads, in the order of their items, and its rank."""
+
+
+class Shard(Sequence[Any]):
+    """A worker's payloads in the order of their items, each fetched when it is asked for; `numbers` are the items'."""
+
+    def __init__(self, numbers: Sequence[int], fetch: Callable[[int], Any]) -> None:
+        self.numbers = list(numbers)
+        self._fetch = fetch
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._fetch(n) for n in range(len(self))[index]]
+        return self._fetch(range(len(self))[index])
+
+
+MakeTask = Callable[[Shard, int], Task]
+"""Make a worker's task of its payloads and its rank."""
+
+
+Weight = Callable[[Any], int]
+
+
+def nothing(summary: Any) -> int:
+    """Weigh nothing."""
+    return 0
 
 
 class Executor(Protocol):
     """Reads items, keeps what was made of them where the workers are, and trains on it."""
 
-    def load(self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]]) -> list[Any]:
-        """Read all items, share them out, and return their summaries."""
+    def load(
+        self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]], weight: Weight = nothing
+    ) -> list[Any]:
+        """Read all items, share them out, and return their summaries; `weight` says of a summary what it weighs."""
         ...
 
     def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
@@ -32,17 +60,32 @@ class Executor(Protocol):
 
 
 class PlainExecutor:
-    """One worker: this process. Checkpoints go to `storage`; a run that is there already goes on."""
+    """One worker: this process. Checkpoints go to `storage`; a run that is there already goes on.
 
-    def __init__(self, storage: Path, name: str) -> None:
+    Payloads are kept as long as they weigh at most `limit` together; others are read again when they are asked for.
+    """
+
+    def __init__(self, storage: Path, name: str, *, limit: int | None = None) -> None:
         self.folder = storage / name
-        self._payloads: list[Any] = []
+        self._limit = limit
+        self._shard = Shard([], lambda n: None)
 
-    def load(self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]]) -> list[Any]:
+    def load(
+        self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]], weight: Weight = nothing
+    ) -> list[Any]:
         """Read all items here."""
-        read_items = [read(item) for item in items]
-        self._payloads = [payload for payload, _ in read_items]
-        return [summary for _, summary in read_items]
+        kept: dict[int, Any] = {}
+        summaries, total = [], 0
+        for n, item in enumerate(items):
+            payload, summary = read(item)
+            summaries.append(summary)
+            total += weight(summary)
+            if self._limit is None or total <= self._limit:
+                kept[n] = payload
+        if len(kept) < len(items):
+            kept.clear()  # whoever asks keeps as many as there is room for
+        self._shard = Shard(range(len(items)), lambda n: kept[n] if n in kept else read(items[n])[0])
+        return summaries
 
     def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
         """Train here, with as many threads as a worker would have."""
@@ -51,7 +94,7 @@ class PlainExecutor:
         try:
             device = torch.device("cuda" if config.use_gpu else "cpu")
             context = PlainContext(on_epoch, self.folder, device=device)
-            return train(make_task(self._payloads, 0), config, context)
+            return train(make_task(self._shard, 0), config, context)
         finally:
             torch.set_num_threads(threads)
 
@@ -59,7 +102,7 @@ class PlainExecutor:
 def executor(config: TrainingConfig, *, storage: Path, name: str) -> Executor:
     """Make the executor that the configuration names; `name` is that of the run, under `storage`."""
     if config.executor == "plain":
-        return PlainExecutor(storage, name)
+        return PlainExecutor(storage, name, limit=config.resident_interactions)
     from foretaste.training.on_ray import RayExecutor
 
     return RayExecutor(config.num_workers, storage, name)

@@ -10,6 +10,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
@@ -18,15 +19,18 @@ from foretaste.contracts.intents import USUAL, Intent, LabelConfig, fingerprint,
 from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
 from foretaste.ops.files import read_json, write_json, write_parquet
-from foretaste.ops.tables import described, read_titles
+from foretaste.ops.tables import described, prepared_files, read_titles
 from foretaste.training.config import TrackingConfig, TrainingConfig
-from foretaste.training.examples import Census, Examples, Part, census, parts, read_part, together
-from foretaste.training.executors import executor
+from foretaste.training.examples import Census, Examples, Part, census, parts, read_part
+from foretaste.training.executors import Shard, executor
 from foretaste.training.intent_task import IntentTask
 from foretaste.training.loop import Epoch
+from foretaste.training.streaming import Count, Parts
 from foretaste.training.tracking import recorded
 
 PARTS_A_WORKER = 2
+PARTS_RESIDENT = 8
+"""Parts that a worker can hold at once where it cannot hold all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +121,37 @@ def _fit(
     targets = frozenset(manifest["target_actions"])
     read = partial(_read, known, split=training.split, refit=refit, target_actions=targets, labels=labels)
     runner = executor(training, storage=storage, name=name)
-    counted: Census = reduce(add, runner.load(parts(prepared, PARTS_A_WORKER * training.num_workers), read))
+    counts = runner.load(parts(prepared, _num_parts(prepared, training)), read, _interactions)
+    counted: Census = reduce(add, counts)
     if counted.train == 0:
         raise ValueError(
             f"{prepared}: no training rows under split {training.split!r} with {manifest['target_actions']}"
         )
     make_network = partial(_network, model, known, classes_in(counted, model, known, labels), labels, training.seed)
     make_task = partial(
-        _task, make_network, counted, known, training, exclude_seen=not manifest["repeats"], labels=labels
+        _task,
+        make_network,
+        [Count.of(one) for one in counts],
+        counted,
+        known,
+        training,
+        exclude_seen=not manifest["repeats"],
+        labels=labels,
     )
     return runner.train(make_task, training, on_epoch), counted, make_network()
+
+
+def _num_parts(prepared: Path, training: TrainingConfig) -> int:
+    """Parts enough for every worker, and so small that some fit where not all do."""
+    rows: int = sum(pq.read_metadata(file).num_rows for file in prepared_files(prepared, "interactions"))
+    streamed = rows > training.resident_interactions * training.num_workers
+    return max(
+        PARTS_A_WORKER * training.num_workers, PARTS_RESIDENT * rows // training.resident_interactions * streamed
+    )
+
+
+def _interactions(counted: Census) -> int:
+    return counted.interactions
 
 
 def _read(
@@ -167,16 +192,17 @@ def _network(
 
 def _task(
     make_network: Callable[[], IntentModel],
+    counts: list[Count],
     counted: Census,
     known: Catalogue,
     training: TrainingConfig,
-    payloads: list[Examples],
+    shard: Shard,
     rank: int,
     *,
     exclude_seen: bool,
     labels: LabelConfig,
 ) -> IntentTask:
-    examples = together(payloads)
+    mine = Parts(shard, [counts[n] for n in shard.numbers], limit=training.resident_interactions)
     return IntentTask(
-        make_network(), examples, counted, known, training, rank=rank, exclude_seen=exclude_seen, labels=labels
+        make_network(), mine, counted, known, training, rank=rank, exclude_seen=exclude_seen, labels=labels
     )

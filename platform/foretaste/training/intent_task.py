@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ from foretaste.models.losses import (
 from foretaste.training.config import TrainingConfig
 from foretaste.training.examples import Census, Examples
 from foretaste.training.negatives import Drawn, Negatives
-from foretaste.training.windows import Making, MicroBatch, Windows, cut, steps
+from foretaste.training.streaming import Count, Parts, in_steps
+from foretaste.training.windows import Making, MicroBatch, cut, steps
 
 NDCG_AT = 10
 CASES_AT_ONCE = 256
@@ -43,7 +45,7 @@ class IntentTask:
     def __init__(
         self,
         network: IntentModel,
-        examples: Examples,
+        examples: Examples | Parts,
         counted: Census,
         catalogue: Catalogue,
         config: TrainingConfig,
@@ -53,8 +55,8 @@ class IntentTask:
         labels: LabelConfig | None = None,
     ) -> None:
         self.network: IntentModel = network
-        self.num_predictions = int(examples.train_T.sum())
-        self.examples = examples
+        self.parts = _resident(examples) if isinstance(examples, Examples) else examples
+        self.num_predictions = self.parts.train
         self.catalogue = catalogue
         self.config = config
         self.rank = rank
@@ -67,35 +69,33 @@ class IntentTask:
 
     def _cases(self, counted: Census) -> tuple[Histories, NDArray[np.int64], NDArray[np.int64]]:
         """Draw this worker's share of the validation cases: histories cut before the choice to be predicted."""
-        histories = self.examples.histories
-        index_V = np.flatnonzero(self.examples.validation_T)
+        there = sum(count.validation for count in self.parts.counts)
         share = min(1.0, self.config.validation_cases / max(1, counted.validation))
         rng = np.random.default_rng([self.config.seed, self.rank])
-        chosen = np.sort(rng.choice(index_V, size=round(share * len(index_V)), replace=False))
-        begin_B = histories.offsets_B1[np.searchsorted(histories.offsets_B1, chosen, side="right") - 1]
-        return histories.take(begin_B, chosen), histories.at_T[chosen], histories.title_T[chosen].astype(np.int64) - 1
+        return self.parts.cases(np.sort(rng.choice(there, size=round(share * there), replace=False)))
 
     def steps(self, epoch: int, num_steps: int) -> Iterator[Iterator[MicroBatch]]:
         """Divide the epoch's windows into steps; order and cuts follow from (seed, epoch, rank)."""
         rng = np.random.default_rng([self.config.seed, epoch, self.rank])
+        divide = partial(self._divide, rng)
+        return in_steps(self.parts.groups(rng), divide, total=self.parts.train, num_steps=num_steps)
+
+    def _divide(self, rng: np.random.Generator, examples: Examples, num_steps: int) -> Iterator[Iterator[MicroBatch]]:
         model = self.network.config
         making = Making(
-            self.examples,
+            examples,
             self.catalogue,
             model.max_length,
             model.time_aware,
-            weight_T=by_duration(self.examples) if model.weigh_by == "duration" else None,
+            weight_T=by_duration(examples) if model.weigh_by == "duration" else None,
             hide_share=model.hide_share if model.body.both_ways else None,
         )
-        windows = self._windows(rng)
-        return steps(windows, making, num_steps=num_steps, micro_batch_tokens=self.config.micro_batch_tokens, rng=rng)
-
-    def _windows(self, rng: np.random.Generator) -> Windows:
-        offsets_B1 = self.examples.histories.offsets_B1
-        seen_T1 = np.concatenate([[0], np.cumsum(self.examples.newest_T)])
+        offsets_B1 = examples.histories.offsets_B1
+        seen_T1 = np.concatenate([[0], np.cumsum(examples.newest_T)])
         start_B = offsets_B1[:-1]
         stop_B = start_B + seen_T1[offsets_B1[1:]] - seen_T1[start_B]
-        return cut(start_B, stop_B, self.network.config.max_length, rng)
+        windows = cut(start_B, stop_B, model.max_length, rng)
+        return steps(windows, making, num_steps=num_steps, micro_batch_tokens=self.config.micro_batch_tokens, rng=rng)
 
     def loss(self, micro_batch: MicroBatch) -> tuple[Tensor, int]:
         """Summed loss of the next titles, plus the weighted losses of the intents."""
@@ -188,6 +188,11 @@ class IntentTask:
             known = cases.title_T > 0
             logprob_RN[row_T[known], cases.title_T[known] - 1] = -np.inf
         return -float(own_R1.sum()), (logprob_RN > own_R1).sum(axis=1)
+
+
+def _resident(examples: Examples) -> Parts:
+    count = Count(len(examples.train_T), int(examples.train_T.sum()), int(examples.validation_T.sum()))
+    return Parts([examples], [count], limit=count.interactions)
 
 
 def by_duration(examples: Examples) -> NDArray[np.float32]:

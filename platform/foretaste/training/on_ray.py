@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import ray
 import ray.data
 import ray.train
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from foretaste.training.checkpoints import Checkpoint, read_checkpoint, write_records, write_shard
 from foretaste.training.config import TrainingConfig
-from foretaste.training.executors import MakeTask
+from foretaste.training.executors import MakeTask, Shard, Weight, nothing
 from foretaste.training.loop import Epoch, best_weights, train
 
 Item = TypeVar("Item")
@@ -100,12 +101,15 @@ class RayExecutor:
         self.num_workers = num_workers
         self.storage = storage
         self.name = name
-        self._shards: dict[str, Any] = {}
+        self._shards: list[Any] = []
 
-    def load(self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]]) -> list[Any]:
+    def load(
+        self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]], weight: Weight = nothing
+    ) -> list[Any]:
         """Read items in Ray tasks; worker r gets every `num_workers`-th of them, whole.
 
-        A part travels as one value of one row, so that no block boundary can cut a history in two.
+        A part travels as one value of one row, so that no block boundary can cut a history in two. Rows stay in Ray's
+        object store, which spills to disk what does not fit; workers fetch them part by part.
         """
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         DataContext.get_current().enable_progress_bars = False
@@ -115,11 +119,12 @@ class RayExecutor:
             return {"order": row["order"], "payload": pickle.dumps(payload), "summary": pickle.dumps(summary)}
 
         numbered = [{"order": n, "item": pickle.dumps(item)} for n, item in enumerate(items)]
+        self._shards = []
         for rank in range(self.num_workers):
             mine = numbered[rank :: self.num_workers]
             made = ray.data.from_items(mine, override_num_blocks=max(1, len(mine))).map(to_row)
-            self._shards[str(rank)] = made.materialize()
-        rows = [r for d in self._shards.values() for r in d.select_columns(["order", "summary"]).take_all()]
+            self._shards.append(made.materialize())
+        rows = [r for d in self._shards for r in d.select_columns(["order", "summary"]).take_all()]
         if len(rows) != len(items):
             raise RuntimeError(f"{len(items)} parts were to be read, {len(rows)} came back")
         return [pickle.loads(row["summary"]) for row in sorted(rows, key=lambda row: row["order"])]
@@ -132,7 +137,12 @@ class RayExecutor:
         with _listening(on_epoch) as epochs:
             trainer = ray.train.torch.TorchTrainer(
                 _work,
-                train_loop_config={"make_task": make_task, "config": config, "epochs": epochs},
+                train_loop_config={
+                    "make_task": make_task,
+                    "config": config,
+                    "epochs": epochs,
+                    "blocks": [shard.get_internal_block_refs() for shard in self._shards],
+                },
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=self.num_workers,
                     use_gpu=config.use_gpu,
@@ -144,8 +154,6 @@ class RayExecutor:
                     failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
                 ),
-                datasets=self._shards,
-                dataset_config=ray.train.DataConfig(datasets_to_split=[]),  # dataset r is worker r's, whole
             )
             result = trainer.fit()
         if result.checkpoint is None:
@@ -159,9 +167,26 @@ def _work(given: dict[str, Any]) -> None:
     config: TrainingConfig = given["config"]
     torch.set_num_threads(config.threads_per_worker)
     context = RayContext(given["epochs"])
-    rows = sorted(ray.train.get_dataset_shard(str(context.rank)).iter_rows(), key=lambda row: int(row["order"]))
-    task = given["make_task"]([pickle.loads(row["payload"]) for row in rows], context.rank)
+    task = given["make_task"](_shard(given["blocks"][context.rank]), context.rank)
     train(task, config, context)
+
+
+def _shard(blocks: Sequence[Any]) -> Shard:
+    """Payloads by their place in the blocks of a dataset; a block that is asked for is brought to this machine."""
+    places: list[tuple[int, Any, int]] = []
+    for block in blocks:
+        places += [(order, block, row) for row, order in enumerate(_column(block, "order").to_pylist())]
+    places.sort(key=lambda place: place[0])
+
+    def fetch(n: int) -> Any:
+        _, block, row = places[n]
+        return pickle.loads(_column(block, "payload")[row].as_buffer())
+
+    return Shard([order for order, _, _ in places], fetch)
+
+
+def _column(block: Any, name: str) -> pa.ChunkedArray:
+    return ray.get(block)[name]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,7 @@ def _same(cases: RankerCases) -> tuple[RankerCases, int]:
 def _task(
     make_network: Callable[[], Ranker],
     training: TrainingConfig,
-    payloads: list[RankerCases],
+    payloads: Sequence[RankerCases],
     rank: int,
     *,
     has_selection: bool,
