@@ -40,14 +40,14 @@ def small_catalogue(num_titles: int = 12) -> Catalogue:
 
 def one_history(titles: Sequence[int], *, start: int = START_US, per_session: int = 3) -> Histories:
     """Make one history of plays a minute apart; a session has `per_session` of them, sessions are a day apart."""
-    session_T = np.arange(len(titles), dtype=np.int32) // per_session
     place_T = np.arange(len(titles), dtype=np.int64)
+    session_T = place_T // per_session
     return Histories(
         offsets_B1=np.array([0, len(titles)], dtype=np.int64),
         title_T=np.array(titles, dtype=np.int32),
         action_T=np.full(len(titles), ACTION_CODES[Action.PLAY], dtype=np.int32),
         at_T=start + place_T * MINUTE_US + session_T * 1440 * MINUTE_US,
-        session_T=session_T,
+        session_T=session_T.astype(np.int32),
         dwell_T=np.full(len(titles), 60.0, dtype=np.float32),
         fraction_T=np.full(len(titles), np.nan, dtype=np.float32),
     )
