@@ -145,7 +145,7 @@ class _Classic:
 
     def __init__(self, comparison: Comparison, name: str, seed: int) -> None:
         self.comparison, self.name, self.seed = comparison, name, seed
-        self.config = baseline_config(name, comparison.protocol(seed))
+        self.config = baseline_config(name, comparison.protocol(seed), comparison.name)
         self.about = {
             "model": name,
             "config": self.config.model_dump(mode="json"),
@@ -222,7 +222,8 @@ class _Network:
                 "epochs": len(whole),
                 "best_epoch": done.best_epoch,
                 "cpu_seconds_per_epoch": float(np.mean(training)),
-                "cpu_seconds_to_best": float(np.sum(whole[: done.best_epoch])),
+                "cpu_seconds_to_best": float(np.sum(training[: done.best_epoch])),
+                "cpu_seconds_with_validation": float(np.sum(whole)),
                 "validation": done.metrics,
             },
             self.folder / "training.json",

@@ -18,6 +18,7 @@ from foretaste.jobs.bench_models_cells import Cell, Comparison
 from foretaste.models.baselines import BASELINES
 
 MAIN = "ndcg@10"
+LAST = "ndcg@10 with the target last among equals"
 METRICS = (MAIN, "hr@10", "mrr")
 
 Row = dict[str, Any]
@@ -60,9 +61,7 @@ def _row(comparison: Comparison, own: list[Cell], other: list[Cell]) -> Row:
         theirs_S = [float(values(cell.rank_B, metric).mean()) for cell in other]
         if own[0].model != other[0].model:
             row[f"{metric} difference"] = _difference(comparison, own, other, metric, mine_S, theirs_S)
-    row["ndcg@10 with the target last among equals"] = float(
-        np.mean([values(cell.last_B, MAIN).mean() for cell in own])
-    )
+    row[LAST] = float(np.mean([values(cell.last_B, MAIN).mean() for cell in own]))
     return row | _costs(own) | {"intents": heads(own)}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from foretaste.evaluation.protocols import BESIDE, Protocol
+from foretaste.jobs.bench_models_data import WORLDS
 from foretaste.jobs.reference_models import RECIPES
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES, BaselineConfig, baseline
@@ -27,6 +28,9 @@ LADDER = (
     "foretaste",
 )  # fmt: skip
 """From counting to ours; popularity of the last days stands beside any list."""
+
+CHOSEN: dict[str, dict[str, dict[str, Any]]] = {}
+"""Settings of classic models that differ from the defaults, by log: the best of each on its validation rows."""
 
 _JUDGED = (
     "evaluation/cases.py", "evaluation/intents.py", "evaluation/metrics.py", "evaluation/ranking.py",
@@ -61,9 +65,11 @@ def network_config(settings: Settings, name: str, protocol: Protocol, *, quick: 
     return config.model_copy(update=small | ({"time_aware": False} if protocol.track == "blind" else {}))
 
 
-def baseline_config(name: str, protocol: Protocol) -> BaselineConfig:
-    """The configuration of a classic model under the protocol's track; the yardstick is the same under both."""
-    return baseline(name, time_aware=protocol.track == "aware" or name == BESIDE)
+def baseline_config(name: str, protocol: Protocol, log: str) -> BaselineConfig:
+    """The configuration of a classic model for a log, under the protocol's track; the yardstick is the same in both."""
+    found = baseline(name).model_copy(update=CHOSEN.get("world" if log in WORLDS else log, {}).get(name, {}))
+    blind = protocol.track == "blind" and name == "vstan"
+    return found.model_copy(update={"age_days": None}) if blind else found
 
 
 def code_of_training(config: IntentModelConfig | BaselineConfig) -> str:
