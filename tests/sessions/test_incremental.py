@@ -291,3 +291,17 @@ def test_ids_have_the_same_hash_in_every_process() -> None:
     code = f"import polars, foretaste.sessions.store as s; print(s.hashes(polars.Series({texts!r})).tolist())"
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert json.loads(other) == hashes(pl.Series(texts)).tolist()
+
+
+def test_the_propensity_of_an_impression_is_kept_also_where_it_is_prepared_again(tmp_path: Path) -> None:
+    raw, said = tmp_path / "raw", ['{"propensity": 0.0125}', '{"x": 1, "propensity":1e-05}', '{"propensity": 7}', None]
+    _titles(raw)
+    shown = [_event(n, 10.0 * n, action="impression", title_id="a", properties=text) for n, text in enumerate(said)]
+    _add(raw, "one", [*shown, _event(9, 1.0, action="play", title_id="b")])
+    config = PrepareConfig(num_buckets=1)
+    wanted = [0.0125, 1e-05, None, None]
+    _prepare(raw, tmp_path / "out", config)
+    assert read_prepared(tmp_path / "out", "impressions")["propensity"].to_pylist() == wanted
+    _add(raw, "two", [_event(20, 5.0, action="play", title_id="a")])  # before the last: the actor is made again
+    _prepare(raw, tmp_path / "out", config)
+    assert read_prepared(tmp_path / "out", "impressions")["propensity"].to_pylist() == wanted

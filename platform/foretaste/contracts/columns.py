@@ -94,6 +94,7 @@ IMPRESSIONS = pa.schema(
         _field("surface", pa.string()),
         _field("position", pa.int32()),
         _field("decision_id", pa.string()),
+        _field("propensity", pa.float64()),  # of this title here, given those above it; null where the log does not say
     ]
 )
 """What was shown, prepared: one row a title shown."""

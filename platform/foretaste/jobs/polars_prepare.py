@@ -99,6 +99,7 @@ def _impressions(events: pl.DataFrame, acts: pl.DataFrame, series: pl.DataFrame)
         surface="surface",
         position="position",
         decision_id="decision_id",
+        propensity=pl.col("properties").str.json_path_match("$.propensity").cast(pl.Float64),
     )
 
 

@@ -117,7 +117,7 @@ def _read(prepared: Path, table: str, columns: Sequence[str] | None, bucket: str
         raise ValueError(f"{prepared}: no bucket {bucket!r}; there are {len(found[table])}")
     whole = TABLES[table]
     schema = whole if columns is None else pa.schema([whole.field(name) for name in columns])
-    cut = _cuts(manifest)
+    cut = cuts_of(manifest)
     read = [
         _bucket(prepared, found[table][name], found.get(SUPERSEDED, {}).get(name, []), table, schema, cut)
         for name in names
@@ -149,7 +149,8 @@ def _bucket(
         rows = rows.with_columns(split_time=_named(split_time(rows["at"].to_physical().to_numpy(), cut)))
     if "split_last" in schema.names and "split_last" not in rows.columns:
         rows = rows.with_columns(split_last=_named(split_last(rows[ACTOR].rle_id().to_numpy().astype(np.int64))))
-    return rows.select(schema.names).to_arrow().cast(schema)
+    later = [pl.lit(None).alias(f.name) for f in schema if f.nullable and f.name not in rows.columns]
+    return rows.with_columns(later).select(schema.names).to_arrow().cast(schema)
 
 
 def _named(part_T: Any) -> pl.Series:
@@ -159,7 +160,8 @@ def _named(part_T: Any) -> pl.Series:
     return series
 
 
-def _cuts(manifest: dict[str, Any]) -> Cuts | None:
+def cuts_of(manifest: dict[str, Any]) -> Cuts | None:
+    """Instants that divide the time split, in microseconds; None where a manifest does not say them."""
     found = manifest.get("cuts")
     if found is None:
         return None

@@ -12,7 +12,7 @@ from foretaste.contracts.splits import SPLITS, TEST, TRAIN, VALIDATION, Cuts
 from foretaste.sessions.config import PrepareConfig
 from foretaste.sessions.sources import File
 
-FORMAT = 2
+FORMAT = 3
 """Changes with what is stored; tables of another one are made from the start."""
 
 REPEATS_FROM = 0.01

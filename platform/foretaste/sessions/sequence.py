@@ -23,6 +23,8 @@ from foretaste.contracts.events import ACTION_CODES, ACTIONS, ENGAGEMENT, ENTRIE
 from foretaste.contracts.sessions import SessionRule, entries, session_starts, ways
 
 ACTOR = "actor_id"
+PROPENSITY = r'"propensity"\s*:\s*([0-9][0-9.eE+-]*)'
+"""In the properties of an impression; stored as a number, and written so when it is prepared again."""
 LONG_AGO = np.iinfo(np.int64).min // 4
 
 
@@ -240,7 +242,8 @@ def _rolled(titles: pl.Series, series_of: pl.DataFrame) -> pl.Series:
     return frame.select(pl.coalesce("series_id", "title_id")).to_series()
 
 
-_SHOWN = [ACTOR, "event_id", "member_id", "session_id", "at", "title_id", "surface", "position", "decision_id"]
+_SHOWN = [ACTOR, "event_id", "member_id", "session_id", "at", "title_id", "surface", "position", "decision_id",
+          "properties"]  # fmt: skip
 _ENGAGED = np.array([action in ENGAGEMENT for action in ACTIONS])
 
 
@@ -320,10 +323,17 @@ def _impressions(
     )
     return shown.with_columns(
         pl.Series("session_id", pl.select(name).to_series()),
+        propensity(shown["properties"]),
         native.alias("native_session_id"),
         shown["title_id"].alias("shown_title_id"),
         _rolled(shown["title_id"], series_of).alias("title_id"),
     )
+
+
+def propensity(properties: pl.Series) -> pl.Series:
+    """Probability with which titles were shown, of events' JSON; null where it is not said or is none."""
+    said = properties.str.extract(PROPENSITY).cast(pl.Float64, strict=False)
+    return pl.select(pl.when((said > 0) & (said <= 1)).then(said).alias("propensity")).to_series()
 
 
 def _nearest(

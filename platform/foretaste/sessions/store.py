@@ -131,6 +131,7 @@ def as_events(acts: pl.DataFrame, impressions: pl.DataFrame, action: str) -> pl.
         "surface",
         "position",
         "decision_id",
+        properties=pl.concat_str(pl.lit('{"propensity": '), pl.col("propensity").cast(pl.String), pl.lit("}")),
         session_id="native_session_id",
         title_id="shown_title_id",
         action=pl.lit(action),
