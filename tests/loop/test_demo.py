@@ -46,7 +46,15 @@ def test_the_demo_ends_well_and_shows_that_the_list_followed_the_member(tmp_path
     assert result["slate_overlap_after_click"] <= 0.7
     assert result["genre_share"]["after"] > result["genre_share"]["before"]
     assert result["peak_memory_gib"] <= 6
-    assert set(result["hr@10"]) == {"intent", "popularity", "recent_popularity", "markov", "session_knn", "vstan"}
+    assert set(result["hr@10"]) == {
+        "ranker",
+        "intent",
+        "popularity",
+        "recent_popularity",
+        "markov",
+        "session_knn",
+        "vstan",
+    }
     assert "predicted intent" in told
     assert "curl -s http://127.0.0.1:" in told
     assert (tmp_path / "evaluation" / "report.html").is_file()

@@ -1,129 +1,177 @@
-"""The ranker: standardisation, columns, probabilities, padding."""
+"""The ranker: standardisation, columns, probabilities, padding, empty sessions, the order that it starts from."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from foretaste.models.ranker import Ranker, RankerConfig, RankerScorer, build_ranker, ranker_bundle_config
+from foretaste.contracts.events import ACTIONS
+from foretaste.models.ranker import Ranker, RankerConfig
+from foretaste.models.ranker_heads import Head, combined
+from foretaste.models.ranker_inputs import RankerInputs, join_inputs
+from foretaste.models.ranker_scorer import RankerScorer, build_ranker, ranker_bundle_config
 
 COLUMNS = ("score", "age", "same_genre")
+REQUEST = ("depth", "idle")
+ABOUT, CONTEXT, WIDTH, TITLES = 3, 4, 8, 12
+VECTORS: NDArray[np.float32] = np.random.default_rng(9).normal(size=(TITLES, WIDTH)).astype(np.float32)
 
 
-def ranker(seed: int = 0) -> Ranker:
+def ranker(seed: int = 0, **config: Any) -> Ranker:
     """One whose weights are drawn, as if trained: an untrained one gives the order of one column."""
     torch.manual_seed(seed)
-    model = Ranker(RankerConfig(hidden=(16, 8)), COLUMNS)
+    model = Ranker(RankerConfig(hidden=(16, 8), **config), COLUMNS, REQUEST, ABOUT, CONTEXT, VECTORS)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
 
 
-def features(cases: int = 4, candidates: int = 6, seed: int = 0) -> NDArray[np.float32]:
+def inputs(cases: int = 4, candidates: int = 6, recent: int = 5, seed: int = 0) -> RankerInputs:
     rng = np.random.default_rng(seed)
-    return rng.normal([0.0, 900.0, 0.5], [1.0, 300.0, 0.2], size=(cases, candidates, 3)).astype(np.float32)
+    told = rng.normal([0.0, 900.0, 0.5], [1.0, 300.0, 0.2], size=(cases, candidates, 3))
+    return RankerInputs(
+        told.astype(np.float32),
+        rng.normal(size=(cases, len(REQUEST))).astype(np.float32),
+        rng.normal(size=(cases, CONTEXT)).astype(np.float32),
+        rng.integers(1, TITLES, size=(cases, candidates)).astype(np.int32),
+        rng.integers(0, TITLES, size=(cases, recent)).astype(np.int32),
+        rng.integers(1, len(ACTIONS), size=(cases, recent)).astype(np.int32),
+        rng.normal(size=(cases, recent, ABOUT)).astype(np.float32),
+        np.arange(recent)[None, :] >= rng.integers(0, recent + 1, size=(cases, 1)),
+    )
+
+
+def standardised(model: Ranker, told: RankerInputs) -> Ranker:
+    rows = torch.from_numpy(told.features_BCF).flatten(0, 1)
+    zeros, ones = torch.zeros(len(REQUEST)), torch.ones(len(REQUEST))
+    model.standardise(
+        torch.cat([rows.mean(0), zeros]), torch.cat([rows.std(0), ones]), torch.zeros(CONTEXT), torch.ones(CONTEXT)
+    )
+    return model
 
 
 def test_a_change_of_unit_changes_nothing_once_standardised() -> None:
-    here, scaled = features(), features() * np.array([1.0, 60.0, 100.0], dtype=np.float32)
-    scores = []
-    for batch in (here, scaled):
-        model = ranker()
-        rows = torch.from_numpy(batch).flatten(0, 1)
-        model.standardise(rows.mean(0), rows.std(0))
-        scores.append(RankerScorer(model).scores(batch))
-    assert np.allclose(scores[0], scores[1], atol=1e-5)
+    here = inputs()
+    scaled = replace(here, features_BCF=here.features_BCF * np.array([1.0, 60.0, 100.0], dtype=np.float32))
+    one, other = (RankerScorer(standardised(ranker(), told)).scores(told) for told in (here, scaled))
+    assert np.allclose(one, other, atol=1e-5)
 
 
 def test_a_column_that_never_varied_does_not_blow_up() -> None:
-    model = ranker()
-    model.standardise(torch.zeros(3), torch.tensor([1.0, 0.0, 1.0]))
-    assert np.isfinite(RankerScorer(model).scores(features())).all()
+    same = inputs()
+    same.features_BCF[..., 1] = 7.0
+    assert np.isfinite(RankerScorer(standardised(ranker(), same)).scores(inputs())).all()
 
 
-def test_scores_are_probabilities_strictly_between_zero_and_one() -> None:
+@pytest.mark.parametrize("bias", [1e4, -1e4])
+def test_scores_are_probabilities_strictly_between_zero_and_one(bias: float) -> None:
     model = ranker()
     with torch.no_grad():
-        model.out.bias.fill_(1e4)
-    high = RankerScorer(model).scores(features())
-    with torch.no_grad():
-        model.out.bias.fill_(-1e4)
-    low = RankerScorer(model).scores(features())
-    assert high.dtype == np.float64
-    assert ((high > 0) & (high < 1)).all()
-    assert ((low > 0) & (low < 1)).all()
+        model.out.bias.fill_(bias)
+    scores = RankerScorer(model).scores(inputs())
+    assert scores.dtype == np.float64
+    assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_a_mismatch_of_columns_is_named() -> None:
     scorer = RankerScorer(ranker())
-    scorer.check_columns(COLUMNS)
+    scorer.check_columns(COLUMNS, REQUEST)
     with pytest.raises(ValueError, match=r"missing \['age'\], not known to it \['tenure'\]"):
-        scorer.check_columns(("score", "tenure", "same_genre"))
+        scorer.check_columns(("score", "tenure", "same_genre"), REQUEST)
     with pytest.raises(ValueError, match="order is"):
-        scorer.check_columns(("age", "score", "same_genre"))
-    with pytest.raises(ValueError, match=r"wants \[B, C, 3\]"):
-        scorer.scores(features()[:, :, :2])
+        scorer.check_columns(COLUMNS, REQUEST[::-1])
+    told = inputs()
+    with pytest.raises(ValueError, match="wants 3 columns of candidates"):
+        scorer.scores(replace(told, features_BCF=told.features_BCF[:, :, :2]))
+    with pytest.raises(ValueError, match="wants 4 finite numbers of the intents"):
+        scorer.scores(replace(told, context_BX=told.context_BX[:, :3]))
 
 
 def test_features_that_are_not_finite_are_named() -> None:
-    batch = features()
-    batch[0, 1, 1] = np.nan
+    told = inputs()
+    told.features_BCF[0, 1, 1] = np.nan
     with pytest.raises(ValueError, match=r"not finite in columns \['age'\]"):
-        RankerScorer(ranker()).scores(batch)
-
-
-def test_padding_has_no_part_in_the_loss() -> None:
-    model = ranker().eval()
-    batch = torch.from_numpy(features())
-    chosen = torch.zeros(4, 6)
-    chosen[:, 1] = 1.0
-    real = torch.ones(4, 6, dtype=torch.bool)
-    real[:, 4:] = False
-    before = model.loss(batch, chosen, real)
-    batch[:, 4:] = 1e3
-    torch.testing.assert_close(model.loss(batch, chosen, real), before)
-    torch.testing.assert_close(model.loss(batch[:, :4], chosen[:, :4], real[:, :4]), before)
-
-
-def test_the_ranker_learns_the_order_and_the_probability_of_a_planted_choice() -> None:
-    rng = np.random.default_rng(3)
-    batch = features(800, 5, seed=3)
-    odds = np.exp(2.0 * batch[..., 0] - (batch[..., 1] - 900) / 300)
-    none = 2.0  # weight of choosing nothing
-    share = odds / (odds.sum(axis=1, keepdims=True) + none)
-    draws = (rng.random((800, 1)) > np.cumsum(share, axis=1)).sum(axis=1)
-    chosen = np.zeros((800, 5), dtype=np.float32)
-    chosen[np.flatnonzero(draws < 5), draws[draws < 5]] = 1.0
-    model = ranker()
-    rows = torch.from_numpy(batch).flatten(0, 1)
-    model.standardise(rows.mean(0), rows.std(0))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    real = torch.ones(800, 5, dtype=torch.bool)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = model.loss(torch.from_numpy(batch), torch.from_numpy(chosen), real) / 800
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    scores = RankerScorer(model).scores(batch)
-    assert (scores.argmax(axis=1) == share.argmax(axis=1)).mean() > 0.85
-    assert scores.mean() == pytest.approx(chosen.mean(), abs=0.03)
-    assert np.corrcoef(scores.ravel(), share.ravel())[0, 1] > 0.8  # no more: a share depends on the others
-
-
-def test_a_bundle_scores_as_the_ranker_it_was_made_of() -> None:
-    model = ranker()
-    model.standardise(torch.tensor([0.0, 900.0, 0.5]), torch.tensor([1.0, 300.0, 0.2]))
-    again = build_ranker(ranker_bundle_config(model), {k: v.clone() for k, v in model.state_dict().items()})
-    assert again.columns == COLUMNS
-    assert np.array_equal(again.scores(features()), RankerScorer(model).scores(features()))
+        RankerScorer(ranker()).scores(told)
 
 
 def test_an_untrained_ranker_gives_the_logits_of_the_column_that_it_starts_from() -> None:
-    batch = torch.from_numpy(features())
-    model = Ranker(RankerConfig(start_from="score"), COLUMNS).eval()
-    rows = batch.flatten(0, 1)
-    model.standardise(rows.mean(0), rows.std(0))
-    shifted_BC = model(batch) - batch[..., 0]
+    told = inputs(recent=7)
+    torch.manual_seed(0)
+    model = Ranker(RankerConfig(start_from="score"), COLUMNS, REQUEST, ABOUT, CONTEXT, VECTORS).eval()
+    play_BC = standardised(model, told)(told.tensors())[..., 0].detach()
+    shifted_BC = play_BC - torch.from_numpy(told.features_BCF[..., 0])
     assert torch.allclose(shifted_BC, shifted_BC[0, 0].expand_as(shifted_BC), atol=1e-5)
+
+
+def test_an_empty_session_and_an_empty_history_are_inputs_of_their_own() -> None:
+    told = inputs(cases=1)
+    empty = replace(
+        told, **{name: getattr(told, name)[:, :0] for name in ("title_BL", "action_BL", "about_BLA", "now_BL")}
+    )
+    padded = replace(told, action_BL=told.action_BL * 0, now_BL=told.now_BL & False)
+    scorer = RankerScorer(ranker())
+    assert np.isfinite(scorer.scores(empty)).all()
+    assert np.allclose(scorer.scores(empty), scorer.scores(padded), atol=1e-6)
+    before = scorer.scores(empty)
+    with torch.no_grad():
+        scorer.model.session.nothing_value.add_(1.0)
+    assert not np.allclose(scorer.scores(empty), before)
+
+
+def test_what_is_done_in_the_session_and_before_it_is_seen_apart() -> None:
+    told = inputs(cases=1)
+    session, before = (replace(told, now_BL=np.full_like(told.now_BL, now)) for now in (True, False))
+    scorer = RankerScorer(ranker())
+    assert not np.allclose(scorer.scores(session), scorer.scores(before))
+
+
+def test_a_request_scores_alone_as_it_does_beside_others() -> None:
+    parts = [inputs(1, c, length, seed) for seed, (c, length) in enumerate([(6, 5), (3, 0), (4, 9), (6, 1)])]
+    scorer = RankerScorer(ranker())
+    together = join_inputs(parts)
+    whole = scorer.scores(together)
+    for b, part in enumerate(parts):
+        size = part.code_BC.shape[1]
+        assert np.allclose(whole[b, :size], scorer.scores(part)[0], atol=1e-6)
+        assert scorer.scores(together.alone(b)).tobytes() == scorer.scores(part).tobytes()
+
+
+def test_the_order_follows_the_configured_heads_and_heads_that_are_off_count_nothing() -> None:
+    chances = {
+        Head.PLAY: torch.tensor([0.5, 0.2]),
+        Head.FRACTION: torch.tensor([0.1, 0.9]),
+        Head.LIST: torch.tensor([0.0, 0.3]),
+    }
+    assert combined(chances, {Head.PLAY: 1.0}).tolist() == pytest.approx([0.5, 0.2])
+    assert combined(chances, {Head.PLAY: 1.0, Head.FRACTION: 2.0}).tolist() == pytest.approx([0.6, 0.56])
+    assert combined(chances, {Head.PLAY: 1.0, Head.LIST: 2.0, Head.THUMB: 9.0}).tolist() == pytest.approx([0.5, 0.8])
+    with pytest.raises(ValueError, match="has to weigh play above 0"):
+        RankerConfig(order={Head.LIST: 1.0})
+
+
+def test_calibration_moves_probabilities_and_not_the_order() -> None:
+    model, told = ranker(), inputs()
+    before = RankerScorer(model).scores(told)
+    model.calibrate({Head.PLAY: (0.5, -2.0), Head.LIST: (1.0, 0.0)})
+    scorer = RankerScorer(model)
+    after = scorer.scores(told)
+    assert scorer.heads == (Head.PLAY, Head.LIST)
+    assert (np.argsort(before, axis=1) == np.argsort(after, axis=1)).all()
+    logit = np.log(before / (1 - before))
+    assert np.allclose(np.log(after / (1 - after)), 0.5 * logit - 2.0, atol=1e-4)
+
+
+def test_a_bundle_scores_as_the_ranker_it_was_made_of() -> None:
+    model = standardised(ranker(), inputs())
+    model.calibrate({Head.PLAY: (0.7, 0.1), Head.THUMB: (1.0, 0.0)})
+    again = build_ranker(ranker_bundle_config(model), {k: v.clone() for k, v in model.state_dict().items()}, VECTORS)
+    assert (again.columns, again.heads, again.recent) == (COLUMNS, (Head.PLAY, Head.THUMB), 50)
+    assert np.array_equal(again.scores(inputs()), RankerScorer(model).scores(inputs()))
+    assert "title_N1D" not in model.state_dict()
+    with pytest.raises(ValueError, match="train it again"):
+        build_ranker({"model": {}, "columns": []}, {}, VECTORS)

@@ -25,7 +25,7 @@ from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.replay import Replay
 from foretaste.serving.service import Service, open_service
 from foretaste.serving.tally import Tally
-from foretaste.signals import candidates
+from foretaste.signals import crosses
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import FakeClock, two_genre_titles
 
@@ -105,7 +105,7 @@ def test_a_constant_that_differs_between_versions_of_the_code_is_noticed(
     audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audited.answer(3)
-    monkeypatch.setattr(candidates, "LEAST_LOGPROB", -1.0)
+    monkeypatch.setattr(crosses, "LEAST_LOGPROB", -1.0)
     audited.service.housekeep()
     assert "candidate.intent_logprob" in audited.service.ready()["audit"]["mismatches"]
 

@@ -17,6 +17,9 @@ from foretaste.ops.files import read_json, write_json
 from foretaste.serving.models import load_models
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
+from foretaste.signals.histories import pack
+from foretaste.signals.ranking import ranker_inputs
+from foretaste.signals.views import MemberView, TitleView
 from foretaste.testing.builders import interactions_table, prepared_folder
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import NOW, two_genre_titles
@@ -39,8 +42,15 @@ def test_models_that_belong_together_are_loaded(tmp_path: Path) -> None:
     assert models.catalogue.fingerprint == catalogue(TITLES).fingerprint
     assert len(models.windows.from_N1) == len(models.catalogue) + 1
     assert models.ranker is not None
-    scores = models.ranker.scores(np.zeros((1, 3, len(CANDIDATE_COLUMNS)), dtype=np.float32))
-    assert scores.shape == (1, 3)
+    assert models.intent is not None
+    history, _ = pack(interactions_table([("m", 0.0, TITLES["title_id"][0].as_py())]), models.catalogue)
+    asof_B, known = history.at_T + 1, models.catalogue
+    inputs = ranker_inputs(
+        history, asof_B, np.array([[1, 2, 3]], dtype=np.int32), models.intent.predict(history, asof_B), {}, known,
+        MemberView.absent(1, num_genres=len(known.genres), num_kinds=len(known.kinds)), TitleView.absent(known),
+        length=models.ranker.recent, rule=models.rule,
+    )  # fmt: skip
+    assert models.ranker.scores(inputs).shape == (1, 3)
 
 
 def test_a_ranker_of_another_intent_model_is_refused(tmp_path: Path) -> None:

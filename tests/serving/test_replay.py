@@ -15,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from foretaste.contracts import words
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog, plain_rows
@@ -25,7 +26,7 @@ from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.replay import Replay
 from foretaste.serving.service import open_service
 from foretaste.serving.tally import Tally
-from foretaste.signals import candidates, in_session
+from foretaste.signals import crosses, in_session
 from foretaste.signals.served import decode, encode
 from foretaste.signals.views import ABSENT, MemberView, TitleView
 from foretaste.testing.bundles import file_intent, file_ranker
@@ -36,6 +37,8 @@ KNOWN = catalogue(TITLES)
 LOG = SessionLogConfig(durable=False, read_events=12, window_days=2.0)
 N = 120
 Rows = list[dict[str, Any]]
+
+GROUPS = {"history", "signal", "member", "title", "intent", "candidate", "pool", "decision"}
 
 
 class FakeVersions(FakeViews):
@@ -150,7 +153,7 @@ def test_every_value_of_every_answer_is_made_again(logs: Logs) -> None:
     assert (found.decisions, found.mismatches, found.left_out) == (N, {}, {})
     assert found.num_values > N * 1_000
     groups = {name.split(".")[0] for name in found.values}
-    assert groups == {"history", "signal", "member", "title", "intent", "candidate", "pool", "decision"}
+    assert groups == {*GROUPS, "request", "recent"}
     assert (
         len({one["value"] for row in logs.decisions for one in row["features"] if one["name"] == "members_asof_ms"}) > 3
     )
@@ -197,7 +200,9 @@ def test_a_mark_of_another_instant_is_noticed(logs: Logs) -> None:
     assert "decision.num_events_visible" in logs.compare(decisions=changed(logs.decisions, sequence_mark=1)).mismatches
 
 
-@pytest.mark.parametrize("name", ["signal.session_genres", "title.plays_7d", "candidate.idle", "intent.genre", "pool"])
+@pytest.mark.parametrize(
+    "name", ["signal.session_genres", "title.plays_7d", "request.idle", "recent.about", "intent.embedding", "pool"]
+)
 def test_a_served_value_that_was_changed_is_named_with_its_place(logs: Logs, name: str) -> None:
     row = logs.decisions[N // 2]
     values = decode(row["served"])
@@ -234,7 +239,9 @@ def test_a_version_that_was_not_served_is_noticed_whether_it_ever_was_or_not(
     new = [one + by for one in old] if isinstance(old, list) else old + by
     found = logs.compare(decisions=[row | {"features": versions(row, name, json.dumps(new))}])
     assert feature in found.mismatches
-    assert all(one.split(".")[0] in {feature.split(".")[0], "candidate", "decision"} for one in found.mismatches)
+    assert all(
+        one.split(".")[0] in {feature.split(".")[0], "candidate", "request", "decision"} for one in found.mismatches
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,12 +256,13 @@ def test_a_decision_that_was_changed_is_noticed(logs: Logs, column: str, value: 
 
 
 def test_a_constant_that_was_changed_is_noticed(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "LONGEST_HOURS", 1.0)
-    assert "candidate.idle" in logs.compare().mismatches
+    monkeypatch.setattr(crosses, "LONGEST_HOURS", 1.0)
+    assert "request.idle" in logs.compare().mismatches
     monkeypatch.undo()
+    monkeypatch.setattr(words, "TOKEN_PLACES", 15)
     monkeypatch.setattr(in_session, "TOKEN_PLACES", 15)
     found = logs.compare().mismatches["signal.query_tokens"]
-    assert found["example"]["served"] == "int64[16]"
+    assert found["example"]["served"] == "int64[64]"
     assert found["example"]["offline"] == "int64[15]"
 
 

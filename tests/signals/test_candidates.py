@@ -19,8 +19,10 @@ from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue, catalogue
 from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import ACTION_CLASSES, DISCOVERIES, PLAYS
+from foretaste.contracts.words import TOKEN_PLACES, hashed
 from foretaste.signals import candidates
-from foretaste.signals.candidates import CANDIDATE_COLUMNS, LEAST_LOGPROB, LONGEST_HOURS, candidate_features
+from foretaste.signals.candidates import CANDIDATE_COLUMNS, candidate_features
+from foretaste.signals.crosses import LEAST_LOGPROB, LONGEST_HOURS
 from foretaste.signals.histories import pack
 from foretaste.signals.session import DISLIKE, STEPS_TO_HALF
 from foretaste.signals.views import MemberView, TitleView
@@ -53,6 +55,16 @@ def case(seed: int, *, size: int = 4, pool: int = 6, known: Catalogue = KNOWN) -
     plays = dice.integers(0, 1000, (3, len(known) + 1))
     titles = TitleView.absent(known)
     titles.plays_7d[:], titles.plays_30d[:], titles.plays_all[:] = plays
+    titles.plays_1d[:] = plays[0] // 7
+    titles.first_seen_ms[:] = START_US // 1000 - dice.integers(-20, 400, len(known) + 1) * 86_400_000
+    titles.first_seen_ms[dice.uniform(size=len(known) + 1) < 0.2] = 0
+    shares = {"session_genres_lately": "num_genres", "session_genres_refused": "num_genres",
+              "past_genres": "num_genres", "past_kinds": "num_kinds"}  # fmt: skip
+    signals = {name: dice.dirichlet(np.ones(sizes[of]), size).astype(np.float32) for name, of in shares.items()}
+    signals["query_tokens"] = (dice.uniform(size=(size, TOKEN_PLACES)) < 0.2).astype(np.int64)
+    signals["query_tokens"][dice.uniform(size=size) < 0.4] = 0
+    if dice.uniform() < 0.2:
+        signals = {}
     titles.completion_rate[:] = dice.uniform(size=len(known) + 1)
     titles.asof_ms[:] = 0
     widths = {"genre": sizes["num_genres"], "kind": sizes["num_kinds"], "recency": 4, "action": len(ACTION_CLASSES)}
@@ -66,6 +78,7 @@ def case(seed: int, *, size: int = 4, pool: int = 6, known: Catalogue = KNOWN) -
         "catalogue": known,
         "members": members,
         "titles": titles,
+        "signals": signals,
     }
 
 
@@ -78,6 +91,7 @@ def part(made: Case, rows: NDArray[np.int64]) -> Case:
         "histories": made["histories"].rows(rows),
         "members": made["members"].rows(rows),
         "intents": {name: value[rows] for name, value in made["intents"].items()},
+        "signals": {name: value[rows] for name, value in made["signals"].items()},
         **{name: made[name][rows] for name in ("asof_B", "candidates_BC", "intent_scores_BN")},
     }
 
@@ -105,7 +119,7 @@ def twin(made: Case, b: int, c: int) -> dict[str, float]:
     members: MemberView = made["members"]
     titles: TitleView = made["titles"]
     intents: Mapping[str, NDArray[np.float32]] = {name: value[b] for name, value in made["intents"].items()}
-    idle = (asof - events[-1]["at"]) / 3.6e9 if events else LONGEST_HOURS
+    seen_ms = int(titles.first_seen_ms[code])
     return {
         "intent_logprob": score,
         "intent_rank": math.log1p(sum(other > score for other in pool)),
@@ -130,16 +144,63 @@ def twin(made: Case, b: int, c: int) -> dict[str, float]:
         "age_unknown": float(age is None),
         "seen_in_session": float(any(event["title"] == code for event in session)),
         "seen_before": float(bool(mine)),
-        "session_depth": math.log1p(len(session)),
-        "idle": math.log1p(min(max(idle, 0.0), LONGEST_HOURS)),
-        "member_plays_30d": math.log1p(members.count_30d_B[b]),
-        "member_tenure": math.log1p(float(members.tenure_days_B[b])),
+        **of_signals(made, b, code),
+        **of_the_past(mine, session, could_be, asof),
+        "plays_1d": math.log1p(titles.plays_1d[code]),
+        "first_seen": math.log1p(max((asof - seen_ms * 1000) / DAY_US, 0.0)) if seen_ms else 0.0,
+        "is_series": float(known.kinds[kind] == "show"),
     }
+
+
+def of_signals(made: Case, b: int, code: int) -> dict[str, float]:
+    """The columns of signals, each a sum over the title's genres, its kind or its words."""
+    known: Catalogue = made["catalogue"]
+    told = {name: value[b] for name, value in made["signals"].items()}
+    genres = [g for g in range(len(known.genres)) if known.genres_N1G[code, g]]
+
+    def of_genres(name: str) -> float:
+        return mean([float(told[name][g]) for g in genres]) if told else 0.0
+
+    asked = {place for place, count in enumerate(told["query_tokens"]) if count} if told else set()
+    words = f"{known.names[code - 1]} {' '.join(known.genres[g] for g in genres)}"
+    own = {place for place, count in enumerate(hashed(words)) if count}
+    return {
+        "session_genre_yes": of_genres("session_genres_lately"),
+        "session_genre_no": of_genres("session_genres_refused"),
+        "past_genre": of_genres("past_genres"),
+        "past_kind": float(told["past_kinds"][known.kind_N1[code]]) if told else 0.0,
+        "query_match": len(asked & own) / len(asked) if asked else 0.0,
+    }
+
+
+def of_the_past(
+    mine: list[dict[str, Any]], session: list[dict[str, Any]], could_be: tuple[str, ...], asof: int
+) -> dict[str, float]:
+    """The columns of what was done with the title before."""
+    chosen = [e for e in mine if chooses(e)]
+
+    def since(events: list[dict[str, Any]]) -> float:
+        return math.log1p(min((asof - events[-1]["at"]) / 3.6e9, LONGEST_HOURS) if events else LONGEST_HOURS)
+
+    relations = {"continues": "continue_series", "resumes": "resume_unfinished", "returns": "return_after_gap",
+                 "rewatches": "rewatch", "from_list": "from_list"}  # fmt: skip
+    return {
+        "chosen_in_session": float(any(e in session and e["at"] >= session[0]["at"] for e in chosen)),
+        "since_seen": since(mine),
+        "since_chosen": since(chosen),
+        "finished": float(any(e["fraction"] >= 0.9 or ACTIONS[e["action"]] == "complete" for e in mine)),
+        "listed": float(any(ACTIONS[e["action"]] == "add_to_list" for e in mine)),
+        **{name: float(could_be == (relation,)) for name, relation in relations.items()},
+    }
+
+
+def chooses(event: dict[str, Any]) -> bool:
+    return ACTIONS[event["action"]] in PLAYS or not math.isnan(event["fraction"])
 
 
 def choosing(mine: list[dict[str, Any]], series: bool, asof: int) -> tuple[str, ...]:
     """Name the classes that choosing a title can have after what was done with it before."""
-    chosen = [e for e in mine if ACTIONS[e["action"]] in PLAYS or not math.isnan(e["fraction"])]
+    chosen = [e for e in mine if chooses(e)]
     if not chosen:
         listed = any(ACTIONS[e["action"]] == "add_to_list" for e in mine)
         return ("from_list",) if listed else ("discover", *DISCOVERIES)
@@ -224,10 +285,11 @@ def test_a_click_changes_what_the_session_says() -> None:
     before = one(interactions_table([("m", 0.0, "t0000")]), code=action, asof=START_US + 5 * DAY_US)
     clicked = interactions_table([("m", 0.0, "t0000"), ("m", 4.99999, KNOWN.ids[action - 1])])
     after = one(clicked, code=action, asof=START_US + 5 * DAY_US)
-    assert before["session_genre"] == before["seen_in_session"] == before["session_depth"] == 0.0
+    assert before["session_genre"] == before["seen_in_session"] == before["chosen_in_session"] == 0.0
     assert after["session_genre"] > 0.0
     assert after["seen_in_session"] == 1.0
-    assert after["session_depth"] == pytest.approx(math.log(2))
+    assert after["chosen_in_session"] == 1.0
+    assert after["since_chosen"] < before["since_chosen"]
 
 
 def test_a_session_ends_without_an_event() -> None:

@@ -17,9 +17,9 @@ from foretaste.contracts.columns import EVENTS
 from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.words import hashed
 from foretaste.signals.acts import Acts, acts_of_one
 from foretaste.signals.declared import NEVER, SESSION_SIGNALS, SIGNALS_VERSION
-from foretaste.signals.in_session import hashed
 from foretaste.signals.offline import acts_of_many
 from foretaste.signals.scene import WEIGHTS
 from foretaste.signals.signals import FUNCTIONS, session_signals, session_signals_batch

@@ -15,19 +15,20 @@ from safetensors.torch import load_file
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.models.bodies import HierarchyConfig
 from foretaste.models.intent import IntentModelConfig
-from foretaste.models.ranker import Ranker, RankerConfig, build_ranker
+from foretaste.models.ranker import RankerConfig
+from foretaste.models.ranker_scorer import build_ranker
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.histories import pack
+from foretaste.signals.ranked_past import best_unseen
+from foretaste.signals.requests import REQUEST_COLUMNS
 from foretaste.signals.views import MemberView, TitleView
 from foretaste.testing.builders import interactions_table, prepared_folder, random_interactions, titles_table
 from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
 from foretaste.training.intent import train_intent
 from foretaste.training.loop import Epoch
 from foretaste.training.ranker import train_ranker
-from foretaste.training.ranker_cases import LEARN, REPORT, SELECT, RankerCases, best_unseen
-from foretaste.training.ranker_task import intent_ranks, lift, ndcg, ranker_ranks
 
 TITLES = titles_table(20)
 KNOWN = catalogue(TITLES)
@@ -35,7 +36,7 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
 OFF = TrackingConfig(enabled=False)
 INTENT = IntentModelConfig(width=16, feedforward=32, body=HierarchyConfig(item_blocks=1), max_length=16)
 TRAINING = TrainingConfig(executor="plain", epochs=3, batch_size=256, learning_rate=0.01)
-RANKER = RankerConfig(num_candidates=10)
+RANKER = RankerConfig(num_candidates=10, folds=2)
 RANKER_TRAINING = RankerTrainingConfig(executor="plain", epochs=4, batch_size=32)
 
 
@@ -87,13 +88,16 @@ def test_the_ranker_is_filed_with_its_columns_its_figures_and_its_intent_model(t
     about = result.bundle.manifest["about"]
     assert about["intent_fingerprint"] == fetch_bundle(tmp_path / "registry", "intent").fingerprint
     assert about["metrics"]["lift"] == pytest.approx(about["metrics"]["ndcg"] - about["metrics"]["intent_ndcg"])
-    assert 0 < about["metrics"]["cases"] < about["cases"]
+    assert about["metrics"]["lift_low"] <= about["metrics"]["lift"] <= about["metrics"]["lift_high"]
+    assert about["metrics"]["cases"] + about["metrics"]["cases_out_of_fold"] == about["cases"]
+    assert about["metrics"]["lift_out_of_fold"] >= 0  # else it would be the untrained one
+    assert about["heads"]["play"]["labels"] > 0
+    assert set(about["heads"]) == {"play", "fraction", "thumb", "list"}
     folder = result.bundle.path
     assert read_json(folder / "columns.json") == list(CANDIDATE_COLUMNS)
-    scorer = build_ranker(read_json(folder / "config.json"), load_file(folder / "weights.safetensors"))
-    scorer.check_columns(CANDIDATE_COLUMNS)
-    scores = scorer.scores(np.zeros((2, 5, len(CANDIDATE_COLUMNS)), dtype=np.float32))
-    assert ((scores > 0) & (scores < 1)).all()
+    vectors = np.zeros((len(KNOWN) + 1, INTENT.width), dtype=np.float32)
+    scorer = build_ranker(read_json(folder / "config.json"), load_file(folder / "weights.safetensors"), vectors)
+    scorer.check_columns(CANDIDATE_COLUMNS, REQUEST_COLUMNS)
     assert seen[-1].loss < seen[0].loss
 
 
@@ -132,28 +136,3 @@ def test_candidates_are_the_best_unseen_titles_and_padding_where_there_are_too_f
     )
     assert best_unseen(scores, histories, 3, repeats=False).tolist() == [[3, 4, 1], [3, 4, 0]]
     assert best_unseen(scores, histories, 3, repeats=True).tolist() == [[2, 3, 4], [1, 2, 3]]
-
-
-def planted(num: int = 300, seed: int = 0) -> RankerCases:
-    """Cases whose choice is the candidate with the largest last feature; the intent model does not know."""
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(num, 12, len(CANDIDATE_COLUMNS))).astype(np.float32)
-    chosen = np.zeros((num, 12), dtype=np.float32)
-    chosen[np.arange(num), features[..., -1].argmax(axis=1)] = 1.0
-    chosen[::10] = 0.0  # one in ten chose something that is no candidate
-    roles = np.array([(REPORT, SELECT, LEARN)[n % 3] for n in range(num)], dtype=np.int8)
-    return RankerCases(features, chosen, np.ones((num, 12), dtype=np.bool_), roles)
-
-
-def test_figures_are_of_held_out_actors_and_count_misses() -> None:
-    cases = planted()
-    network = Ranker(RankerConfig(), CANDIDATE_COLUMNS)
-    figures = lift(network, cases)
-    held = cases.rows(np.flatnonzero(cases.role_B == REPORT))
-    assert figures["cases"] == len(held) == 100
-    assert figures["reached"] == pytest.approx(held.chosen_BC.any(axis=1).mean())
-    by_hand = [1 / np.log2(row.argmax() + 2) if row.any() and row.argmax() < 10 else 0.0 for row in held.chosen_BC]
-    assert figures["intent_ndcg"] == pytest.approx(np.mean(by_hand))
-    assert (ranker_ranks(network, cases)[::10] == -1).all()
-    assert (intent_ranks(cases)[::10] == -1).all()
-    assert ndcg(np.array([-1, 0, 9, 10])).tolist() == [0.0, 1.0, 1 / np.log2(11), 0.0]

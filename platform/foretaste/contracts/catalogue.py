@@ -1,7 +1,7 @@
 """The titles that can be recommended, as arrays with codes.
 
 Shapes: N titles that can be recommended, N1 = N + 1 rows where row 0 stands for an unknown title,
-G genres, K kinds, P places of titles that events may name, episodes included.
+G genres, K kinds, P places of titles that events may name, episodes included (of words: of `words.hashed`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from foretaste.contracts.columns import TITLES, conform
+from foretaste.contracts.words import TOKEN_PLACES, hashed
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 SERIES_KINDS = frozenset({"show", "series"})
@@ -89,6 +90,15 @@ class Catalogue:
         """GENRE_PARTS of each title, divided between its genres."""
         many_N11 = np.maximum(self.genres_N1G.sum(axis=1, keepdims=True).astype(np.int64), 1)
         return np.asarray(GENRE_PARTS // many_N11 * (self.genres_N1G > 0))
+
+    @cached_property
+    def words_N1P(self) -> NDArray[np.bool_]:
+        """Which places of `words.hashed` the words of a title's name and of its genres stand at."""
+        own = (
+            hashed(" ".join([name, *itertools.compress(self.genres, has_G)]))
+            for name, has_G in zip(self.names, self.genres_N1G[1:].tolist(), strict=True)
+        )
+        return np.array([[0] * TOKEN_PLACES, *own], dtype=np.int64) > 0
 
     def codes(self, title_ids: list[str | None] | pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Catalogue codes of title ids, 0 for one that is unknown or null."""

@@ -6,7 +6,7 @@ matplotlib is imported here at the top, so import this module only where somethi
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import matplotlib
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
+from foretaste.evaluation.calibration import Reliability
 from foretaste.evaluation.intervals import Figure
 from foretaste.evaluation.report import Report, Slice
 
@@ -89,6 +90,20 @@ def exposure(report: Report) -> str:
     panel.set_ylim(0, 102)
     _plain(panel, grid="both")
     panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(drawing)
+
+
+def diagonals(heads: Mapping[str, Reliability]) -> str:
+    """Draw one panel a head: what was told against what came, a point a bin; right predictions lie on the diagonal."""
+    drawing, panels = _canvas(max(1, len(heads)), height=2.9)
+    for panel, (name, found) in zip(panels, heads.items(), strict=False):
+        told, came = [one.told for one in found.bins], [one.came for one in found.bins]
+        most = 1.05 * max([*told, *came, 1e-6])
+        panel.plot([0, most], [0, most], color=GRID, linewidth=1.2)
+        panel.plot(told, came, color=COLOURS[0], marker="o", markersize=3.5, linewidth=1.5)
+        panel.set_xlabel("told")
+        panel.set_title(f"{name}: ECE {found.ece.value:.4f}", fontsize=10, loc="left")
+        _plain(panel, grid="both")
     return _svg(drawing)
 
 

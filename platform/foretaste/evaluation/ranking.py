@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.evaluation.cases import Cases
+from foretaste.evaluation.chain import CaseRecommender
 from foretaste.evaluation.intervals import LEVEL, Difference, Figure, difference, figure, resampled_means
 from foretaste.evaluation.metrics import best_titles, exclude_seen, per_case, target_ranks
 from foretaste.evaluation.protocols import SCORE_TIES, Protocol
@@ -40,7 +41,7 @@ class Answers:
 
 
 def evaluate(
-    recommenders: Sequence[Recommender],
+    recommenders: Sequence[Recommender | CaseRecommender],
     cases: Cases,
     *,
     protocol: Protocol,
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def ask(
-    model: Recommender,
+    model: Recommender | CaseRecommender,
     cases: Cases,
     ks: tuple[int, ...],
     *,
@@ -126,7 +127,11 @@ def ask(
         last = min(first + batch_size, len(cases))
         histories, target_B = cases.batch(first, last), cases.target_B[first:last]
         seen = histories if session else cases.batch(first, last, session=False)
-        scores_BN = _checked(model, model.scores(seen, cases.asof_B[first:last]), last - first, cases.num_titles)
+        if isinstance(model, CaseRecommender):
+            given_BN = model.scores_of(first, last, session=session)
+        else:
+            given_BN = model.scores(seen, cases.asof_B[first:last])
+        scores_BN = _checked(model, given_BN, last - first, cases.num_titles)
         if without_seen:
             scores_BN = exclude_seen(scores_BN, histories, target_B)
         rank_B[first:last] = target_ranks(scores_BN, target_B, ties=ties)
@@ -151,7 +156,7 @@ def check_blind(model: Recommender, cases: Cases, *, sample: int = 32) -> None:
 
 
 def _checked(
-    model: Recommender, scores_BN: NDArray[np.float32], num_cases: int, num_titles: int
+    model: Recommender | CaseRecommender, scores_BN: NDArray[np.float32], num_cases: int, num_titles: int
 ) -> NDArray[np.float32]:
     if scores_BN.shape != (num_cases, num_titles):
         raise ValueError(f"{model.name}: scores have shape {scores_BN.shape}, wanted {(num_cases, num_titles)}")

@@ -15,14 +15,17 @@ from foretaste.contracts.intents import specifications
 from foretaste.datasets import caution, ties_seed
 from foretaste.evaluation.baselines import fit_baselines
 from foretaste.evaluation.cases import Cases, Split, Targets, cases
+from foretaste.evaluation.chain import CaseRecommender
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.intents import intent_figures
 from foretaste.evaluation.protocols import Protocol
 from foretaste.evaluation.ranking import check_blind
 from foretaste.evaluation.ranking import evaluate as compare
 from foretaste.evaluation.report import Report, write_report
+from foretaste.jobs.ranked import chain_of, write_ranker
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
+from foretaste.models.contract import Recommender
 from foretaste.models.intent import IntentRecommender, build_intent
 from foretaste.ops.bundles import Bundle, fetch_bundle
 from foretaste.ops.files import read_json, read_parquet, write_json
@@ -67,11 +70,17 @@ def evaluate(
         limit=limit or config.limit,
         seed=config.seed,
     )
+<<<<<<< HEAD
+    chain = chain_of(settings, bundle, model, titles, questions)
+    models: list[Recommender | CaseRecommender] = [model, *([] if chain is None else [chain]), *baselines]
+    with progress("evaluate", total=len(questions) * len(models), unit="answers") as advance:
+=======
     if protocol.track == "blind":
         check_blind(model, questions)
     with progress("evaluate", total=len(questions) * (len(baselines) + 1), unit="answers") as advance:
+>>>>>>> main
         report = compare(
-            [model, *baselines],
+            models,
             questions,
             protocol=protocol,
             seed=config.seed,
@@ -88,8 +97,9 @@ def evaluate(
     heads = _intents(model, questions, interactions, titles, manifest["target_actions"], config)
     write_json(heads, tables.evaluation / "intents.json")
     console.print(_intents_table(heads))
+    ranked = {} if chain is None else {"ranker": write_ranker(chain, tables.evaluation, config)}
     say(f"report: {tables.evaluation / 'report.html'}")
-    return summary(report) | {"intents": _gains(heads)}
+    return summary(report) | {"intents": _gains(heads)} | ranked
 
 
 def _intents(

@@ -50,6 +50,7 @@ def train(
                 tracking=settings.tracking,
                 now=datetime.now(UTC),
                 on_progress=_progress("ranker"),
+                read_events=settings.serving.session_log.read_events,
             )
             done["ranker"] = _figures("ranker", ranker)
     return done

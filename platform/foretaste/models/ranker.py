@@ -1,149 +1,177 @@
-"""Scores candidates by their features: crosses of features beside a deep network (DCN-v2), with a probability out.
+"""Scores candidates: crosses of features beside a deep network (DCN-v2) that also sees, through attention of each
+candidate, the session that is going on and the longer history, and the intents.
 
-Shapes: B requests, C candidates each, F features (columns), H width of a hidden layer.
+Shapes: B requests, C candidates each, F columns of a candidate, R of a request, X of the intents, L recent
+interactions, A numbers of each, D width of title vectors, E width of attention, H heads, P places.
 Wang et al., DCN V2, WWW 2021.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from foretaste.contracts.config import Frozen
+from foretaste.models.ranker_heads import Head
+from foretaste.models.ranker_inputs import RankerBatch
+from foretaste.models.target_attention import TargetAttention
+
+PLACES = 20
+"""Places of a slate that differ in how much they are looked at; those below count as the last."""
 
 
 class RankerConfig(Frozen):
     """Sizes of the ranker and of what it is trained on."""
 
     cross_layers: int = Field(2, ge=1, description="layers of feature crosses")
-    hidden: tuple[int, ...] = Field((64, 32), description="widths of the deep network's layers")
+    cross_rank: int = Field(16, ge=1, description="rank of a cross's matrix")
+    hidden: tuple[int, ...] = Field((64, 32), min_length=1, description="widths of the deep network's layers")
+    attention_width: int = Field(16, ge=1, description="width of the candidates' attention")
+    recent: int = Field(50, ge=1, description="newest interactions that candidates attend to")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of deep activations dropped in training")
-    probability_weight: float = Field(
-        0.2, gt=0, description="weight of the probability's loss beside that of the order of candidates"
+    session_dropout: float = Field(
+        0.2, ge=0, le=1, description="share of cases that are trained with the current session cut off"
     )
+    order: dict[Head, float] = Field(
+        {Head.PLAY: 1.0}, description="weights of the heads in the order shown: expected value of a candidate"
+    )
+    head_weight: float = Field(0.1, ge=0, description="weight of the other heads' losses beside that of the order")
+    impression_weight: float = Field(
+        0.1, ge=0, description="weight of a logged impression's loss beside that of a choice; 0 leaves them out"
+    )
+    propensity_weights: bool = Field(
+        True, description="whether impressions count by their inverse logged propensity, where the log has it"
+    )
+    propensity_clip: float = Field(
+        20.0, ge=1, description="largest weight of an impression as a multiple of the mean weight of its batch"
+    )
+    folds: int = Field(3, ge=2, description="parts of the actors that the epoch is chosen by, each left out in turn")
     start_from: str = Field(
         "intent_logprob", description="column whose order an untrained ranker gives, where it has that column"
     )
     max_cases: int = Field(20_000, ge=1, description="choices of the validation window that training looks at")
     num_candidates: int = Field(100, ge=2, description="best titles of the intent model that a case ranks in training")
 
+    @field_validator("order")
+    @classmethod
+    def _weighs_plays(cls, order: dict[Head, float]) -> dict[Head, float]:
+        if order.get(Head.PLAY, 0.0) <= 0 or min(order.values()) < 0:
+            raise ValueError(f"order: {order} has to weigh {Head.PLAY.value} above 0, and none below")
+        return order
+
 
 class Ranker(nn.Module):
-    """Features to logits; standardises them with the mean and deviation of the training cases."""
+    """Inputs to logits of every head; standardises them with the mean and deviation of the training cases."""
 
     mean_F: Tensor
     deviation_F: Tensor
+    mean_X: Tensor
+    deviation_X: Tensor
+    title_N1D: Tensor
+    slope_H: Tensor
+    shift_H: Tensor
+    on_H: Tensor
 
-    def __init__(self, config: RankerConfig, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: RankerConfig,
+        columns: Sequence[str],
+        request_columns: Sequence[str],
+        num_about: int,
+        context_width: int,
+        title_N1D: NDArray[np.float32],
+    ) -> None:
+        """`title_N1D` are the intent model's title vectors: they are not learned, nor part of the weights."""
         super().__init__()
         self.config = config
-        self.columns = tuple(columns)
-        width = len(self.columns)
-        self.register_buffer("mean_F", torch.zeros(width))
-        self.register_buffer("deviation_F", torch.ones(width))
-        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
+        self.columns, self.request_columns = tuple(columns), tuple(request_columns)
+        self.num_about, self.context_width = num_about, context_width
+        width, vector, size = len(self.columns) + len(self.request_columns), title_N1D.shape[1], config.attention_width
+        self.register_buffer("title_N1D", torch.from_numpy(title_N1D.copy()), persistent=False)
+        for name, number in (("F", width), ("X", context_width)):
+            self.register_buffer(f"mean_{name}", torch.zeros(number))
+            self.register_buffer(f"deviation_{name}", torch.ones(number))
+        self.register_buffer("slope_H", torch.ones(len(Head)))  # calibration: probability of slope x logit + shift
+        self.register_buffer("shift_H", torch.zeros(len(Head)))
+        self.register_buffer("on_H", torch.zeros(len(Head)))  # 1 where a head was taught
+        self.session = TargetAttention(vector, num_about, size)
+        self.history = TargetAttention(vector, num_about, size)
+        self.of_context = nn.Linear(context_width, size)
+        self.of_title = nn.Linear(vector, size, bias=False)
+        self.downs = nn.ModuleList(nn.Linear(width, config.cross_rank, bias=False) for _ in range(config.cross_layers))
+        self.ups = nn.ModuleList(nn.Linear(config.cross_rank, width) for _ in range(config.cross_layers))
+        widths = (width + 6 * size, *config.hidden)
         layers: list[nn.Module] = []
-        for before, after in zip((width, *config.hidden), config.hidden, strict=False):
+        for before, after in zip(widths, config.hidden, strict=False):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(config.dropout)]
         self.deep = nn.Sequential(*layers)
-        self.out = nn.Linear(width + (config.hidden[-1] if config.hidden else width), 1)
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        self.shift = nn.Parameter(torch.zeros(()))
-        for layer in (*self.crosses, self.out):
+        self.out = nn.Linear(width + config.hidden[-1], len(Head))
+        self.place_bias_P = nn.Parameter(torch.zeros(PLACES))  # of impressions alone: what the place does
+        self.shown_shift = nn.Parameter(torch.zeros(()))  # of impressions alone: from the order to a probability
+        for layer in (*self.ups, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def standardise(self, mean_F: Tensor, deviation_F: Tensor) -> None:
-        """Set mean and deviation; a column that does not vary is only centred.
+    def standardise(self, mean_F: Tensor, deviation_F: Tensor, mean_X: Tensor, deviation_X: Tensor) -> None:
+        """Set means and deviations of candidates' and requests' columns and of the intents.
 
-        Training starts from here: logits are then those of the column `start_from`, so that the ranker has to learn
-        what to change in the order that it is given, and not that order first.
+        One that does not vary is only centred. Training starts from here: logits are then those of the column
+        `start_from`, so that the ranker has to learn what to change in the order that it is given, and not that order.
         """
-        self.mean_F.copy_(mean_F)
-        self.deviation_F.copy_(torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F)))
+        for mean, deviation, wanted_mean, wanted in (
+            (self.mean_F, self.deviation_F, mean_F, deviation_F),
+            (self.mean_X, self.deviation_X, mean_X, deviation_X),
+        ):
+            mean.copy_(wanted_mean)
+            deviation.copy_(torch.where(wanted > 1e-6, wanted, torch.ones_like(wanted)))
         if self.config.start_from in self.columns:
             column = self.columns.index(self.config.start_from)
             with torch.no_grad():
                 self.out.weight[0, column] = self.deviation_F[column]
 
-    def forward(self, features_BCF: Tensor) -> Tensor:
-        """Logits of the candidates, [B, C]."""
-        first_BCF = ((features_BCF - self.mean_F) / self.deviation_F).clamp(-8.0, 8.0)
+    def expect(self, shares: Mapping[Head, float]) -> None:
+        """Start heads from how often they are true."""
+        with torch.no_grad():
+            for head, share in shares.items():
+                self.out.bias[list(Head).index(head)] = math.log(max(share, 1e-6) / max(1.0 - share, 1e-6))
+
+    def forward(self, batch: RankerBatch) -> Tensor:
+        """Logits of the candidates by head, [B, C, H]; those of `play` give the order."""
+        size, count = batch.code_BC.shape
+        told_BCF = torch.cat([batch.features_BCF, batch.request_BR[:, None, :].expand(size, count, -1)], dim=-1)
+        first_BCF = ((told_BCF - self.mean_F) / self.deviation_F).clamp(-8.0, 8.0)
         crossed_BCF = first_BCF
-        for cross in self.crosses:
-            crossed_BCF = first_BCF * cross(crossed_BCF) + crossed_BCF
-        joined = torch.cat([crossed_BCF, self.deep(first_BCF)], dim=-1)
-        logits_BC: Tensor = self.out(joined).squeeze(-1)
-        return logits_BC
+        for down, up in zip(self.downs, self.ups, strict=True):
+            crossed_BCF = first_BCF * up(down(crossed_BCF)) + crossed_BCF
+        deep_BCE = self.deep(torch.cat([first_BCF, *self._looks(batch)], dim=-1))
+        logits_BCH: Tensor = self.out(torch.cat([crossed_BCF, deep_BCE], dim=-1))
+        return logits_BCH
 
-    def calibrated(self, logits_BC: Tensor) -> Tensor:
-        """Logits of the probability of a choice: a rising line through the logits, so the order stays."""
-        return logits_BC * self.log_scale.exp() + self.shift
+    def _looks(self, batch: RankerBatch) -> list[Tensor]:
+        """What candidates see in the session, the history before it and the intents; six of [B, C, E]."""
+        candidate_BCD, title_BLD = self.title_N1D[batch.code_BC], self.title_N1D[batch.title_BL]
+        real_BL = batch.action_BL > 0
+        found = []
+        for attention, among_BL in ((self.session, batch.now_BL), (self.history, real_BL & ~batch.now_BL)):
+            seen_BCE, query_BCE = attention(candidate_BCD, title_BLD, batch.action_BL, batch.about_BLA, among_BL)
+            found += [seen_BCE, seen_BCE * query_BCE]
+        context_BX = ((batch.context_BX - self.mean_X) / self.deviation_X).clamp(-8.0, 8.0)
+        context_B1E = self.of_context(context_BX)[:, None, :]
+        title_BCE = self.of_title(candidate_BCD)
+        return [*found, title_BCE, title_BCE * context_B1E]
 
-    def loss(self, features_BCF: Tensor, chosen_BC: Tensor, real_BC: Tensor) -> Tensor:
-        """Summed loss of B cases: that the chosen stand above the others, and that the probability is right.
+    def calibrated(self, logits_BCH: Tensor) -> Tensor:
+        """Logits of probabilities: a rising line through each head's, so the order stays."""
+        return logits_BCH * self.slope_H + self.shift_H
 
-        `chosen_BC` is 1 for what was chosen; `real_BC` is False for padding. The first is a softmax over the
-        candidates of a case, the second a binary cross-entropy, its mean over them.
-        """
-        logits_BC = self(features_BCF).masked_fill(~real_BC, float("-inf"))
-        share_BC = chosen_BC / chosen_BC.sum(dim=1, keepdim=True).clamp(min=1.0)
-        log_softmax_BC = F.log_softmax(logits_BC, dim=1).masked_fill(~real_BC, 0.0)
-        order = -(share_BC * log_softmax_BC).sum()
-        own_BC = self.calibrated(logits_BC.masked_fill(~real_BC, 0.0))
-        binary_BC = F.binary_cross_entropy_with_logits(own_BC, chosen_BC, reduction="none") * real_BC
-        return order + self.config.probability_weight * binary_BC.sum()
-
-
-class RankerScorer:
-    """The trained ranker in evaluation mode."""
-
-    def __init__(self, model: Ranker) -> None:
-        self.model = model.eval()
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the features, in the order that `scores` takes them."""
-        return self.model.columns
-
-    def check_columns(self, columns: Sequence[str]) -> None:
-        """Raise ValueError, naming the columns that differ, unless these are those it was trained with."""
-        if tuple(columns) == self.columns:
-            return
-        missing = [name for name in self.columns if name not in columns]
-        unknown = [name for name in columns if name not in self.columns]
-        what = f"missing {missing}, not known to it {unknown}" if missing or unknown else f"order is {list(columns)}"
-        raise ValueError(f"ranker was trained with columns {list(self.columns)}: {what}")
-
-    @torch.inference_mode()
-    def scores(self, features_BCF: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probability, in (0, 1), that each candidate is chosen; float64[B, C].
-
-        Raises ValueError where the number of features is not that of the columns or one is not finite.
-        """
-        if features_BCF.ndim != 3 or features_BCF.shape[2] != len(self.columns):
-            raise ValueError(f"ranker wants [B, C, {len(self.columns)}] of {self.columns}, got {features_BCF.shape}")
-        if not np.isfinite(features_BCF).all():
-            bad = [self.columns[f] for f in np.unique(np.nonzero(~np.isfinite(features_BCF))[2])]
-            raise ValueError(f"ranker features are not finite in columns {bad}")
-        logits_BC = self.model.calibrated(self.model(torch.from_numpy(np.ascontiguousarray(features_BCF)))).double()
-        return torch.sigmoid(logits_BC.clamp(-30.0, 30.0)).numpy()
-
-
-def ranker_bundle_config(model: Ranker) -> dict[str, Any]:
-    """What `build_ranker` needs beside the weights."""
-    return {"model": model.config.model_dump(mode="json"), "columns": list(model.columns)}
-
-
-def build_ranker(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> RankerScorer:
-    """Make a scorer of a bundle's configuration and weights. Raises RuntimeError (of torch) where they do not fit."""
-    model = Ranker(RankerConfig(**config["model"]), config["columns"])
-    model.load_state_dict(dict(weights))
-    return RankerScorer(model)
+    def calibrate(self, lines: Mapping[Head, tuple[float, float]]) -> None:
+        """Set slope (above 0) and shift of the heads that were taught; the others are off."""
+        for place, head in enumerate(Head):
+            slope, shift = lines.get(head, (1.0, 0.0))
+            self.slope_H[place], self.shift_H[place], self.on_H[place] = slope, shift, float(head in lines)

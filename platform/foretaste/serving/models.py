@@ -16,12 +16,14 @@ from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentPrediction, build_intent
-from foretaste.models.ranker import build_ranker
+from foretaste.models.ranker_inputs import RankerInputs
+from foretaste.models.ranker_scorer import build_ranker
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.ops.tables import read_titles, titles_file
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
+from foretaste.signals.requests import REQUEST_COLUMNS
 from foretaste.surfaces.prequery import Availability, availability
 
 INTENT = "intent"
@@ -37,11 +39,21 @@ class Predictor(Protocol):
         """Predict what B members are about to do."""
         ...
 
+    @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors, row 0 for an unknown title."""
+        ...
+
 
 class Scorer(Protocol):
     """The ranker as the chain uses it."""
 
-    def scores(self, features_BCF: NDArray[np.float32]) -> NDArray[np.float64]:
+    @property
+    def recent(self) -> int:
+        """How many of the newest interactions it reads."""
+        ...
+
+    def scores(self, inputs: RankerInputs) -> NDArray[np.float64]:
         """Score the candidates of B requests."""
         ...
 
@@ -96,14 +108,14 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> 
         repeats=bool(about["repeats"]),
         rule=_rule(about, rule),
         intent=predictor,
-        ranker=None if ranker is None else _load_ranker(ranker, intent),
+        ranker=None if ranker is None else _load_ranker(ranker, intent, predictor),
         intent_fingerprint=intent.fingerprint,
         ranker_fingerprint=None if ranker is None else ranker.fingerprint,
         views=None if ranker is None else ranker.manifest["about"].get("views"),
     )
 
 
-def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
+def _load_ranker(ranker: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
     trained_with = ranker.manifest["about"].get("intent_fingerprint")
     if trained_with != intent.fingerprint:
         raise ValueError(
@@ -116,8 +128,9 @@ def _load_ranker(ranker: Bundle, intent: Bundle) -> Scorer:
             f"ranker {ranker.version} was trained with signals {signals}, this code computes {SIGNALS_VERSION}: "
             "train the ranker again, or serve it with the code that it was trained with"
         )
-    scorer = build_ranker(read_json(ranker.path / "config.json"), load_file(ranker.path / "weights.safetensors"))
-    scorer.check_columns(CANDIDATE_COLUMNS)
+    weights = load_file(ranker.path / "weights.safetensors")
+    scorer = build_ranker(read_json(ranker.path / "config.json"), weights, predictor.title_N1D)
+    scorer.check_columns(CANDIDATE_COLUMNS, REQUEST_COLUMNS)
     return scorer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,15 @@ from numpy.typing import NDArray
 from foretaste.contracts.histories import Histories
 from foretaste.feedback.past import Past
 from foretaste.models.intent import IntentPrediction
+from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.policies.epsilon_greedy import replay as choose_again
 from foretaste.serving.logged import Logged, same_titles
 from foretaste.serving.models import Predictor
 from foretaste.serving.recommender import SURFACES
-from foretaste.signals.candidates import candidate_features
+from foretaste.serving.record import SIGNALS
+from foretaste.signals.candidates import Signals
+from foretaste.signals.declared import SESSION_SIGNALS
+from foretaste.signals.ranking import ranker_inputs
 from foretaste.signals.served import Values
 from foretaste.signals.views import MemberView, TitleView
 from foretaste.surfaces.prequery import blocked, pool
@@ -61,30 +66,51 @@ def described(
     predictions: Sequence[IntentPrediction | None],
     members: MemberView,
     titles: TitleView,
-) -> dict[int, NDArray[np.float32]]:
-    """Features of the pools of those answers that the ranker ordered, all at once, by number of the answer."""
+    signals: Signals,
+) -> dict[int, RankerInputs]:
+    """What the ranker reads of those answers that it ordered, made all at once, by number of the answer."""
     told = [(b, found) for b in part if batch[b].has_ranker and (found := predictions[b]) is not None]
     if not told:
         return {}
     rows = np.array([b for b, _ in told])
     models = batch[part[0]].models
+    assert models.ranker is not None
     codes_BC = np.zeros((len(rows), max(len(codes[b]) for b in rows)), dtype=np.int32)
     for place, b in enumerate(rows):
         codes_BC[place, : len(codes[b])] = codes[b]
-    features_BCF = candidate_features(
+    inputs = ranker_inputs(
         histories.rows(rows),
         asof_B[rows],
         codes_BC,
-        np.concatenate([found.scores_BN for _, found in told]),
-        {head: np.concatenate([found.intents[head] for _, found in told]) for head in told[0][1].intents},
+        _together([found for _, found in told]),
+        signals_of(signals, batch, rows),
         models.catalogue,
         members.rows(rows),
         titles,
+        length=models.ranker.recent,
         rule=models.rule,
-        labels=told[0][1].labels,
-        classes=told[0][1].classes,
     )
-    return {int(b): features_BCF[place, : len(codes[b])] for place, b in enumerate(rows)}
+    return {int(b): inputs.alone(place) for place, b in enumerate(rows)}
+
+
+def signals_of(signals: Signals, batch: Sequence[Logged], rows: NDArray[np.int64]) -> Signals:
+    """Signals of some answers; where those of an answer failed, it had their fallback."""
+    failed_R = np.array([SIGNALS in batch[b].failed for b in rows], dtype=np.bool_)
+    known = {name: value_BW[rows] for name, value_BW in signals.items()}
+    if failed_R.any():
+        for signal in SESSION_SIGNALS:
+            known[signal.name] = known[signal.name].copy()
+            known[signal.name][failed_R] = signal.fallback
+    return known
+
+
+def _together(predictions: Sequence[IntentPrediction]) -> IntentPrediction:
+    """Predictions, made one at a time, after each other."""
+    first = predictions[0]
+    arrays = ("scores_BN", "attention_BI", "z_BD", "item_BD")
+    values = {name: np.concatenate([getattr(one, name) for one in predictions]) for name in arrays}
+    intents = {head: np.concatenate([one.intents[head] for one in predictions]) for head in first.intents}
+    return replace(first, intents=intents, **values)  # type: ignore[arg-type]
 
 
 def counted(past: Past, rows: NDArray[np.int64]) -> Values:
@@ -100,14 +126,14 @@ def decided(
     one: Logged,
     codes_C: NDArray[np.int32],
     prediction: IntentPrediction | None,
-    features_CF: NDArray[np.float32] | None,
+    inputs: RankerInputs | None,
 ) -> Values:
     """What was decided by those values: the order of the titles of the pool, and the slate."""
     scores_C = None
     if prediction is not None:
         scores_C = prediction.scores_BN[0][codes_C - 1].astype(np.float64)
-    if features_CF is not None and one.models.ranker is not None:
-        ranked_C = one.models.ranker.scores(np.ascontiguousarray(features_CF[None]))[0]
+    if inputs is not None and one.models.ranker is not None:
+        ranked_C = one.models.ranker.scores(inputs)[0]
         order_C = np.argsort(-ranked_C, kind="stable")
         codes_C, scores_C = codes_C[order_C], ranked_C[order_C]
     if scores_C is None:  # of the popularity of all titles, of which only the pool's versions are logged

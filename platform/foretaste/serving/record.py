@@ -118,7 +118,7 @@ def served(decision_id: str, seen: Seen, views: Views, scored: Scored, *, share:
         views.titles,
         scored.pool_C,
         scored.prediction,
-        scored.features_CF,
+        scored.inputs,
     )
     return encode(values)
 

@@ -142,7 +142,7 @@ class Replay:
         found: dict[int, Values] = {}
         for part in of_like_titles(batch):
             titles = self._titles([batch[b] for b in part], models.catalogue)
-            features = described(part, batch, codes, histories, asof_B, predictions, members, titles)
+            inputs = described(part, batch, codes, histories, asof_B, predictions, members, titles, signals)
             for b in part:
                 history = histories.rows(np.array([b]))
                 values = of_answer(
@@ -152,9 +152,9 @@ class Replay:
                     titles,
                     codes[b],
                     predictions[b],
-                    features.get(b),
+                    inputs.get(b),
                 )
-                values |= decided(batch[b], codes[b], predictions[b], features.get(b))
+                values |= decided(batch[b], codes[b], predictions[b], inputs.get(b))
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.histories import Histories
 from foretaste.models.intent import IntentPrediction
+from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.serving.fallback import popularity
 from foretaste.serving.models import Models
 from foretaste.serving.slow import Views
 from foretaste.serving.watch import Watch
-from foretaste.signals.candidates import candidate_features
+from foretaste.signals.ranking import ranker_inputs
 from foretaste.surfaces.prequery import pool
 
 POPULAR = "popular"
@@ -59,7 +60,7 @@ class Scored:
     prediction: IntentPrediction | None
     fallback: Fallback | None
     pool_C: NDArray[np.int32]  # the same titles in the order in which they were described
-    features_CF: NDArray[np.float32] | None = None  # what the ranker was told of them, where its scores count
+    inputs: RankerInputs | None = None  # what the ranker was told of them, where its scores count
 
 
 def score(
@@ -88,10 +89,10 @@ def score(
     watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
     if ranked is None:
         return Scored(codes_C, own_C, INTENT, prediction, why, codes_C)
-    ranked_C, features_CF = ranked
+    ranked_C, inputs = ranked
     order_C = np.argsort(-ranked_C, kind="stable")
-    why = Fallback.FEATURES_FAILED if views.failed or seen.failed else None
-    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why, codes_C, features_CF)
+    why = Fallback.FEATURES_FAILED if views.failed or seen.failures else None
+    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why, codes_C, inputs)
 
 
 def predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
@@ -119,32 +120,31 @@ def _rank(
     codes_C: NDArray[np.int32],
     *,
     late: bool,
-) -> tuple[tuple[NDArray[np.float64], NDArray[np.float32]] | None, Fallback | None]:
-    """Scores of the pool and the features that they are of, or why there are none."""
+) -> tuple[tuple[NDArray[np.float64], RankerInputs] | None, Fallback | None]:
+    """Scores of the pool and what they are of, or why there are none."""
     if models.ranker is None:
         return None, Fallback.NO_MODEL
     if late:
         return None, Fallback.RANKER_LATE
     try:
-        features_BCF = candidate_features(
+        inputs = ranker_inputs(
             seen.history,
             seen.asof_B,
             codes_C[None, :],
-            prediction.scores_BN,
-            prediction.intents,
+            prediction,
+            {name: value_W[None] for name, value_W in seen.signals.items()},
             models.catalogue,
             views.members,
             views.titles,
+            length=models.ranker.recent,
             rule=models.rule,
-            labels=prediction.labels,
-            classes=prediction.classes,
         )
-        ranked_C = models.ranker.scores(features_BCF)[0]
+        ranked_C = models.ranker.scores(inputs)[0]
         _finite(ranked_C, "ranker scores")
     except Exception:  # see above
         _log.exception("the ranker failed; answering by the intent model")
         return None, Fallback.RANKER_FAILED
-    return (ranked_C, features_BCF[0]), None
+    return (ranked_C, inputs), None
 
 
 def _finite(scores: NDArray[np.floating[Any]], what: str) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import GENRE_PARTS, Catalogue
 from foretaste.contracts.events import ACTIONS, Action
+from foretaste.contracts.words import TOKEN_PLACES
 
 REVISION = 1
 """To be raised when a function changes what it gives although the declaration stays."""
@@ -44,7 +45,6 @@ MILLION = 1_000_000
 LONGEST_DWELL_SECONDS = 1e7
 LAST_TITLES = 5
 PAST_SESSIONS = 3
-TOKEN_PLACES = 16
 AWAY_DAYS = 7  # since the last visit, after which a member has returned
 
 NEVER = -1.0

@@ -7,17 +7,14 @@ Shapes: B answers, E events, R interactions, X of them in the open sessions, G g
 
 from __future__ import annotations
 
-import re
-import zlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.events import ACTION_CODES, Action
-from foretaste.signals.declared import COMPLETE_FROM, LAST_TITLES, MILLION, NEVER, TOKEN_PLACES
+from foretaste.contracts.words import TOKEN_PLACES, hashed
+from foretaste.signals.declared import COMPLETE_FROM, LAST_TITLES, MILLION, NEVER
 from foretaste.signals.scene import Scene, Spans, Whole, mean, pick, shares, since
 
-_WORD = re.compile(r"\w+")
 _SEARCH, _REMOVE, _COMPLETE, _DOWN = (
     ACTION_CODES[a] for a in (Action.SEARCH, Action.REMOVE, Action.COMPLETE, Action.THUMB_DOWN)
 )
@@ -119,7 +116,7 @@ def since_search(scene: Scene) -> NDArray[np.float32]:
 
 
 def query_tokens(scene: Scene) -> Whole:
-    """Count the words of the newest search that has a query; see `hashed`."""
+    """Count the words of the newest search that has a query; see `contracts.words.hashed`."""
     query_E = scene.acts.columns.query_E
     query_B, some_B = _newest(scene, np.flatnonzero((scene.action_E == _SEARCH) & (query_E >= 0)), query_E)
     counts = np.zeros((len(query_B), TOKEN_PLACES), dtype=np.int64)
@@ -155,14 +152,6 @@ def genres_refused(scene: Scene) -> NDArray[np.float32]:
         parts_XG = scene.catalogue.genre_parts_N1G[scene.acts.title_E[removed_X]]
         parts_BG = parts_BG + scene.now_E.of(removed_X).sums(parts_XG)
     return shares(parts_BG)
-
-
-def hashed(query: str) -> list[int]:
-    """Count the words of a query, whatever their case, at places that their bytes say."""
-    counts = [0] * TOKEN_PLACES
-    for word in _WORD.findall(query.casefold()):
-        counts[zlib.crc32(word.encode("utf-8", "surrogatepass")) % TOKEN_PLACES] += 1
-    return counts
 
 
 def mean_fraction(scene: Scene, spans: Spans) -> NDArray[np.float32]:

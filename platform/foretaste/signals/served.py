@@ -1,7 +1,8 @@
 """What an answer was computed from, by name: logged with a share of the decisions, computed again by the replay.
 
 Groups of names: `history.*` (contracts.histories), `signal.*` (of the request), `member.*` and `title.*` (slow views,
-titles in order of the pool), `intent.*` (what the model predicted), `candidate.*` (a column each), and `pool`.
+titles in order of the pool), `intent.*` (what the model predicted), `candidate.*` and `request.*` (a column each),
+`recent.*` (the interactions that candidates attend to), and `pool`.
 
 Shapes: C candidates of the pool in the order in which they were described, F columns, G columns of a view.
 """
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.histories import ARRAYS, Histories
 from foretaste.models.intent import IntentPrediction
+from foretaste.models.ranker_inputs import RECENT, RankerInputs
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.signals.requests import REQUEST_COLUMNS
 from foretaste.signals.views import MemberView, TitleView
 
 Values = dict[str, NDArray[Any]]
@@ -58,7 +61,7 @@ def of_answer(
     titles: TitleView,
     codes_C: NDArray[np.int32],
     prediction: IntentPrediction | None,
-    features_CF: NDArray[np.float32] | None,
+    inputs: RankerInputs | None,
 ) -> Values:
     """Name what one answer was computed from; `codes_C` is the pool, a stage that was left out has no names."""
     values: Values = {f"history.{bare(name)}": getattr(history, name) for name in ARRAYS}
@@ -69,8 +72,12 @@ def of_answer(
         values |= {f"intent.{head}": share_BK[0] for head, share_BK in prediction.intents.items()}
         values["intent.attention"] = prediction.attention_BI[0]
         values["intent.scores"] = prediction.scores_BN[0, codes_C - 1]
-    if features_CF is not None:
+    if prediction is not None and inputs is not None:
+        features_CF, request_R = inputs.features_BCF[0], inputs.request_BR[0]
         values |= {f"candidate.{name}": features_CF[:, place] for place, name in enumerate(CANDIDATE_COLUMNS)}
+        values |= {f"request.{name}": request_R[place : place + 1] for place, name in enumerate(REQUEST_COLUMNS)}
+        values |= {f"recent.{bare(name)}": getattr(inputs, name)[0] for name in RECENT}
+        values["intent.embedding"] = prediction.z_BD[0]
     return values | {POOL: codes_C}
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import GENRE_PARTS, UNKNOWN_TIME, Catalogue
 from foretaste.contracts.events import ACTIONS, ENGAGEMENT, NEEDS_TITLE, PASSIVE
 from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.words import TOKEN_PLACES
 from foretaste.signals.declared import (
     ABANDON_BELOW,
     ABANDONED,
@@ -30,7 +31,6 @@ from foretaste.signals.declared import (
     POSITIVE,
     SESSION_SIGNALS,
     STEPS_TO_HALF,
-    TOKEN_PLACES,
     WEIGHT_BITS,
 )
 

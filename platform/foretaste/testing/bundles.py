@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import save_file
@@ -12,10 +13,12 @@ from torch import nn
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.models.intent import IntentModel, IntentModelConfig, bundle_config, possible_classes
-from foretaste.models.ranker import Ranker, RankerConfig, ranker_bundle_config
+from foretaste.models.ranker import Ranker, RankerConfig
+from foretaste.models.ranker_scorer import ranker_bundle_config
 from foretaste.ops.bundles import Bundle, fetch_bundle, file_bundle
-from foretaste.ops.files import write_json, write_parquet
+from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
+from foretaste.signals.requests import NUM_ABOUT, REQUEST_COLUMNS
 
 SMALL = IntentModelConfig(width=8, feedforward=8, num_attention_heads=1, max_length=10)
 
@@ -46,9 +49,12 @@ def file_ranker(
 
     It scores all alike, or `by_dice` in a way that depends on every feature.
     """
+    heads = read_json(fetch_bundle(registry, "intent").path / "config.json")["heads"]
+    context = SMALL.width + sum(map(len, heads.values()))
+    vectors = np.zeros((1, SMALL.width), dtype=np.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Ranker(RankerConfig(hidden=(4,)), columns)
+        model = Ranker(RankerConfig(hidden=(4,)), columns, REQUEST_COLUMNS, NUM_ABOUT, context, vectors)
         if by_dice:
             for weight in model.parameters():
                 if weight.ndim == 2:

@@ -17,6 +17,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import Intent
 from foretaste.models.intent import IntentPrediction
+from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.signals.views import MemberView, TitleView, Vocabulary
 from foretaste.testing.builders import titles_table
 
@@ -111,15 +112,16 @@ class FakeRanker:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
-        self.last_features: NDArray[np.float32] | None = None
+        self.last: RankerInputs | None = None
+        self.recent = 5
 
-    def scores(self, features_BCF: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, inputs: RankerInputs) -> NDArray[np.float64]:
         """Score the candidates of B requests."""
         if self.failure is not None:
             raise self.failure
-        self.last_features = features_BCF
-        size = features_BCF.shape[1]
-        return np.tile((1.0 + np.arange(size)) / (1.0 + size), (features_BCF.shape[0], 1))
+        self.last = inputs
+        size = inputs.code_BC.shape[1]
+        return np.tile((1.0 + np.arange(size)) / (1.0 + size), (len(inputs), 1))
 
 
 class FakeViews:

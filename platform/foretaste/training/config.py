@@ -54,9 +54,9 @@ class TrainingConfig(Frozen):
 class RankerTrainingConfig(TrainingConfig):
     """How the ranker is trained: fewer, smaller examples than the intent model has."""
 
-    epochs: int = Field(30, ge=1, description="passes over the cases at most; the learning rate ends there")
-    patience: int = Field(6, ge=1, description="epochs without a better validation value after which training ends")
-    batch_size: int | None = Field(256, ge=1, description="cases a step, all workers together; null: a 400th")
+    epochs: int = Field(10, ge=1, description="passes over the cases at most; the learning rate ends there")
+    patience: int = Field(4, ge=1, description="epochs without a better validation value after which training ends")
+    batch_size: int | None = Field(64, ge=1, description="cases a step, all workers together; null: a 400th")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 

@@ -3,80 +3,80 @@
 A choice outside the candidates stays outside: adding it would teach that the worst score is the right one. Its case
 counts all the same, for the probability (nothing here was chosen) and as a miss in every figure.
 
-Shapes: B cases, C candidates, F features, N titles.
+Shapes: B cases, C candidates, T interactions of all actors.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
-from foretaste.contracts.events import ACTION_CODES, GUEST
+from foretaste.contracts.events import ACTION_CODES
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.sessions import SessionRule
-from foretaste.models.intent import IntentRecommender
+from foretaste.models.ranker_inputs import RankerInputs, join_inputs
 from foretaste.ops.tables import read_prepared
-from foretaste.signals.candidates import candidate_features
+from foretaste.signals.followed import followed
 from foretaste.signals.histories import pack
-from foretaste.signals.views import MemberView, TitleView
+from foretaste.signals.ranked_past import Asked, Reading
 from foretaste.training.examples import COLUMNS, SPLIT_COLUMN, TEST, VALIDATION
 
-CASES_AT_ONCE = 256
-FOLDS = 5
-LEARN, SELECT, REPORT = 0, 1, 2
-"""Roles of actors: three of `FOLDS` to learn from, one to choose the epoch by, one for the figures."""
-
-
-class SlowViews(Protocol):
-    """Where slow views of the past come from: signals.store.FeatureStore."""
-
-    def contract(self, service: str) -> dict[str, Any]:
-        """What a model that reads a feature service depends on; filed with it."""
-        ...
-
-    def historical_members(self, ids: Sequence[str | None], at_B: NDArray[np.int64]) -> MemberView:
-        """Read members as they were seen at instants of the past (microseconds)."""
-        ...
-
-    def historical_titles_of(
-        self, catalogue: Catalogue, at_B: NDArray[np.int64]
-    ) -> tuple[list[TitleView], NDArray[np.int64]]:
-        """Read all titles as they were seen at instants of the past; the views, and the number of each instant's."""
-        ...
+REPORT = -1
+"""Fold of the actors whom nothing is learned from or chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankerCases:
-    """B cases; the candidates stand in the order of the intent model, best first."""
+    """B cases with what followed; NaN where that is not known. Candidates stand in the order they were named in."""
 
-    features_BCF: NDArray[np.float32]
+    inputs: RankerInputs
     chosen_BC: NDArray[np.float32]  # 1 for the choice, where it is among the candidates
-    real_BC: NDArray[np.bool_]  # False for padding
-    role_B: NDArray[np.int8]
+    fraction_BC: NDArray[np.float32]  # played fraction of what was chosen
+    thumb_BC: NDArray[np.float32]  # 1 where what was chosen got a thumb up, 0 where not
+    listed_BC: NDArray[np.float32]  # 1 where it was put on the list in the rest of the session
+    place_BC: NDArray[np.int16]  # on the slate, -1 for what was not shown
+    weight_BC: NDArray[np.float32]  # inverse of the propensity with which it was shown, 1 where that is not known
+    actor_B: NDArray[np.int64]  # a number an actor
+    fold_B: NDArray[np.int8]
 
     def __len__(self) -> int:
-        return len(self.role_B)
+        return len(self.fold_B)
+
+    @property
+    def real_BC(self) -> NDArray[np.bool_]:
+        """False for padding."""
+        return self.inputs.code_BC > 0
 
     def rows(self, index_B: NDArray[np.int64]) -> RankerCases:
         """Pick cases by their number."""
-        return RankerCases(
-            self.features_BCF[index_B], self.chosen_BC[index_B], self.real_BC[index_B], self.role_B[index_B]
-        )
+        values = {f.name: getattr(self, f.name)[index_B] for f in fields(self) if f.name != "inputs"}
+        return RankerCases(inputs=self.inputs.rows(index_B), **values)
+
+
+_PADDING = {"chosen_BC": 0, "fraction_BC": np.nan, "thumb_BC": np.nan, "listed_BC": np.nan, "place_BC": -1,
+            "weight_BC": 1}  # fmt: skip
 
 
 def join(parts: Sequence[RankerCases]) -> RankerCases:
-    """Put cases after each other."""
-    names = ("features_BCF", "chosen_BC", "real_BC", "role_B")
-    features_BCF, chosen_BC, real_BC, role_B = (np.concatenate([getattr(p, name) for p in parts]) for name in names)
-    return RankerCases(features_BCF, chosen_BC, real_BC, role_B)
+    """Put cases after each other, padded to the largest number of candidates."""
+    inputs = join_inputs([part.inputs for part in parts])
+    size = inputs.code_BC.shape[1]
+    values: dict[str, NDArray[Any]] = {}
+    for name, filler in _PADDING.items():
+        arrays = [getattr(part, name) for part in parts]
+        values[name] = np.concatenate(
+            [np.pad(a, ((0, 0), (0, size - a.shape[1])), constant_values=filler) for a in arrays]
+        )
+    for name in ("actor_B", "fold_B"):
+        values[name] = np.concatenate([getattr(part, name) for part in parts])
+    return RankerCases(inputs=inputs, **values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Questions:
     start_B: NDArray[np.int64]
     stop_B: NDArray[np.int64]  # of the history; the choice stands here
     actors: list[str]
+    names: list[str]  # of the timeline's histories
 
     def __len__(self) -> int:
         return len(self.stop_B)
@@ -106,73 +107,45 @@ def questions(prepared: Path, known: Catalogue, manifest: dict[str, Any], *, lim
     if len(stop_B) > limit:
         stop_B = np.sort(np.random.default_rng(seed).choice(stop_B, size=limit, replace=False))
     actor_B = np.searchsorted(timeline.offsets_B1, stop_B, side="right") - 1
-    return Questions(timeline, timeline.offsets_B1[:-1][actor_B], stop_B, [actor_ids[a] for a in actor_B])
+    own = [actor_ids[a] for a in actor_B]
+    return Questions(timeline, timeline.offsets_B1[:-1][actor_B], stop_B, own, actor_ids)
 
 
-def answer(
-    asked: Questions,
-    model: IntentRecommender,
-    known: Catalogue,
-    views: SlowViews,
-    *,
-    num_candidates: int,
-    repeats: bool,
-    rule: SessionRule,
-) -> RankerCases:
-    """Name the candidates of every question with the intent model and compute their features.
+def choices(asked: Questions, reading: Reading, *, folds: int, cut: bool = True) -> tuple[RankerCases, RankerCases]:
+    """Name and describe the candidates of every question: as they were, and with the current session cut off.
 
-    Where titles are not chosen again (`repeats` false), those of the history are no candidates.
+    Without `cut` the second is the first.
     """
     at_B = asked.timeline.at_T[asked.stop_B]
-    ids = [None if actor.startswith(GUEST) else actor for actor in asked.actors]
-    members = views.historical_members(ids, at_B)
-    titles_D, day_B = views.historical_titles_of(known, at_B)
-    size = min(num_candidates, len(known))
+    past = reading.ask(asked.timeline, asked.start_B, asked.stop_B, at_B, asked.actors)
+    whole = _answered(asked, past, folds=folds, cut=False)
+    return whole, _answered(asked, past, folds=folds, cut=True) if cut else whole
+
+
+def _answered(asked: Questions, past: Asked, *, folds: int, cut: bool) -> RankerCases:
     parts, order = [], []
-    for day, titles in enumerate(titles_D):
-        of_day = np.flatnonzero(day_B == day)
-        for first in range(0, len(of_day), CASES_AT_ONCE):
-            rows = of_day[first : first + CASES_AT_ONCE]
-            histories = asked.timeline.take(asked.start_B[rows], asked.stop_B[rows])
-            target_B = asked.timeline.title_T[asked.stop_B[rows]]
-            member_rows = members.rows(rows)
-            parts.append(
-                _cases(histories, at_B[rows], target_B, model, known, member_rows, titles, size, repeats, rule)
-            )
-            order.append(rows)
-    roles_B = np.array([_role(actor) for actor in asked.actors], dtype=np.int8)
-    done, rows = join(parts), np.concatenate(order)
-    return RankerCases(done.features_BCF, done.chosen_BC, done.real_BC, roles_B[rows]).rows(np.argsort(rows))
+    for places, _, inputs in past.answers(np.arange(len(asked)), cut=cut):
+        parts.append(_labelled(asked, places, inputs, folds))
+        order.append(places)
+    return join(parts).rows(np.argsort(np.concatenate(order)))
 
 
-def _cases(
-    histories: Histories, at_B: NDArray[np.int64], target_B: NDArray[np.int32], model: IntentRecommender,
-    known: Catalogue, members: MemberView, titles: TitleView, size: int, repeats: bool,
-    rule: SessionRule,
-) -> RankerCases:  # fmt: skip
-    predicted = model.predict(histories, at_B)
-    candidates_BC = best_unseen(predicted.scores_BN, histories, size, repeats=repeats)
-    features_BCF = candidate_features(
-        histories, at_B, candidates_BC, predicted.scores_BN, predicted.intents, known, members, titles, rule=rule,
-        labels=predicted.labels, classes=predicted.classes,
-    )  # fmt: skip
-    chosen_BC = (candidates_BC == target_B[:, None]).astype(np.float32)
-    return RankerCases(features_BCF, chosen_BC, candidates_BC > 0, np.zeros(len(histories), dtype=np.int8))
+def _labelled(asked: Questions, rows: NDArray[np.int64], inputs: RankerInputs, folds: int) -> RankerCases:
+    after = followed(asked.timeline, asked.stop_B[rows], inputs.code_BC)
+    actors = [asked.actors[b] for b in rows]
+    return RankerCases(
+        inputs,
+        after.chosen_BC,
+        after.fraction_BC,
+        after.thumb_BC,
+        after.listed_BC,
+        np.full(inputs.code_BC.shape, -1, dtype=np.int16),
+        np.ones(inputs.code_BC.shape, dtype=np.float32),
+        np.array([zlib.crc32(actor.encode()) for actor in actors], dtype=np.int64),
+        folds_of(actors, folds),
+    )
 
 
-def best_unseen(scores_BN: NDArray[np.float32], histories: Histories, size: int, *, repeats: bool) -> NDArray[np.int32]:
-    """Catalogue codes of the best `size` titles, best first, without those seen unless `repeats`; 0 fills up."""
-    open_BN = scores_BN.copy()
-    if not repeats:
-        row_T = np.repeat(np.arange(len(histories)), histories.lengths_B)
-        known_T = histories.title_T > 0
-        open_BN[row_T[known_T], histories.title_T[known_T] - 1] = -np.inf
-    order_BC = np.argsort(-open_BN, axis=1, kind="stable")[:, :size]
-    real_BC = np.isfinite(np.take_along_axis(open_BN, order_BC, axis=1))
-    codes_BC: NDArray[np.int32] = np.where(real_BC, order_BC + 1, 0).astype(np.int32)
-    return codes_BC
-
-
-def _role(actor: str) -> int:
-    fold = zlib.crc32(actor.encode()) % FOLDS
-    return (REPORT, SELECT)[fold] if fold < 2 else LEARN
+def folds_of(actors: Sequence[str], folds: int) -> NDArray[np.int8]:
+    """Fold of each actor, 0 to `folds` - 1, or REPORT; the same for all their cases."""
+    return np.array([zlib.crc32(actor.encode()) % (folds + 1) - 1 for actor in actors], dtype=np.int8)
