@@ -119,7 +119,7 @@ def test_an_empty_session_and_an_empty_history_are_inputs_of_their_own() -> None
     assert np.allclose(scorer.scores(empty), scorer.scores(padded), atol=1e-6)
     before = scorer.scores(empty)
     with torch.no_grad():
-        scorer.model.session.nothing_value.add_(1.0)
+        scorer.model.attention.nothing.add_(1.0)
     assert not np.allclose(scorer.scores(empty), before)
 
 

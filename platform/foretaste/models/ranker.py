@@ -100,8 +100,7 @@ class Ranker(nn.Module):
         self.register_buffer("slope_H", torch.ones(len(Head)))  # calibration: probability of slope x logit + shift
         self.register_buffer("shift_H", torch.zeros(len(Head)))
         self.register_buffer("on_H", torch.zeros(len(Head)))  # 1 where a head was taught
-        self.session = TargetAttention(vector, num_about, size)
-        self.history = TargetAttention(vector, num_about, size)
+        self.attention = TargetAttention(vector, num_about, size)
         self.of_context = nn.Linear(context_width, size)
         self.of_title = nn.Linear(vector, size, bias=False)
         self.downs = nn.ModuleList(nn.Linear(width, config.cross_rank, bias=False) for _ in range(config.cross_layers))
@@ -154,17 +153,15 @@ class Ranker(nn.Module):
         return logits_BCH
 
     def _looks(self, batch: RankerBatch) -> list[Tensor]:
-        """What candidates see in the session, the history before it and the intents; six of [B, C, E]."""
+        """What candidates see in the session, the history before it and the intents; six times E in all."""
         candidate_BCD, title_BLD = self.title_N1D[batch.code_BC], self.title_N1D[batch.title_BL]
-        real_BL = batch.action_BL > 0
-        found = []
-        for attention, among_BL in ((self.session, batch.now_BL), (self.history, real_BL & ~batch.now_BL)):
-            seen_BCE, query_BCE = attention(candidate_BCD, title_BLD, batch.action_BL, batch.about_BLA, among_BL)
-            found += [seen_BCE, seen_BCE * query_BCE]
+        before_BL = (batch.action_BL > 0) & ~batch.now_BL
+        among_BSL = torch.stack([batch.now_BL, before_BL], dim=1)
+        seen_BCE = self.attention(candidate_BCD, title_BLD, batch.action_BL, batch.about_BLA, among_BSL)
         context_BX = ((batch.context_BX - self.mean_X) / self.deviation_X).clamp(-8.0, 8.0)
         context_B1E = self.of_context(context_BX)[:, None, :]
         title_BCE = self.of_title(candidate_BCD)
-        return [*found, title_BCE, title_BCE * context_B1E]
+        return [seen_BCE, title_BCE, title_BCE * context_B1E]
 
     def calibrated(self, logits_BCH: Tensor) -> Tensor:
         """Logits of probabilities: a rising line through each head's, so the order stays."""

@@ -23,6 +23,9 @@ class RankerScorer:
 
     def __init__(self, model: Ranker) -> None:
         self.model = model.eval()
+        on = tuple(head for place, head in enumerate(Head) if model.on_H[place] > 0)
+        self.heads: tuple[Head, ...] = on or (Head.PLAY,)
+        """Heads that were taught; `play` alone where none is known to be."""
         self._order = {head: weight for head, weight in model.config.order.items() if weight > 0}
 
     @property
@@ -40,12 +43,6 @@ class RankerScorer:
         """How many candidates a case had in training."""
         return self.model.config.num_candidates
 
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        """Heads that were taught; what is shown follows `play` alone where none is known to be."""
-        on = tuple(head for place, head in enumerate(Head) if self.model.on_H[place] > 0)
-        return on or (Head.PLAY,)
-
     def check_columns(self, columns: Sequence[str], request_columns: Sequence[str]) -> None:
         """Raise ValueError, naming the columns that differ, unless these are those it was trained with."""
         for mine, given in ((self.columns, columns), (self.model.request_columns, request_columns)):
@@ -61,20 +58,21 @@ class RankerScorer:
 
         float64[B, C]. Raises ValueError where the number of features is not that of the columns or one is not finite.
         """
-        chances = self._chances(inputs)
-        total: NDArray[np.float64] = combined(chances, self._order).numpy()
+        needed = [head for head in self.heads if head is Head.PLAY or head in self._order]
+        total: NDArray[np.float64] = combined(self._chances(inputs, needed), self._order).numpy()
         return total
 
     def chances(self, inputs: RankerInputs) -> dict[Head, NDArray[np.float64]]:
         """Calibrated probability (`fraction`: expected share) of every head that is on; float64[B, C] each."""
-        return {head: chance_BC.numpy() for head, chance_BC in self._chances(inputs).items()}
+        return {head: chance_BC.numpy() for head, chance_BC in self._chances(inputs, self.heads).items()}
 
     @torch.inference_mode()
-    def _chances(self, inputs: RankerInputs) -> dict[Head, Tensor]:
+    def _chances(self, inputs: RankerInputs, heads: Sequence[Head]) -> dict[Head, Tensor]:
         self._check(inputs)
-        logits_BCH = self.model.calibrated(self.model(inputs.tensors())).double().clamp(-30.0, 30.0)
-        chance_BCH = torch.sigmoid(logits_BCH)
-        return {head: chance_BCH[..., list(Head).index(head)] for head in self.heads}
+        logits_BCH = self.model.calibrated(self.model(inputs.tensors()))
+        return {
+            head: torch.sigmoid(logits_BCH[..., list(Head).index(head)].double().clamp(-30.0, 30.0)) for head in heads
+        }
 
     def _check(self, inputs: RankerInputs) -> None:
         for what, array, columns in (

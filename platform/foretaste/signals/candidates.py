@@ -94,6 +94,7 @@ _RELATIONS = {
     "rewatches": REWATCH,
     "from_list": FROM_LIST,
 }
+_SIGNALS = ("session_genres_lately", "session_genres_refused", "past_genres", "past_kinds", "query_tokens")
 _CELLS = 4_000_000  # floats of B x C x G held at a time
 Signals = Mapping[str, NDArray[Any]]
 """Signals of B requests by name, [B, W] each; one that is missing counts nothing."""
@@ -110,6 +111,7 @@ def candidate_features(
     titles: TitleView,
     *,
     signals: Signals | None = None,
+    first_B: NDArray[np.int64] | None = None,
     rule: SessionRule | None = None,
     labels: LabelConfig | None = None,
     classes: Mapping[str, tuple[str, ...]] | None = None,
@@ -119,7 +121,8 @@ def candidate_features(
     `histories` hold what is visible at `asof_B` (microseconds since 1970). `candidates_BC` are catalogue codes; a row
     of code 0 is padding, stands in no pool and is 0 throughout. `intent_scores_BN` are log-probabilities, column j of
     code j + 1; `intents` holds probabilities by contracts.intents.Intent, a head that is off is missing and matches 0.
-    `labels` says what the intents mean and `classes` the names of each head's columns, by default all of `labels`.
+    `first_B` is of `session.current_session`, where it is at hand. `labels` says what the intents mean, `classes` the
+    names of each head's columns, by default all of `labels`.
     Raises ValueError where shapes do not fit each other.
     """
     labels, signals = labels or USUAL, signals or {}
@@ -137,7 +140,8 @@ def candidate_features(
             catalogue,
             members if size <= rows else members.rows(part),
             titles,
-            {name: value_BW[part] for name, value_BW in signals.items()},
+            {name: value_BW[part] for name, value_BW in signals.items() if name in _SIGNALS},
+            first_B if first_B is not None and size <= rows else None,
             rule or SessionRule(),
             labels,
             classes,
@@ -158,6 +162,7 @@ def _features(
     members: MemberView,
     titles: TitleView,
     signals: Signals,
+    first_B: NDArray[np.int64] | None,
     rule: SessionRule,
     labels: LabelConfig,
     classes: Mapping[str, tuple[str, ...]],
@@ -166,7 +171,7 @@ def _features(
     of_genres, of_kinds = partial(genre_parts, catalogue), partial(kind_parts, catalogue)
     genres_BCG = of_genres(candidates_BC)
     kind_BC = catalogue.kind_N1[candidates_BC]
-    first_B = current_session(histories, asof_B, rule=rule)
+    first_B = current_session(histories, asof_B, rule=rule) if first_B is None else first_B
     logprob_BC = logprobs(intent_scores_BN, candidates_BC)
     released_BC = catalogue.released_N1[candidates_BC]
     known_BC = released_BC != UNKNOWN_TIME

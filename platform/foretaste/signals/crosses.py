@@ -56,7 +56,7 @@ def kind_parts(catalogue: Catalogue, codes: NDArray[np.int32]) -> NDArray[np.flo
 def logprobs(scores_BN: NDArray[np.float32], candidates_BC: NDArray[np.int32]) -> NDArray[np.float64]:
     """Log-probabilities of candidates, never below LEAST_LOGPROB; of padding, those of the first title."""
     found_BC = scores_BN[np.arange(len(scores_BN))[:, None], np.maximum(candidates_BC - 1, 0)]
-    finite_BC = np.nan_to_num(found_BC.astype(np.float64), nan=LEAST_LOGPROB)
+    finite_BC = np.where(np.isnan(found_BC), LEAST_LOGPROB, found_BC).astype(np.float64)
     return np.asarray(np.clip(finite_BC, LEAST_LOGPROB, -LEAST_LOGPROB))
 
 

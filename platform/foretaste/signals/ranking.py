@@ -15,6 +15,7 @@ from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.signals.candidates import Signals, candidate_features
 from foretaste.signals.requests import recent, request_features
+from foretaste.signals.session import current_session
 from foretaste.signals.views import MemberView, TitleView
 
 
@@ -36,7 +37,8 @@ def ranker_inputs(
     `signals` are of signals.signals, [B, W] each, none where they failed; `length` is how many of the newest
     interactions are read. Raises ValueError where shapes do not fit each other.
     """
-    newest = recent(histories, asof_B, length=length, rule=rule)
+    first_B = current_session(histories, asof_B, rule=rule)
+    newest = recent(histories, asof_B, first_B, length=length)
     return RankerInputs(
         candidate_features(
             histories,
@@ -48,11 +50,11 @@ def ranker_inputs(
             members,
             titles,
             signals=signals,
-            rule=rule,
+            first_B=first_B,
             labels=prediction.labels,
             classes=prediction.classes,
         ),
-        request_features(histories, asof_B, members, signals, rule=rule),
+        request_features(histories, asof_B, first_B, members, signals),
         np.concatenate([prediction.z_BD, *prediction.intents.values()], axis=1),
         candidates_BC,
         newest.title_BL,

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.sessions import SessionRule
-from foretaste.signals.crosses import LONGEST_HOURS, log_hours
+from foretaste.signals.crosses import HOUR_US, LONGEST_HOURS, log_hours
 from foretaste.signals.declared import SESSION_SIGNALS
-from foretaste.signals.session import current_session
 from foretaste.signals.views import ABSENT, MemberView
 
 _COUNTS = (
@@ -31,6 +29,7 @@ _COUNTS = (
 )
 _TIMES = {"session_age": 3600.0, "since_search": 3600.0, "session_dwell": 3600.0, "away": 1.0}
 """Signals of time, with what of their unit makes an hour."""
+_HOURS_K1 = np.array(list(_TIMES.values()))[:, None]
 _PLAIN = ("session_fraction_mean", "session_fraction_max", "past_fraction_mean", "returned")
 _FALLBACK = {one.name: one.fallback for one in SESSION_SIGNALS}
 
@@ -66,36 +65,40 @@ class Recent:
 def request_features(
     histories: Histories,
     asof_B: NDArray[np.int64],
+    first_B: NDArray[np.int64],
     members: MemberView,
     signals: Mapping[str, NDArray[Any]],
-    *,
-    rule: SessionRule,
 ) -> NDArray[np.float32]:
-    """Describe requests by REQUEST_COLUMNS: float32[B, R]; a signal that is missing has its fallback."""
-    first_B, stop_B = current_session(histories, asof_B, rule=rule), histories.offsets_B1[1:]
-    some_B = histories.lengths_B > 0
-    newest_B = np.zeros(len(asof_B), dtype=np.int64)
+    """Describe requests by REQUEST_COLUMNS: float32[B, R]; a signal that is missing has its fallback.
+
+    `first_B` is of `session.current_session`.
+    """
+    stop_B, size = histories.offsets_B1[1:], len(asof_B)
+    some_B = stop_B > histories.offsets_B1[:-1]
+    newest_B = np.zeros(size, dtype=np.int64)
     newest_B[some_B] = histories.at_T[stop_B[some_B] - 1]
-    columns = [
-        first_B == stop_B,
-        ~some_B,
-        members.asof_ms_B == ABSENT,
-        np.log1p(stop_B - first_B),
-        np.log1p(histories.lengths_B),
-        log_hours(newest_B, asof_B, some_B),
-        *(np.log1p(count_B) for count_B in (members.count_7d_B, members.count_30d_B, members.count_180d_B)),
-        np.log1p(members.visits_30d_B),
-        np.log1p(members.tenure_days_B.astype(np.float64)),
-        *(np.log1p(_signal(signals, name, len(asof_B))) for name in _COUNTS),
-        *(_log_time(_signal(signals, name, len(asof_B)), unit) for name, unit in _TIMES.items()),
-        *(_signal(signals, name, len(asof_B)) for name in _PLAIN),
+    numbers = [
+        stop_B - first_B,
+        stop_B - histories.offsets_B1[:-1],
+        members.count_7d_B,
+        members.count_30d_B,
+        members.count_180d_B,
+        members.visits_30d_B,
+        members.tenure_days_B,
+        *(_signal(signals, name, size) for name in _COUNTS),
     ]
-    return np.stack(columns, axis=1, dtype=np.float32, casting="unsafe")
+    times_KB = np.stack([_signal(signals, name, size) for name in _TIMES], dtype=np.float64) / _HOURS_K1
+    hours_KB = np.where(times_KB < 0, LONGEST_HOURS, np.minimum(times_KB, LONGEST_HOURS))
+    log_KB = np.log1p(np.concatenate([np.stack(numbers, dtype=np.float64, casting="unsafe"), hours_KB]))
+    flags = [first_B == stop_B, ~some_B, members.asof_ms_B == ABSENT]
+    columns = [*flags, *log_KB[:2], log_hours(newest_B, asof_B, some_B), *log_KB[2:]]
+    return np.stack(
+        [*columns, *(_signal(signals, name, size) for name in _PLAIN)], axis=1, dtype=np.float32, casting="unsafe"
+    )
 
 
-def recent(histories: Histories, asof_B: NDArray[np.int64], *, length: int, rule: SessionRule) -> Recent:
-    """Lay the newest `length` interactions of each history side by side."""
-    first_B = current_session(histories, asof_B, rule=rule)
+def recent(histories: Histories, asof_B: NDArray[np.int64], first_B: NDArray[np.int64], *, length: int) -> Recent:
+    """Lay the newest `length` interactions of each history side by side; `first_B` is of `session.current_session`."""
     size_B = np.minimum(histories.lengths_B, length)
     row_T = np.repeat(np.arange(len(asof_B)), size_B)
     place_T = np.arange(len(row_T)) - np.repeat(np.cumsum(size_B) - size_B, size_B)
@@ -106,21 +109,16 @@ def recent(histories: Histories, asof_B: NDArray[np.int64], *, length: int, rule
     title_BL[row_T, place_T] = histories.title_T[from_T]
     action_BL[row_T, place_T] = histories.action_T[from_T] + 1
     now_BL[row_T, place_T] = from_T >= first_B[row_T]
-    always_T = np.ones(len(row_T), dtype=np.bool_)
-    about_BLA[row_T, place_T, 0] = log_hours(histories.at_T[from_T], asof_B[row_T], always_T) / 8.0
+    fraction_T = histories.fraction_T[from_T]
+    known_T = ~np.isnan(fraction_T)
+    ago_T = np.clip((asof_B[row_T] - histories.at_T[from_T]) / HOUR_US, 0.0, LONGEST_HOURS)
+    about_BLA[row_T, place_T, 0] = np.log1p(ago_T) / 8.0
     about_BLA[row_T, place_T, 1] = np.log1p(histories.dwell_T[from_T].astype(np.float64)) / 8.0
-    about_BLA[row_T, place_T, 2] = np.nan_to_num(histories.fraction_T[from_T], nan=0.0)
-    about_BLA[row_T, place_T, 3] = ~np.isnan(histories.fraction_T[from_T])
+    about_BLA[row_T, place_T, 2] = np.where(known_T, fraction_T, 0.0)
+    about_BLA[row_T, place_T, 3] = known_T
     about_BLA[row_T, place_T, 4] = np.exp2(-(size_B[row_T] - 1 - place_T) / 4.0)
     return Recent(title_BL, action_BL, about_BLA, now_BL)
 
 
-def _signal(signals: Mapping[str, NDArray[Any]], name: str, size: int) -> NDArray[np.float64]:
-    if name not in signals:
-        return np.full(size, _FALLBACK[name])
-    return np.asarray(signals[name][:, 0], dtype=np.float64)
-
-
-def _log_time(value_B: NDArray[np.float64], hour: float) -> NDArray[np.float64]:
-    """Logarithm of 1 + hours; a time that is below 0 never was."""
-    return np.log1p(np.where(value_B < 0, LONGEST_HOURS, np.minimum(value_B / hour, LONGEST_HOURS)))
+def _signal(signals: Mapping[str, NDArray[Any]], name: str, size: int) -> NDArray[Any]:
+    return signals[name][:, 0] if name in signals else np.full(size, _FALLBACK[name])
