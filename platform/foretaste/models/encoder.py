@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foretaste.models.dropout import Dropout
 from foretaste.models.layout import Group, Layout
 
 LONGEST_WAVE = 1_000.0
@@ -62,7 +63,7 @@ class Block(nn.Module):
         self.before_feedforward = nn.LayerNorm(width)
         self.up = nn.Linear(width, feedforward)
         self.down = nn.Linear(feedforward, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor, placed: Layout, bias: Bias | None = None) -> Tensor:
         """Mix each token with those that it sees."""
