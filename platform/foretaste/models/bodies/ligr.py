@@ -77,8 +77,8 @@ class LigrLayer(nn.Module):
         return mixed_TD
 
     def _attend(self, x_TD: Tensor, placed: Layout) -> Tensor:
-        query_THE, key_THE, value_THE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        mixed_TD: Tensor = self.from_heads(attend(query_THE, key_THE, value_THE, placed).flatten(1))
+        qkv_T3HE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1))
+        mixed_TD: Tensor = self.from_heads(attend(qkv_T3HE, placed).flatten(1))
         return mixed_TD
 
 
