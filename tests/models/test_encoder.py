@@ -32,6 +32,20 @@ def test_products_of_rotated_vectors_depend_on_their_distance_alone() -> None:
     assert not torch.allclose(products[7, 0], products[0, 0], atol=1e-3)
 
 
+def test_gradients_of_rotated_vectors_are_exact() -> None:
+    cos_T1R, sin_T1R = (one.double() for one in turns(torch.arange(5), 6))
+    x_T2E = torch.randn(5, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, cos_T1R, sin_T1R), x_T2E)
+
+
+def test_half_precision_is_kept_where_training_uses_it() -> None:
+    made, placed = encoder(), laid(6, 3)
+    x_TD = torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(made(x_TD, placed).float(), made.float()(x_TD, placed).float(), atol=0.1, rtol=0.1)
+        made(x_TD, placed).float().sum().backward()
+
+
 def test_order_matters_and_the_future_does_not() -> None:
     made, placed = encoder(), laid(6)
     x_TD = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -32,6 +33,10 @@ class Toy(nn.Module):
         self.layer = nn.Linear(WIDTH, 1)
         self.unused = nn.Parameter(torch.zeros(3))
 
+    def forward(self, title_P: Tensor) -> Tensor:
+        logit_P: Tensor = self.layer(self.titles(title_P))[:, 0]
+        return logit_P
+
 
 class ToyTask:
     """Learns the parity of titles; workers have different numbers of cases, some steps are empty."""
@@ -48,7 +53,7 @@ class ToyTask:
             yield [part for part in torch.split(chunk, 3) if len(part)]
 
     def loss(self, micro_batch: Tensor) -> tuple[Tensor, int]:
-        logit = self.network.layer(self.network.titles(micro_batch))[:, 0]
+        logit = self.network(micro_batch)
         wanted = (micro_batch % 2).to(logit.dtype)
         loss = nn.functional.binary_cross_entropy_with_logits(logit, wanted, reduction="sum")
         return loss, len(micro_batch)
@@ -130,6 +135,18 @@ def test_two_workers_take_the_steps_that_one_would(tmp_path: Path, sparse: bool,
 def test_two_workers_give_the_same_bits_again() -> None:
     first, again = (two_workers(True, 1 << 20)[0] for _ in range(2))
     assert all(torch.equal(first["best"][name], again["best"][name]) for name in first["best"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
+def test_a_compiled_network_trains_as_it_does_uncompiled() -> None:
+    curves = []
+    for compiled in (False, True):
+        config = CONFIG.model_copy(update={"compiled": compiled})
+        state = train(ToyTask(CASES, sparse=False), config, PlainContext(lambda epoch: None))
+        curves.append([epoch["loss"] for epoch in state["epochs"]])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
 def gradients_of(task: ToyTask, parts: list[list[int]], max_norm: float) -> tuple[Gradients, Tensor]:

@@ -208,3 +208,30 @@ def test_no_training_rows_is_said(tmp_path: Path) -> None:
     table = interactions_table([("a", 0.0, "nobody knows this"), ("b", 1.0, "nor this")])
     with pytest.raises(ValueError, match="no training rows"):
         run(tmp_path, table)
+
+
+def test_bfloat16_trains_as_float32_does_but_for_rounding(tmp_path: Path) -> None:
+    still = MODEL.model_copy(update={"dropout": 0.0})
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        training = TRAINING.model_copy(update={"precision": precision, "epochs": 6})
+        result, epochs = run(tmp_path / precision, ring(), model=still, training=training)
+        curves.append([epoch.loss for epoch in epochs])
+        assert load_file(result.bundle.path / "weights.safetensors")["titles.own.weight"].dtype == torch.float32
+    assert curves[0] != curves[1]
+    assert curves[1] == pytest.approx(curves[0], rel=0.05)
+    assert curves[1][-1] < 0.7 * curves[1][0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_gpu_gives_the_loss_that_the_cpu_gives(tmp_path: Path, sampled: bool) -> None:
+    change = {"full_softmax_titles": 5, "num_negatives": 8} if sampled else {}
+    still = MODEL.model_copy(update={"dropout": 0.0} | change)
+    curves = []
+    for use_gpu in (False, True):
+        training = TRAINING.model_copy(update={"use_gpu": use_gpu})
+        _, epochs = run(tmp_path / str(use_gpu), ring(), model=still, training=training)
+        curves.append([epoch.loss for epoch in epochs])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)

@@ -104,3 +104,19 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_undisturbed(
     assert len(stormy.epochs) == 12
     assert losses(stormy)[-1] == pytest.approx(losses(calm)[-1], rel=0.01)
     assert losses(stormy) == pytest.approx(losses(calm), rel=1e-4)  # not only within 1%: the same dice
+
+
+def test_a_run_of_two_workers_goes_on_with_one_from_their_shards(
+    local_ray: None, prepared: Path, tmp_path: Path
+) -> None:
+    two = run(prepared, tmp_path, TRAINING.model_copy(update={"epochs": 2}))
+    (last,) = {path.parent for path in (tmp_path / "runs").rglob("epoch-00002-*.safetensors")}
+    sizes = [path.stat().st_size for path in sorted(last.glob("*.safetensors"))]
+    assert len(sizes) == 2
+    assert max(sizes) < 1.1 * min(sizes)  # divided evenly
+    (tmp_path / "registry").rename(tmp_path / "before")
+    seen: list[Epoch] = []
+    one = run(prepared, tmp_path, TRAINING.model_copy(update={"epochs": 4, "num_workers": 1}), seen)
+    assert [epoch.number for epoch in seen] == [3, 4]
+    assert losses(one)[:2] == losses(two)
+    assert losses(one)[3] < losses(one)[2] < losses(one)[1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from foretaste.contracts.intents import LabelConfig
 from foretaste.datasets import caution, shuffle_ties
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.imports import WHEELS, import_log
-from foretaste.jobs.prepare import prepare
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import read_json, write_json
 from foretaste.ops.tables import read_manifest, read_prepared, read_titles
+from foretaste.sessions import prepare as stage
 from foretaste.sessions.label import Labels, intent_labels, queries_of
+from foretaste.sessions.spread import in_threads
 from foretaste.signals.histories import pack
+from foretaste.signals.interactions import runs
 
 WORLDS: dict[str, dict[str, Any]] = {
     "world": {},
@@ -119,7 +122,7 @@ def bench_folder(settings: Settings) -> Path:
 def log(settings: Settings, options: BenchOptions, name: str, *, ties_seed: int | None = None) -> Log:
     """Import and prepare a log, or find it as it was made before; with `ties_seed` equal times in an order drawn.
 
-    Raises ValueError where a real log needs a source and none was given.
+    All in this process: no Ray is started. Raises ValueError where a real log needs a source and none was given.
     """
     settings = _of_log(settings, name, quick=options.quick)
     folder = bench_folder(settings) / (f"{name}-quick" if options.quick and name in WORLDS else name)
@@ -130,12 +133,15 @@ def log(settings: Settings, options: BenchOptions, name: str, *, ties_seed: int 
         import_log(settings, "world" if name in WORLDS else name, source=options.source, fetch=fetch, out=raw)
         write_json(wanted, raw / MADE)
     suffix = "" if ties_seed is None else f"-ties-{ties_seed}"
-    workspace = folder / f"prepared{suffix}"
+    prepared = folder / f"prepared{suffix}"
     if ties_seed is not None and not _is_made(folder / f"raw{suffix}", wanted, any_source=options.source is None):
         shuffle_ties(raw, folder / f"raw{suffix}", seed=ties_seed)
     raw = folder / f"raw{suffix}"
-    prepare(settings.model_copy(update={"workspace": workspace}), source=raw)
-    return Log(name, raw, workspace / "prepared", ties_seed)
+    stage.prepare(
+        raw, prepared, settings.prepare, now=datetime.now(UTC), collapse=runs, spread=in_threads,
+        advance=lambda amount: None,
+    )  # fmt: skip
+    return Log(name, raw, prepared, ties_seed)
 
 
 def _of_log(settings: Settings, name: str, *, quick: bool) -> Settings:

@@ -29,7 +29,27 @@ LADDER = (
 )  # fmt: skip
 """From counting to ours; popularity of the last days stands beside any list."""
 
-CHOSEN: dict[str, dict[str, dict[str, Any]]] = {}
+CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
+    "yoochoose": {
+        "session_knn": {"seen_weight": 0.1},
+        "vstan": {
+            "query_length": 5, "neighbours": 1500, "question_decay": 8.0, "age_days": 10.0, "neighbour_decay": 4.0,
+            "match_decay": 1.0, "rarity_weight": 5.0, "seen_weight": 0.1,
+        },
+    },
+    "deskdrop": {
+        "vstan": {
+            "query_length": 50, "neighbours": 500, "question_decay": 0.7, "age_days": None, "neighbour_decay": 0.5,
+            "match_decay": None, "rarity_weight": 0.3,
+        },
+    },
+    "world": {
+        "vstan": {
+            "query_length": 3, "neighbours": 1500, "question_decay": 8.0, "age_days": 320.0, "neighbour_decay": 50.0,
+            "match_decay": 4.0, "rarity_weight": 0.3, "seen_weight": 0.2,
+        },
+    },
+}  # fmt: skip
 """Settings of classic models that differ from the defaults, by log: the best of each on its validation rows."""
 
 _JUDGED = (

@@ -70,15 +70,11 @@ def evaluate(
         limit=limit or config.limit,
         seed=config.seed,
     )
-<<<<<<< HEAD
+    if protocol.track == "blind":
+        check_blind(model, questions)
     chain = chain_of(settings, bundle, model, titles, questions)
     models: list[Recommender | CaseRecommender] = [model, *([] if chain is None else [chain]), *baselines]
     with progress("evaluate", total=len(questions) * len(models), unit="answers") as advance:
-=======
-    if protocol.track == "blind":
-        check_blind(model, questions)
-    with progress("evaluate", total=len(questions) * (len(baselines) + 1), unit="answers") as advance:
->>>>>>> main
         report = compare(
             models,
             questions,

@@ -8,11 +8,13 @@ are long, so a place far from the start would hardly be trained.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foretaste.models.dropout import Dropout
 from foretaste.models.layout import Group, Layout
 
 LONGEST_WAVE = 1_000.0
@@ -28,17 +30,43 @@ def turns(index_T: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return angle_T1R.cos(), angle_T1R.sin()
 
 
-def rotate(x_THE: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
+def rotate(x_TXE: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
     """Turn pairs of numbers by their place, so that products of two depend on their distance alone."""
-    a_THR, b_THR = x_THE.chunk(2, dim=-1)
-    return torch.cat([a_THR * cos_T1R - b_THR * sin_T1R, b_THR * cos_T1R + a_THR * sin_T1R], dim=-1)
+    if torch.compiler.is_compiling():  # which fuses these by itself
+        a_TXR, b_TXR = x_TXE.chunk(2, dim=-1)
+        return torch.cat([a_TXR * cos_T1R - b_TXR * sin_T1R, b_TXR * cos_T1R + a_TXR * sin_T1R], dim=-1)
+    turned_TXE: Tensor = _Rotate.apply(x_TXE, cos_T1R, sin_T1R)  # type: ignore[no-untyped-call]
+    return turned_TXE
 
 
-def attend(
-    query_THE: Tensor, key_THE: Tensor, value_THE: Tensor, placed: Layout, *, bias: Bias | None = None
-) -> Tensor:  # fmt: skip
-    """Mix the values that every token sees: those up to itself, or what `bias` lets it see; [T, H, E]."""
-    packed_T3HE = torch.stack([query_THE, key_THE, value_THE], dim=1)
+class _Rotate(torch.autograd.Function):
+    """Turns; its gradient turns back, and nothing but the angles is kept for that."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TXE: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_T1R, sin_T1R)
+        return _turned(x_TXE, cos_T1R, sin_T1R)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_TXE,) = grads
+        cos_T1R, sin_T1R = ctx.saved_tensors
+        return _turned(grad_TXE, cos_T1R, -sin_T1R), None, None
+
+
+def _turned(x_TXE: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
+    (a_TXR, b_TXR), made_TXE = x_TXE.chunk(2, dim=-1), torch.empty_like(x_TXE)
+    c_TXR, d_TXR = made_TXE.chunk(2, dim=-1)
+    torch.mul(a_TXR, cos_T1R, out=c_TXR).addcmul_(b_TXR, sin_T1R, value=-1)
+    torch.mul(b_TXR, cos_T1R, out=d_TXR).addcmul_(a_TXR, sin_T1R)
+    return made_TXE
+
+
+def attend(qkv_T3HE: Tensor, placed: Layout, *, bias: Bias | None = None) -> Tensor:
+    """Mix the values that every token sees: those up to itself, or what `bias` lets it see; [T, H, E].
+
+    `qkv_T3HE` holds the queries, the keys and the values.
+    """
 
     def of_group(padded_RL3HE: Tensor, group: Group) -> Tensor:
         query, key, value = padded_RL3HE.permute(2, 0, 3, 1, 4)
@@ -46,7 +74,7 @@ def attend(
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         return mixed.transpose(1, 2)
 
-    return placed.each(packed_T3HE, of_group)
+    return placed.each(qkv_T3HE, of_group)
 
 
 class Block(nn.Module):
@@ -62,7 +90,7 @@ class Block(nn.Module):
         self.before_feedforward = nn.LayerNorm(width)
         self.up = nn.Linear(width, feedforward)
         self.down = nn.Linear(feedforward, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor, placed: Layout, bias: Bias | None = None) -> Tensor:
         """Mix each token with those that it sees."""
@@ -72,11 +100,14 @@ class Block(nn.Module):
         return added_TD
 
     def _attend(self, x_TD: Tensor, placed: Layout, bias: Bias | None) -> Tensor:
-        query_THE, key_THE, value_THE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        qkv_T3HE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1))
         if self.rotary:
-            cos_T1R, sin_T1R = turns(placed.index_T, query_THE.shape[-1])
-            query_THE, key_THE = rotate(query_THE, cos_T1R, sin_T1R), rotate(key_THE, cos_T1R, sin_T1R)
-        mixed_TD: Tensor = self.from_heads(attend(query_THE, key_THE, value_THE, placed, bias=bias).flatten(1))
+            cos_T1R, sin_T1R = turns(placed.index_T, qkv_T3HE.shape[-1])
+            one_T1R, zero_T1R = torch.ones_like(cos_T1R), torch.zeros_like(sin_T1R)
+            cos_T31R = torch.stack([cos_T1R, cos_T1R, one_T1R], dim=1)  # values stay as they are
+            sin_T31R = torch.stack([sin_T1R, sin_T1R, zero_T1R], dim=1)
+            qkv_T3HE = rotate(qkv_T3HE, cos_T31R, sin_T31R)
+        mixed_TD: Tensor = self.from_heads(attend(qkv_T3HE, placed, bias=bias).flatten(1))
         return mixed_TD
 
 

@@ -71,6 +71,11 @@ class MicroBatch:
     labels: dict[str, Tensor]  # [P] of each single-label intent: code of its class, -1 without
     weight_P: Tensor | None  # of each prediction; None: all 1
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows."""
+        return len(self.tokens.title_T)
+
     def to(self, device: torch.device) -> MicroBatch:
         """Move all tensors to a device."""
         token, title, genres = (one.to(device) for one in (self.token_P, self.title_P, self.genres_PG))

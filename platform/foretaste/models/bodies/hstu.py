@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
 from foretaste.models.bodies.positions import LearnedPositions, longest
+from foretaste.models.dropout import Dropout
 from foretaste.models.layout import Group, Layout
 from foretaste.models.sequences import Sequences
 
@@ -72,7 +73,7 @@ class HstuLayer(nn.Module):
         self.time = nn.Parameter(torch.randn(NUM_TIMES) * 0.02)
         self.after_attention = nn.LayerNorm(width, elementwise_affine=False)
         self.down = nn.Linear(width, width)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x_TD: Tensor, placed: Layout, times: list[Tensor]) -> Tensor:
         """Mix each token with those before it; `times` are the classes of elapsed time of every group, [R, L, L]."""

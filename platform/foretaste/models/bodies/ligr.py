@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
 from foretaste.models.bodies.positions import LearnedPositions
+from foretaste.models.dropout import Dropout
 from foretaste.models.encoder import attend
 from foretaste.models.layout import Layout
 from foretaste.models.sequences import Sequences
@@ -42,7 +43,7 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.up = nn.Linear(width, 2 * feedforward, bias=False)
         self.down = nn.Linear(feedforward, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform each token."""
@@ -65,7 +66,7 @@ class LigrLayer(nn.Module):
         self.before_feedforward = nn.LayerNorm(width)
         self.feedforward = SwiGLU(width, sizes.feedforward, sizes.dropout)
         self.feedforward_gate = nn.Linear(width, width)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x_TD: Tensor, placed: Layout) -> Tensor:
         """Mix each token with those before it."""
@@ -76,8 +77,8 @@ class LigrLayer(nn.Module):
         return mixed_TD
 
     def _attend(self, x_TD: Tensor, placed: Layout) -> Tensor:
-        query_THE, key_THE, value_THE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        mixed_TD: Tensor = self.from_heads(attend(query_THE, key_THE, value_THE, placed).flatten(1))
+        qkv_T3HE = self.to_qkv(x_TD).unflatten(1, (3, self.num_heads, -1))
+        mixed_TD: Tensor = self.from_heads(attend(qkv_T3HE, placed).flatten(1))
         return mixed_TD
 
 

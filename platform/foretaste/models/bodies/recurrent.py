@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
+from foretaste.models.dropout import Dropout
 from foretaste.models.layout import Layout
 from foretaste.models.sequences import Sequences
 
@@ -45,44 +45,44 @@ class RecurrentConfig(BodySettings):
 
 
 class Recurrent(nn.Module):
-    """Reads tokens one after the other; no place is spent on padding."""
+    """Reads tokens one after the other, and in a second pass from the end where it reads both ways."""
 
     def __init__(self, config: RecurrentConfig, sizes: Sizes) -> None:
         super().__init__()
         make = nn.GRU if config.cell == "gru" else nn.LSTM
-        hidden = config.expand * sizes.width
-        self.cells = make(
-            sizes.width,
-            hidden,
-            num_layers=config.layers,
-            dropout=sizes.dropout if config.layers > 1 else 0.0,
-            bidirectional=config.both_ways,
-        )
-        self.dropout = nn.Dropout(sizes.dropout)
-        self.to_width = nn.Linear(hidden * (2 if config.both_ways else 1), sizes.width)
+        hidden, passes = config.expand * sizes.width, 2 if config.both_ways else 1
+        inputs = [sizes.width] + [passes * hidden] * (config.layers - 1)
+        self.forwards = nn.ModuleList(make(width, hidden, batch_first=True) for width in inputs)
+        back = inputs if config.both_ways else []
+        self.backwards = nn.ModuleList(make(width, hidden, batch_first=True) for width in back)
+        self.dropout = Dropout(sizes.dropout)
+        self.to_width = nn.Linear(passes * hidden, sizes.width)
         self.norm = nn.LayerNorm(sizes.width)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Encode every token with what was read before it."""
-        order_T, back_T, size_L = time_major(tokens.layout)
-        packed = PackedSequence(F.embedding(order_T, features_TD), size_L)
-        hidden_TH = F.embedding(back_T, self.cells(packed)[0].data)
-        return Encoded(self.norm(self.to_width(self.dropout(hidden_TH))))
+        placed, hidden_TH = tokens.layout, features_TD
+        turned_T = turned(placed)
+        for layer, cells in enumerate(self.forwards):
+            read_TH = _read(cells, hidden_TH, placed)
+            if len(self.backwards):
+                back_TH = _read(self.backwards[layer], F.embedding(turned_T, hidden_TH), placed)
+                read_TH = torch.cat([read_TH, F.embedding(turned_T, back_TH)], dim=1)
+            hidden_TH = self.dropout(read_TH)
+        return Encoded(self.norm(self.to_width(hidden_TH)))
 
 
-def time_major(placed: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Order of tokens by place, at each place those of longer sequences first, as torch packs sequences.
+def _read(cells: nn.Module, x_TD: Tensor, placed: Layout) -> Tensor:
+    """States of each token; padding stands behind what is read, so that it changes nothing.
 
-    Returns the token at each place of that order, where each token then stands, and how many stand at each place.
+    Not as torch's packed sequences, whose gradient takes time by the square of the length.
     """
-    offsets_B1 = torch.from_numpy(placed.offsets_B1)
-    length_B = offsets_B1.diff()
-    num = len(length_B)
-    rank_B = torch.empty(num, dtype=torch.int64)
-    rank_B[torch.argsort(length_B, descending=True, stable=True)] = torch.arange(num)
-    index_T = placed.index_T.cpu()
-    order_T = torch.argsort(index_T * num + torch.repeat_interleave(rank_B, length_B))
-    back_T = torch.empty_like(order_T)
-    back_T[order_T] = torch.arange(len(order_T))
-    device = placed.index_T.device
-    return order_T.to(device), back_T.to(device), torch.bincount(index_T)
+    return placed.each(x_TD, lambda padded_RLD, _: cells(padded_RLD)[0])
+
+
+def turned(placed: Layout) -> Tensor:
+    """Token at each one's place when every sequence is read from its end; its own inverse."""
+    length_B = torch.from_numpy(placed.offsets_B1).diff()
+    length_T = torch.repeat_interleave(length_B, length_B).to(placed.index_T.device)
+    own_T = torch.arange(len(length_T), device=length_T.device)
+    return own_T - 2 * placed.index_T + length_T - 1

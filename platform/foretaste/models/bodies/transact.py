@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
 from foretaste.models.bodies.positions import LearnedPositions
+from foretaste.models.dropout import Dropout
 from foretaste.models.encoder import Block
 from foretaste.models.layout import Layout
 from foretaste.models.sequences import Sequences
@@ -66,7 +67,7 @@ class TransAct(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear((config.newest + 1) * width, 2 * width)
         self.down = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
         self.last_norm = nn.LayerNorm(width)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
