@@ -72,7 +72,7 @@ def evaluate(
     )
     if protocol.track == "blind":
         check_blind(model, questions)
-    chain = chain_of(settings, bundle, model, titles, questions)
+    chain = chain_of(settings, bundle, model, titles, questions) if protocol.track == "aware" else None
     models: list[Recommender | CaseRecommender] = [model, *([] if chain is None else [chain]), *baselines]
     with progress("evaluate", total=len(questions) * len(models), unit="answers") as advance:
         report = compare(
