@@ -43,7 +43,9 @@ class TransActConfig(BodySettings):
     kind: Literal["transact"] = "transact"
     blocks: int = Field(2, ge=1, description="Transformer blocks")
     newest: int = Field(10, ge=1, description="newest outputs that are read one by one")
-    positions: bool = Field(False, description="whether actions carry their place; published without")
+    positions: Literal["none", "learned", "rotary"] = Field(
+        "none", description="none: as published; learned: a vector for each place; rotary: attention knows distances"
+    )
     mask_share: float = Field(0.1, ge=0, le=1, description="share of sequences whose newest actions training hides")
     mask_hours: float = Field(24.0, gt=0, description="longest time before a request that is hidden, in hours")
 
@@ -59,9 +61,10 @@ class TransAct(nn.Module):
         super().__init__()
         self.config = config
         width = sizes.width
-        self.positions = LearnedPositions(sizes) if config.positions else None
+        rotary = config.positions == "rotary"
+        self.positions = LearnedPositions(sizes) if config.positions == "learned" else None
         self.blocks = nn.ModuleList(
-            Block(width, sizes.num_attention_heads, sizes.feedforward, sizes.dropout, rotary=False)
+            Block(width, sizes.num_attention_heads, sizes.feedforward, sizes.dropout, rotary=rotary)
             for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(width)
