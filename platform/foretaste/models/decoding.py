@@ -1,10 +1,10 @@
 """From predicted intents to titles: a title is likelier where the classes that it would be chosen as are.
 
-    logit(title) = state x vector + bias + sum over heads of gain x attention x (log p(class of the title) - offset)
+    logit(title) = state x vector + bias + sum over heads of gain x log (p(class of the title) / its share)
 
 Which class a title has is known before it is chosen: its genres and kind always, its recency at an instant, and what it
-is to the member (new, begun, on the list ...) by the same rule that labels the past. With the attention in the sum, the
-head that it weighs most is the one that the order of titles comes from.
+is to the member (new, begun, on the list ...) by the same rule that labels the past. An untrained head says no more than
+the shares of its classes, which add nothing.
 
 Shapes: P predictions, N1 codes of titles, K static columns (genres, kinds), R classes of recency, A relations, I heads,
 C classes of one head, T interactions or tokens, E pairs of a prediction and a title of its history.
@@ -12,6 +12,7 @@ C classes of one head, T interactions or tokens, E pairs of a prediction and a t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,11 @@ from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.intents import DISCOVERIES, RELATIONS, Intent, LabelConfig
 from foretaste.contracts.relations import DISCOVER, Past, relations
-from foretaste.models.bodies.contract import Classes
+from foretaste.models.bodies.contract import Classes, Encoded
 from foretaste.models.sequences import MINUTE_US, Sequences
 
+DECODABLE = frozenset({Intent.ACTION, Intent.GENRE, Intent.KIND, Intent.RECENCY})
+"""Heads whose class of a title is known before it is chosen; what a search was for is not."""
 NEW = (RELATIONS[DISCOVER], *DISCOVERIES)
 """Classes of the action head that say that a title was never chosen before."""
 
@@ -88,7 +91,6 @@ class Decoder(nn.Module):
         super().__init__()
         self.heads = tuple(classes)
         self.gain = nn.Parameter(torch.zeros(len(classes)))
-        self.offsets = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(of))) for name, of in classes.items()})
         self.static = [head for head in (Intent.GENRE, Intent.KIND) if head in classes]
         columns = [_columns(head, classes[head], catalogue) for head in self.static]
         static_N1K = np.concatenate([np.zeros((len(catalogue) + 1, 0), np.float32), *columns], axis=1)
@@ -106,30 +108,32 @@ class Decoder(nn.Module):
         """Static columns of a title."""
         return self.static_N1K.shape[1]
 
-    def forward(self, intents: dict[Intent, Tensor], attention_PI: Tensor) -> Terms:
-        """Weigh the predicted classes; `intents` are logits [P, C]."""
-        weight_PI = torch.nn.functional.softplus(self.gain) * len(self.heads) * attention_PI
-        scale = {head: weight_PI[:, i : i + 1] for i, head in enumerate(self.heads)}
-        said = {head: torch.log_softmax(logits, dim=-1) - self.offsets[head] for head, logits in intents.items()}
+    def forward(self, encoded: Encoded) -> Terms:
+        """Weigh the predicted classes of P tokens; wants `lifts`."""
+        gain_I = torch.nn.functional.softplus(self.gain)
+        scale, said = dict(zip(self.heads, gain_I, strict=True)), encoded.lifts
         static = [scale[head] * said[head] for head in self.static]
-        none_P0 = attention_PI.new_zeros((len(attention_PI), 0))
+        none_P0 = encoded.item_TD[:, :0]
         recency_PR = relation_PA = None
         if self.recency:
             said_PC = scale[Intent.RECENCY] * said[Intent.RECENCY]
             recency_PR = said_PC.new_zeros((len(said_PC), len(self.bound_minutes) + 2))
-            recency_PR = recency_PR.index_add(
-                1, _places([r for r, _ in self.recency], said_PC), said_PC[:, [c for _, c in self.recency]]
-            )
+            places, columns = zip(*self.recency, strict=True)
+            recency_PR = recency_PR.index_add(1, _places(places, said_PC), said_PC[:, list(columns)])
         if len(self.relations) > 1 and self.new:
-            said_PC = said[Intent.ACTION]
-            over_PA = said_PC[:, [c for _, c in self.relations]] - torch.logsumexp(
-                said_PC[:, self.new], 1, keepdim=True
-            )
-            places = _places([r for r, _ in self.relations], said_PC)
-            kept_A = (places != DISCOVER).to(over_PA.dtype)
-            relation_PA = said_PC.new_zeros((len(said_PC), len(RELATIONS)))
-            relation_PA = relation_PA.index_add(1, places, scale[Intent.ACTION] * over_PA * kept_A)
+            relation_PA = scale[Intent.ACTION] * self._over_new(encoded)
         return Terms(torch.cat([none_P0, *static], dim=1), recency_PR, relation_PA)
+
+    def _over_new(self, encoded: Encoded) -> Tensor:
+        """By how much likelier each relation is to be chosen than a title that is new, as against ever, [P, A]."""
+        lift_PC = encoded.lifts[Intent.ACTION]
+        log_p_PC = torch.log_softmax(encoded.intents[Intent.ACTION], dim=-1)
+        new_P1 = torch.logsumexp(log_p_PC[:, self.new], dim=1, keepdim=True)
+        ever_P1 = torch.logsumexp((log_p_PC - lift_PC)[:, self.new], dim=1, keepdim=True)
+        kept = [(place, column) for place, column in self.relations if place != DISCOVER]
+        places, columns = zip(*kept, strict=True)
+        over_PA = lift_PC.new_zeros((len(lift_PC), len(RELATIONS)))
+        return over_PA.index_add(1, _places(places, lift_PC), lift_PC[:, list(columns)] - (new_P1 - ever_P1))
 
     def released(self, now_P: Tensor) -> Released:
         """Ages of all titles at the instants of predictions (minutes)."""
@@ -144,8 +148,8 @@ def _columns(head: Intent, classes: tuple[str, ...], catalogue: Catalogue) -> ND
     return np.asarray(genres_N1G / np.maximum(catalogue.genres_N1G.sum(axis=1, keepdims=True), 1.0), dtype=np.float32)
 
 
-def _places(index: list[int], like: Tensor) -> Tensor:
-    return torch.tensor(index, dtype=torch.int64, device=like.device)
+def _places(index: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(list(index), dtype=torch.int64, device=like.device)
 
 
 def pairs(

@@ -119,8 +119,8 @@ class IntentRecommender:
         last_B = tokens.layout.last_B
         last = self.model(tokens, self._title_N1D).at(last_B)
         state_BK, added = last.item_TD, Added()
-        if self.model.decoder is not None and last.attention_TI is not None:
-            terms = self.model.decoder(last.intents, last.attention_TI)
+        if self.model.decoder is not None:
+            terms = self.model.decoder(last)
             state_BK = torch.cat([state_BK, terms.static_PK], dim=1)
             added = self._added(terms, recent, tokens, last_B)
         logits_BN = torch.addmm(self._bias_N, state_BK, self._title_DN)

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.intents import USUAL, Intent, LabelConfig
-from foretaste.models.bodies import Body, BodyConfig, Encoded, HierarchyConfig, Sizes
+from foretaste.models.bodies import Body, BodyConfig, Encoded, ForetasteConfig, Sizes
 from foretaste.models.decoding import Decoder
 from foretaste.models.sequences import NUM_GAPS, NUM_HOURS, NUM_NUMBERS, Sequences
 from foretaste.models.titles import TitleVectors
@@ -40,9 +42,9 @@ class IntentModelConfig(Frozen):
     time_aware: bool = Field(
         True, description="whether the time between the newest interaction and the request is an input"
     )
-    body: BodyConfig = Field(HierarchyConfig(), description="what encodes the tokens")
+    body: BodyConfig = Field(ForetasteConfig(), description="what encodes the tokens")
     intents: tuple[Intent, ...] = Field(tuple(Intent), description="heads to train where the data has classes for them")
-    intent_weight: float = Field(0.1, ge=0, description="weight of the summed intent losses beside the item loss")
+    intent_weight: float = Field(0.3, ge=0, description="weight of the summed intent losses beside the item loss")
     head_weights: dict[Intent, float] = Field({}, description="weight of single heads within that sum, by default 1")
     weigh_by: Literal["choices", "duration"] = Field(
         "choices", description="whether every choice weighs the same in training, or by how long it was played"
@@ -121,13 +123,27 @@ class IntentModel(nn.Module):
         described = config.inputs == "features"
         self.titles = TitleVectors(config.width, catalogue, described=described, sparse=self.sampled)
         self.features = Features(config)
-        self.body: Body = config.body.build(config.sizes, self.classes)
+        sizes = replace(config.sizes, num_columns=self.titles.num_columns)
+        self.body: Body = config.body.build(sizes, self.classes)
         flat = {} if config.body.own_heads else self.classes
         self.heads = nn.ModuleDict({name: nn.Linear(config.width, len(of)) for name, of in flat.items()})
         self.decoder = Decoder(self.classes, catalogue, labels) if config.body.decodes and self.classes else None
 
+    @torch.no_grad()
+    def start_from(self, shares: Mapping[Intent, NDArray[np.float64]]) -> None:
+        """Let untrained heads say how often each class is chosen; what they learn is what changes that."""
+        for name, module in self.named_modules():
+            within, _, head = name.rpartition(".")
+            if within.endswith("heads") and isinstance(module, nn.Linear):
+                module.bias.copy_(torch.from_numpy(np.log(shares[Intent(head)])))
+        for name, buffer in self.named_buffers():
+            if name.rpartition("log_share_")[1]:
+                buffer.copy_(torch.from_numpy(np.log(shares[Intent(name.rpartition("log_share_")[2])])))
+
     def forward(self, tokens: Sequences, title_XD: Tensor) -> Encoded:
         """Encode packed tokens, whose codes are rows of `title_XD`: vectors that `titles` gives."""
+        if self.config.body.reads_columns:
+            tokens = tokens.described(self.titles.columns(tokens.code_T))
         encoded = self.body(self.features(tokens, title_XD), tokens)
         if not self.heads:
             return encoded

@@ -33,7 +33,8 @@ class Sequences:
     """B token sequences, packed; token t + 1 of a sequence is interaction t, and sees what came before t."""
 
     layout: Layout
-    title_T: Tensor  # int64, catalogue code; 0 at the start, for unknown titles and masked ones
+    title_T: Tensor  # int64, row of the title table that is given; usually the catalogue code
+    code_T: Tensor  # int64, catalogue code; 0 at the start, for unknown titles and masked ones
     action_T: Tensor  # int64, 1 + events.ACTION_CODES; 0 at the start and where masked
     gap_T: Tensor  # int64, class of the time gap
     hour_T: Tensor  # int64, class of the hour of the week
@@ -42,14 +43,19 @@ class Sequences:
     now_T: Tensor  # float64, minutes since 1970 at which the next is asked for, where the time is known; else minute_T
     session_T: Tensor  # int64, of the interaction; -1 at the start
     masked_T: Tensor  # bool: a title is to be predicted here from both sides
+    columns_TK: Tensor | None = None  # float32, genres and kind of the title, for bodies that read them
 
     def to(self, device: torch.device) -> Sequences:
         """Move all tensors to a device."""
-        return Sequences(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return Sequences(*(getattr(self, f.name).to(device) for f in fields(self) if getattr(self, f.name) is not None))
 
     def coded(self, title_T: Tensor) -> Sequences:
-        """The same with other codes of titles: rows of a part of the title table."""
+        """The same with other rows of titles: those of a part of the title table."""
         return replace(self, title_T=title_T)
+
+    def described(self, columns_TK: Tensor) -> Sequences:
+        """The same with genres and kinds of the titles."""
+        return replace(self, columns_TK=columns_TK)
 
 
 def gap_classes(gap_us: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -103,7 +109,7 @@ def sequences(
         masked_T[end_B] = True
         at_T[end_B] = now_T[end_B] = now_T[end_B - 1]
         values["hour"][end_B] = values["hour"][end_B - 1] if time_aware else 0
-    columns = (values["title"], values["action"], values["gap"], values["hour"], numbers_TF)
+    columns = (values["title"], values["title"].copy(), values["action"], values["gap"], values["hour"], numbers_TF)
     times = (at_T / MINUTE_US, now_T / MINUTE_US, session_T, masked_T)
     return Sequences(layout(tokens_B), *(torch.from_numpy(a) for a in (*columns, *times)))
 
@@ -119,6 +125,7 @@ def masks(tokens: Sequences, hidden_T: NDArray[np.bool_], *, time_aware: bool) -
     return replace(
         tokens,
         title_T=tokens.title_T * seen_T,
+        code_T=tokens.code_T * seen_T,
         action_T=tokens.action_T * seen_T,
         gap_T=tokens.gap_T * seen_T,
         hour_T=hour_T,

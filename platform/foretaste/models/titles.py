@@ -47,6 +47,16 @@ class TitleVectors(nn.Module):
             return self._described(self.own.weight, None), self.bias.weight[:, 0]
         return self._described(self.own(code_X), code_X), self.bias(code_X)[:, 0]
 
+    @property
+    def num_columns(self) -> int:
+        """Genres, kinds, and one for an unknown kind."""
+        return self.genres_N1G.shape[1] + self.of_kind.num_embeddings if self.described else 0
+
+    def columns(self, code_X: Tensor) -> Tensor:
+        """Shares of genres and the kind of titles by code, [X, K]; zeros for code 0."""
+        kind_XK = F.one_hot(self.kind_N1[code_X], self.of_kind.num_embeddings) * (code_X > 0)[:, None]
+        return torch.cat([self.genres_N1G[code_X], kind_XK.to(self.genres_N1G.dtype)], dim=1)
+
     def _described(self, own_XD: Tensor, code_X: Tensor | None) -> Tensor:
         if not self.described:
             return own_XD

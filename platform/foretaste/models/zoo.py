@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from foretaste.models.bodies import (
+    ForetasteConfig,
     HierarchyConfig,
     HstuConfig,
     LigrConfig,
@@ -31,7 +32,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "v1": {"body": HierarchyConfig(intents="flat")},
     "v2": {"body": HierarchyConfig()},
     "v3": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS)},
-    "foretaste": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS, decode=True)},
+    "foretaste": {"body": ForetasteConfig()},
 }
 """What others published: up to TransAct with all features and a head for each intent beside the titles', as in table 1
 of IntentRec; SASRec, BERT4Rec, HSTU and eSASRec with ids (HSTU with times too) and nothing but titles to predict. Then

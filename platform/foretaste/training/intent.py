@@ -10,8 +10,10 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
@@ -127,7 +129,9 @@ def _fit(
         raise ValueError(
             f"{prepared}: no training rows under split {training.split!r} with {manifest['target_actions']}"
         )
-    make_network = partial(_network, model, known, classes_in(counted, model, known, labels), labels, training.seed)
+    classes = classes_in(counted, model, known, labels)
+    shares = shares_in(counted, classes, known, labels)
+    make_network = partial(_network, model, known, classes, shares, labels, training.seed)
     make_task = partial(
         _task,
         make_network,
@@ -178,16 +182,31 @@ def classes_in(
     return {head: heads[head] for head in model.intents if head in heads}
 
 
+def shares_in(
+    counted: Census, classes: dict[Intent, tuple[str, ...]], known: Catalogue, labels: LabelConfig
+) -> dict[Intent, NDArray[np.float64]]:
+    """Share of each class among the choices to learn from, as if each had been chosen once more."""
+    shares = {}
+    for head, possible in possible_classes(known, labels).items():
+        if head in classes:
+            counts_C = 1.0 + counted.classes[head.value][[possible.index(one) for one in classes[head]]]
+            shares[head] = counts_C / counts_C.sum()
+    return shares
+
+
 def _network(
     model: IntentModelConfig,
     known: Catalogue,
     classes: dict[Intent, tuple[str, ...]],
+    shares: dict[Intent, NDArray[np.float64]],
     labels: LabelConfig,
     seed: int,
 ) -> IntentModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return IntentModel(model, known, classes, labels)
+        network = IntentModel(model, known, classes, labels)
+    network.start_from(shares)
+    return network
 
 
 def _task(

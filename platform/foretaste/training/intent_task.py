@@ -130,8 +130,8 @@ class IntentTask:
         decoder, now_P = self.network.decoder, batch.tokens.now_T[batch.token_P]
         terms = None
         state_PK = encoded.item_TD
-        if decoder is not None and encoded.attention_TI is not None:
-            terms = decoder(encoded.intents, encoded.attention_TI)
+        if decoder is not None:
+            terms = decoder(encoded)
             state_PK = torch.cat([state_PK, terms.static_PK], dim=1)
         relation_PA = None if terms is None or self.exclude_seen else terms.relation_PA
         found = None

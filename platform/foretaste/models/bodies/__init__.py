@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from foretaste.models.bodies.contract import Body, Classes, Encoded, Sizes
+from foretaste.models.bodies.foretaste import ForetasteConfig
 from foretaste.models.bodies.hierarchy import HierarchyConfig
 from foretaste.models.bodies.hstu import HstuConfig
 from foretaste.models.bodies.ligr import LigrConfig
@@ -15,7 +16,7 @@ from foretaste.models.bodies.transact import TransActConfig
 from foretaste.models.bodies.transformer import TransformerConfig
 
 BodyConfig = Annotated[
-    HierarchyConfig | HstuConfig | LigrConfig | RecurrentConfig | TransActConfig | TransformerConfig,
+    ForetasteConfig | HierarchyConfig | HstuConfig | LigrConfig | RecurrentConfig | TransActConfig | TransformerConfig,
     Field(discriminator="kind"),
 ]
 """Of any body; `kind` says which."""
@@ -25,6 +26,7 @@ __all__ = [
     "BodyConfig",
     "Classes",
     "Encoded",
+    "ForetasteConfig",
     "HierarchyConfig",
     "HstuConfig",
     "LigrConfig",

@@ -28,6 +28,7 @@ class Sizes:
     feedforward: int
     dropout: float
     max_length: int  # interactions; a sequence has up to two tokens more
+    num_columns: int = 0  # of Sequences.columns_TK
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,14 @@ class Encoded:
     intents: dict[Intent, Tensor] = field(default_factory=dict)  # logits [T, C]; empty where the body has no heads
     attention_TI: Tensor | None = None  # weight of each head in Z, in the order of `intents`; sums to 1
     z_TD: Tensor | None = None  # the intent embedding
+    lifts: dict[Intent, Tensor] = field(default_factory=dict)  # [T, C] by how much classes are likelier than ever, nats
 
     def at(self, index_P: Tensor) -> Encoded:
         """Pick some tokens."""
         intents = {head: logits_TC[index_P] for head, logits_TC in self.intents.items()}
         attention, z = (None if one is None else one[index_P] for one in (self.attention_TI, self.z_TD))
-        return Encoded(self.item_TD[index_P], intents, attention, z)
+        lifts = {head: lift_TC[index_P] for head, lift_TC in self.lifts.items()}
+        return Encoded(self.item_TD[index_P], intents, attention, z, lifts)
 
 
 class Body(Protocol):
@@ -70,6 +73,11 @@ class BodySettings(Frozen):
     @property
     def own_heads(self) -> bool:
         """Whether the body itself predicts them, rather than from what it gives for titles."""
+        return False
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether it reads genres and kinds of tokens' titles beside their vectors."""
         return False
 
     @property

@@ -37,9 +37,6 @@ class HierarchyConfig(BodySettings):
     short_term_hours: float | None = Field(
         None, gt=0, description="hours before the request that make the short-term view; null: there is none"
     )
-    decode: bool = Field(
-        False, description="whether the predicted classes also raise the titles that have them, weighed by attention"
-    )
 
     @property
     def has_heads(self) -> bool:
@@ -51,11 +48,6 @@ class HierarchyConfig(BodySettings):
         """Whether the body itself predicts them, rather than from what it gives for titles."""
         return self.intents == "hierarchical"
 
-    @property
-    def decodes(self) -> bool:
-        """Whether the predicted classes raise the titles that have them."""
-        return self.decode and self.own_heads
-
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body."""
         if self.intents == "hierarchical":
@@ -63,7 +55,8 @@ class HierarchyConfig(BodySettings):
         return Flat(self, sizes)
 
 
-def _encoder(sizes: Sizes, num_blocks: int) -> CausalEncoder:
+def encoder(sizes: Sizes, num_blocks: int) -> CausalEncoder:
+    """Make a causal Transformer of these sizes."""
     return CausalEncoder(
         width=sizes.width,
         num_blocks=num_blocks,
@@ -73,8 +66,27 @@ def _encoder(sizes: Sizes, num_blocks: int) -> CausalEncoder:
     )
 
 
+def window_sums(values_TX: Tensor, tokens: Sequences, minutes: float) -> tuple[Tensor, Tensor]:
+    """Sum up what was done within some minutes before the next title is asked for: [T, X], and how much, [T, 1]."""
+    placed = tokens.layout
+    times = iter(placed.pad(torch.stack([tokens.minute_T, tokens.now_T - minutes], dim=1)))
+
+    def of_group(values_RLX: Tensor, group: Group) -> Tensor:
+        minute_RL, since_RL = next(times).unbind(-1)
+        minute_RL = minute_RL.masked_fill(~placed.real(group), torch.inf)
+        first_RL = torch.searchsorted(minute_RL.contiguous(), since_RL.contiguous()).clamp(min=1)  # 0 is the start
+        place_L = torch.arange(group.length, device=values_RLX.device)
+        total_RLX = values_RLX.cumsum(dim=1)
+        before_RLX = total_RLX.gather(1, (first_RL - 1)[..., None].expand_as(total_RLX))
+        count_RL1 = (place_L + 1 - first_RL).clamp(min=0)[..., None]
+        return torch.cat([torch.where(count_RL1 > 0, total_RLX - before_RLX, 0.0), count_RL1], dim=-1)
+
+    summed_TX1 = placed.each(values_TX, of_group)
+    return summed_TX1[:, :-1], summed_TX1[:, -1:]
+
+
 class ShortTerm(nn.Module):
-    """The mean of what was done within some hours before the next title is asked for."""
+    """The mean of what was done within some hours before the next title is asked for; zeros where nothing was."""
 
     def __init__(self, hours: float, width: int) -> None:
         super().__init__()
@@ -82,24 +94,9 @@ class ShortTerm(nn.Module):
         self.of_count = nn.Parameter(torch.randn(width) * 0.1)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Tensor:
-        """Sum up each token's window, [T, D]; a window with nothing in it gives zeros."""
-        placed = tokens.layout
-        times_T2 = torch.stack([tokens.minute_T, tokens.now_T - self.minutes], dim=1)
-        times = iter(placed.pad(times_T2))
-
-        def of_group(features_RLD: Tensor, group: Group) -> Tensor:
-            minute_RL, since_RL = next(times).unbind(-1)
-            minute_RL = minute_RL.masked_fill(~placed.real(group), torch.inf)
-            first_RL = torch.searchsorted(minute_RL.contiguous(), since_RL.contiguous()).clamp(min=1)
-            place_L = torch.arange(group.length, device=features_RLD.device)
-            count_RL = (place_L + 1 - first_RL).clamp(min=0)
-            total_RLD = features_RLD.cumsum(dim=1)
-            before_RLD = total_RLD.gather(1, (first_RL - 1)[..., None].expand_as(total_RLD))
-            mean_RLD = (total_RLD - before_RLD) / count_RL.clamp(min=1)[..., None]
-            seen_RL1 = (count_RL > 0)[..., None]
-            return torch.where(seen_RL1, mean_RLD + torch.log1p(count_RL)[..., None] * self.of_count, 0.0)
-
-        return placed.each(features_TD, of_group)
+        """Take each token's window, [T, D]."""
+        summed_TD, count_T1 = window_sums(features_TD, tokens, self.minutes)
+        return summed_TD / count_T1.clamp(min=1) + torch.log1p(count_T1) * self.of_count
 
 
 class IntentFusion(nn.Module):
@@ -128,12 +125,12 @@ class Hierarchy(nn.Module):
 
     def __init__(self, config: HierarchyConfig, sizes: Sizes, classes: Classes) -> None:
         super().__init__()
-        self.intent_encoder = _encoder(sizes, config.intent_blocks)
+        self.intent_encoder = encoder(sizes, config.intent_blocks)
         self.fusion = IntentFusion(sizes.width, classes)
         hours = config.short_term_hours
         self.short_term = None if hours is None else ShortTerm(hours, sizes.width)
         self.fuse = nn.Linear((2 if hours is None else 3) * sizes.width, sizes.width)
-        self.item_encoder = _encoder(sizes, config.item_blocks)
+        self.item_encoder = encoder(sizes, config.item_blocks)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Predict the intents, then encode with them."""
@@ -153,7 +150,7 @@ class Flat(nn.Module):
         hours = config.short_term_hours
         self.short_term = None if hours is None else ShortTerm(hours, sizes.width)
         self.fuse = None if hours is None else nn.Linear(2 * sizes.width, sizes.width)
-        self.encoder = _encoder(sizes, config.intent_blocks + config.item_blocks)
+        self.encoder = encoder(sizes, config.intent_blocks + config.item_blocks)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Encode; heads, if any, stand on what this gives."""

@@ -1,0 +1,173 @@
+"""Ours: IntentRec's order of things, with the moment in both encoders and an attention that follows what is known.
+
+Shapes: T tokens, D width, I heads that are on, C classes of one head; of one group: R rows, L places, H
+attention heads.
+
+    features + views of the last hours -> intent encoder -> heads -> attention over heads by what each tells -> Z
+    features + views + Z -> item encoder; and the predicted classes reach titles by models.decoding
+
+What differs from `hierarchy`: both encoders see views over several windows, since what tells an intent is mostly what
+was done a moment ago; attention between tokens knows how long ago each was, not only how many tokens; and a head that
+says much more of the next choice than its classes' shares do weighs more in Z, by the information in nats.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from foretaste.contracts.intents import Intent
+from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
+from foretaste.models.bodies.hierarchy import encoder, window_sums
+from foretaste.models.decoding import DECODABLE
+from foretaste.models.encoder import Bias
+from foretaste.models.layout import Group
+from foretaste.models.sequences import NUM_GAPS, Sequences
+
+LEAST = 0.01
+"""Nats that every head is held to tell at least."""
+HALF = 0.5
+"""Added to counts before their logarithm is taken."""
+
+
+class ForetasteConfig(BodySettings):
+    """Our own hierarchical intent model."""
+
+    kind: Literal["foretaste"] = "foretaste"
+    intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
+    item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
+    views_hours: tuple[float, ...] = Field(
+        (1.0, 168.0), description="hours before the request over which what was done is summed up, a view each"
+    )
+    time_bias: bool = Field(True, description="whether attention knows how long ago a token was")
+
+    @property
+    def own_heads(self) -> bool:
+        """It predicts intents on its way."""
+        return True
+
+    @property
+    def reads_columns(self) -> bool:
+        """Its views count genres and kinds."""
+        return True
+
+    @property
+    def decodes(self) -> bool:
+        """Predicted classes raise the titles that have them."""
+        return True
+
+    def build(self, sizes: Sizes, classes: Classes) -> Body:
+        """Make the body."""
+        return Foretaste(self, sizes, classes)
+
+
+class View(nn.Module):
+    """What was done within some hours: the mean of its features, and how often each genre and kind."""
+
+    def __init__(self, hours: float, sizes: Sizes) -> None:
+        super().__init__()
+        self.minutes = hours * 60.0
+        self.of_mean = nn.Linear(sizes.width, sizes.width)
+        self.of_counts = nn.Linear(sizes.num_columns + 1, sizes.width)
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Tensor:
+        """Sum up each token's window, [T, D]."""
+        parts = [features_TD] if tokens.columns_TK is None else [features_TD, tokens.columns_TK]
+        summed_TX, count_T1 = window_sums(torch.cat(parts, dim=-1), tokens, self.minutes)
+        width = features_TD.shape[-1]
+        counts_TK = torch.cat([summed_TX[:, width:], count_T1], dim=-1)
+        mean_TD: Tensor = self.of_mean(summed_TX[:, :width] / count_T1.clamp(min=1))
+        counted_TD: Tensor = self.of_counts(torch.log(counts_TK.clamp(min=0) + HALF))
+        return mean_TD + counted_TD
+
+
+class InformedFusion(nn.Module):
+    """Heads, and Z: their projections, weighed by what they say beyond the shares of their classes."""
+
+    def __init__(self, width: int, classes: Classes) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(of)) for name, of in classes.items()})
+        self.fused = [head for head in classes if head in DECODABLE]
+        self.projections = nn.ModuleDict({name: nn.Linear(len(classes[name]), width) for name in self.fused})
+        self.sharpness = nn.Parameter(torch.ones(()))
+        for name, of in classes.items():
+            self.register_buffer(f"log_share_{name}", torch.full((len(of),), 1.0 / len(of)).log())
+
+    def forward(self, hidden_TD: Tensor) -> Encoded:
+        """Predict every head and fuse those that titles have classes of; `item_TD` is Z."""
+        logits = {Intent(name): head(hidden_TD) for name, head in self.heads.items()}
+        log_p = {name: torch.log_softmax(one, dim=-1) for name, one in logits.items()}
+        lifts = {name: one - self.get_buffer(f"log_share_{name}") for name, one in log_p.items()}
+        if not self.fused:
+            none_TI = hidden_TD.new_zeros((len(hidden_TD), len(logits)))
+            return Encoded(torch.zeros_like(hidden_TD), logits, none_TI, torch.zeros_like(hidden_TD), lifts)
+        projected_TID = torch.stack([self.projections[name](log_p[name].exp()) for name in self.fused], dim=1)
+        told_TI = torch.stack([(log_p[name].exp() * lifts[name]).sum(dim=-1) for name in self.fused], dim=1)
+        attention_TI = torch.softmax(F.softplus(self.sharpness) * torch.log(told_TI.clamp(min=0) + LEAST), dim=-1)
+        z_TD = (attention_TI[..., None] * projected_TID).sum(dim=1)
+        return Encoded(z_TD, logits, self._of_all(attention_TI, logits), z_TD, lifts)
+
+    def _of_all(self, attention_TI: Tensor, logits: dict[Intent, Tensor]) -> Tensor:
+        """Attention in the order of all heads; 0 of those that are not fused."""
+        none_T = attention_TI.new_zeros(len(attention_TI))
+        of_head = dict(zip(self.fused, attention_TI.unbind(1), strict=True))
+        return torch.stack([of_head.get(head, none_T) for head in logits], dim=1)
+
+
+class TimeBias(nn.Module):
+    """What attention adds for how long before the request a token was, by doubling classes of minutes."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.by_gap = nn.Embedding(NUM_GAPS, num_heads)
+        nn.init.zeros_(self.by_gap.weight)
+
+    def of(self, tokens: Sequences) -> Bias:
+        """Make the bias of these tokens; a group's is made once for all blocks."""
+        placed = tokens.layout
+        times = dict(zip(placed.groups, placed.pad(torch.stack([tokens.minute_T, tokens.now_T], dim=1)), strict=True))
+        made: dict[Group, Tensor] = {}
+
+        def bias(group: Group) -> Tensor:
+            if group not in made:
+                minute_RL, now_RL = times[group].unbind(-1)
+                ago_RLL = (now_RL[:, :, None] - minute_RL[:, None, :]).clamp(min=0.0).float() * 60.0
+                gap_RLL = torch.where(ago_RLL < 1.0, 1.0, 2.0 + torch.log2(ago_RLL.clamp(min=1.0)).floor())
+                bias_RHLL = self.by_gap(gap_RLL.long().clamp(max=NUM_GAPS - 1)).permute(0, 3, 1, 2)
+                later_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=now_RL.device).triu(1)
+                made[group] = bias_RHLL.masked_fill(later_LL, float("-inf"))
+            return made[group]
+
+        return bias
+
+
+class Foretaste(nn.Module):
+    """Two encoders that both see the moment; the second reads Z too."""
+
+    def __init__(self, config: ForetasteConfig, sizes: Sizes, classes: Classes) -> None:
+        super().__init__()
+        width = sizes.width
+        self.views = nn.ModuleList(View(hours, sizes) for hours in config.views_hours)
+        self.intent_encoder = encoder(sizes, config.intent_blocks)
+        self.fusion = InformedFusion(width, classes)
+        self.fuse = nn.Linear(2 * width, width)
+        self.item_encoder = encoder(sizes, config.item_blocks)
+        self.intent_time, self.item_time = (
+            TimeBias(sizes.num_attention_heads) if config.time_bias else None for _ in range(2)
+        )
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
+        """Predict the intents, then encode with them."""
+        of_intents = None if self.intent_time is None else self.intent_time.of(tokens)
+        of_items = None if self.item_time is None else self.item_time.of(tokens)
+        joined_TD = features_TD
+        for view in self.views:
+            joined_TD = joined_TD + view(features_TD, tokens)
+        fused = self.fusion(self.intent_encoder(joined_TD, tokens.layout, of_intents))
+        with_z_TD = joined_TD + self.fuse(torch.cat([joined_TD, fused.item_TD], dim=-1))
+        item_TD = self.item_encoder(with_z_TD, tokens.layout, of_items)
+        return Encoded(item_TD, fused.intents, fused.attention_TI, fused.z_TD, fused.lifts)
