@@ -43,6 +43,7 @@ CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
             "match_decay": None, "rarity_weight": 0.3,
         },
     },
+    "movietweetings": {"vstan": {"age_days": 5.0, "match_decay": 2.0, "rarity_weight": 1.0}},
     "world": {
         "vstan": {
             "query_length": 3, "neighbours": 1500, "question_decay": 8.0, "age_days": 320.0, "neighbour_decay": 50.0,
