@@ -20,7 +20,7 @@ _IDS: dict[str, Any] = {"inputs": "ids", "intents": ()}
 _PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {"body": RecurrentConfig(cell="lstm")},
     "gru4rec": {"body": RecurrentConfig(cell="gru")},
-    "bilstm": {"body": RecurrentConfig(cell="lstm", reads="both"), "hide_share": 0.6},
+    "bilstm": {"body": RecurrentConfig(cell="lstm", reads="both", layers=1), "hide_share": 0.6},
     "transformer": {"body": TransformerConfig()},
     "sasrec": {"body": TransformerConfig(), **_IDS},
     "bert4rec": {"body": TransformerConfig(reads="both"), "hide_share": 0.4, **_IDS},
