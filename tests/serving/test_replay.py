@@ -201,7 +201,7 @@ def test_a_mark_of_another_instant_is_noticed(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["signal.session_genres", "title.plays_7d", "request.idle", "recent.about", "intent.embedding", "pool"]
+    "name", ["signal.session_genres", "title.plays_7d", "request.idle", "recent.title", "intent.embedding", "pool"]
 )
 def test_a_served_value_that_was_changed_is_named_with_its_place(logs: Logs, name: str) -> None:
     row = logs.decisions[N // 2]

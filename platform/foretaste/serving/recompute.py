@@ -24,7 +24,7 @@ from foretaste.serving.logged import Logged, same_titles
 from foretaste.serving.models import Predictor
 from foretaste.serving.recommender import SURFACES
 from foretaste.serving.record import SIGNALS
-from foretaste.signals.candidates import Signals
+from foretaste.signals.column_groups import Signals
 from foretaste.signals.declared import SESSION_SIGNALS
 from foretaste.signals.ranking import ranker_inputs
 from foretaste.signals.served import Values

@@ -18,7 +18,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.events import GUEST
 from foretaste.contracts.sessions import SessionRule
 from foretaste.signals.acts import Acts, acts
-from foretaste.signals.candidates import Signals
+from foretaste.signals.column_groups import Signals
 from foretaste.signals.offline import columns_of
 from foretaste.signals.scene import Scene
 from foretaste.signals.signals import session_signals_batch

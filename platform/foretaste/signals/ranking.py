@@ -13,7 +13,8 @@ from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
-from foretaste.signals.candidates import Signals, candidate_features
+from foretaste.signals.candidates import candidate_features
+from foretaste.signals.column_groups import Signals
 from foretaste.signals.requests import recent, request_features
 from foretaste.signals.session import current_session
 from foretaste.signals.views import MemberView, TitleView

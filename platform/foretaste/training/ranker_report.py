@@ -40,14 +40,16 @@ def taught(cases: RankerCases) -> dict[Head, dict[str, float]]:
 def chosen_epoch(
     make_networks: Callable[[], Folded], state: Mapping[str, Any], cases: RankerCases
 ) -> tuple[Folded, int]:
-    """The networks of the best epoch, or the untrained ones (epoch 0, the intent order) where those are no worse."""
+    """The networks of the best epoch, or the untrained ones (epoch 0, the intent order).
+
+    Those trained have to be better on actors whom they have not learned from by more than the standard error of that.
+    """
     trained = make_networks()
     trained.load_state_dict(state["best"])
     learned = cases.rows(np.flatnonzero(cases.fold_B != REPORT))
     gain_B = ndcg(places(out_of_fold(trained, learned)[..., 0], learned)) - ndcg(named(learned))
-    if gain_B.sum() > 0:
-        return trained, int(state["best_epoch"])
-    return make_networks(), 0
+    gain, error = mean_by_actor(gain_B, learned.actor_B)
+    return (trained, int(state["best_epoch"])) if gain > error else (make_networks(), 0)
 
 
 def calibrate(networks: Folded, cases: RankerCases, heads: Mapping[Head, Any]) -> dict[Head, tuple[float, float]]:

@@ -69,6 +69,7 @@ class HstuLayer(nn.Module):
         self.num_heads = sizes.num_attention_heads
         self.norm = nn.LayerNorm(width)
         self.to_uqkv = nn.Linear(width, 4 * width, bias=False)
+        nn.init.normal_(self.to_uqkv.weight, std=0.02)
         self.distance = nn.Parameter(torch.randn(longest(sizes)) * 0.02)
         self.time = nn.Parameter(torch.randn(NUM_TIMES) * 0.02)
         self.after_attention = nn.LayerNorm(width, elementwise_affine=False)

@@ -31,7 +31,7 @@ class RecurrentConfig(BodySettings):
     reads: Literal["past", "both"] = Field(
         "past", description="past: from the start on; both: from either end, titles are hidden and predicted in place"
     )
-    layers: int = Field(1, ge=1, description="recurrent layers")
+    layers: int = Field(2, ge=1, description="recurrent layers")
     expand: int = Field(1, ge=1, description="width of the hidden state of a direction, in widths of a token")
 
     @property
