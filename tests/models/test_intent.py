@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.contracts.intents import Intent, LabelConfig
-from foretaste.models.bodies import HierarchyConfig
-from foretaste.models.bodies.hierarchy import Hierarchy
+from foretaste.models.bodies import ForetasteConfig
+from foretaste.models.bodies.foretaste import Foretaste
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -27,9 +27,7 @@ from foretaste.testing.builders import titles_table
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, assert_recommender_contract, one_history
 
 KNOWN = catalogue(titles_table(12))
-SMALL = IntentModelConfig(
-    width=16, feedforward=32, max_length=8, dropout=0.3, body=HierarchyConfig(short_term_hours=168, decode=True)
-)
+SMALL = IntentModelConfig(width=16, feedforward=32, max_length=8, dropout=0.3, body=ForetasteConfig())
 
 
 def model(
@@ -54,8 +52,8 @@ def recommender(
     return IntentRecommender(model(known, config, heads=heads), known)
 
 
-def hierarchy(made: IntentModel) -> Hierarchy:
-    assert isinstance(made.body, Hierarchy)
+def hierarchy(made: IntentModel) -> Foretaste:
+    assert isinstance(made.body, Foretaste)
     return made.body
 
 

@@ -3,8 +3,8 @@
     logit(title) = state x vector + bias + sum over heads of gain x log (p(class of the title) / its share)
 
 Which class a title has is known before it is chosen: its genres and kind always, its recency at an instant, and what it
-is to the member (new, begun, on the list ...) by the same rule that labels the past. An untrained head says no more than
-the shares of its classes, which add nothing.
+is to the member (new, begun, on the list ...) by the same rule that labels the past. An untrained head says no more
+than the shares of its classes, which add nothing.
 
 Shapes: P predictions, N1 codes of titles, K static columns (genres, kinds), R classes of recency, A relations, I heads,
 C classes of one head, T interactions or tokens, E pairs of a prediction and a title of its history.
