@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from foretaste.models.bodies import HierarchyConfig, TransActConfig
+from foretaste.models.bodies import ForetasteConfig, TransActConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.zoo import NETWORKS, network
 
@@ -40,11 +40,13 @@ def test_models_of_ids_have_no_heads_and_the_others_read_all(name: str) -> None:
 def test_a_body_is_chosen_by_its_kind() -> None:
     made = IntentModelConfig.model_validate({"body": {"kind": "transact", "newest": 5}})
     assert made.body == TransActConfig(newest=5)
-    assert IntentModelConfig().body == HierarchyConfig()
+    assert IntentModelConfig().body == ForetasteConfig()
 
 
 def test_a_setting_of_another_body_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match=r"(?s)body\.recurrent\.newest.*not permitted"):
         IntentModelConfig.model_validate({"body": {"kind": "recurrent", "newest": 5}})
-    with pytest.raises(ValidationError, match=r"(?s)'hierarchy', 'hstu', 'ligr', 'recurrent', 'transact', 'transf"):
+    with pytest.raises(
+        ValidationError, match=r"(?s)'foretaste', 'hierarchy', 'hstu', 'ligr', 'recurrent'"
+    ):
         IntentModelConfig.model_validate({"body": {"kind": "mamba"}})

@@ -27,8 +27,6 @@ from foretaste.contracts.relations import DISCOVER, Past, relations
 from foretaste.models.bodies.contract import Classes, Encoded
 from foretaste.models.sequences import MINUTE_US, Sequences
 
-DECODABLE = frozenset({Intent.ACTION, Intent.GENRE, Intent.KIND, Intent.RECENCY})
-"""Heads whose class of a title is known before it is chosen; what a search was for is not."""
 NEW = (RELATIONS[DISCOVER], *DISCOVERIES)
 """Classes of the action head that say that a title was never chosen before."""
 

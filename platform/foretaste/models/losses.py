@@ -126,6 +126,10 @@ def _add_gradients(
         part.index_add_(0, places[1], grad_PN.view(-1)[places[0]])
 
 
+def _whole(values: Tensor) -> Tensor:
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
 def full_softmax_loss(
     hidden_PD: Tensor,
     title_ND: Tensor,
@@ -137,13 +141,14 @@ def full_softmax_loss(
 ) -> Tensor:
     """Summed cross-entropy of `target_P` (0..N-1) among all titles, each prediction weighed.
 
-    It is taken in float32, also where the network runs in less (autocast): sums over a catalogue need the digits.
+    It is taken in float32 at least, also where the network runs in less (autocast): sums over a catalogue need the
+    digits.
     """
-    class_PR, relation_PA = (None if one is None else one.float() for one in (added.class_PR, added.relation_PA))
+    class_PR, relation_PA = (None if one is None else _whole(one) for one in (added.class_PR, added.relation_PA))
     added = replace(added, class_PR=class_PR, relation_PA=relation_PA)
     with torch.autocast(hidden_PD.device.type, enabled=False):
         loss: Tensor = _FullSoftmax.apply(
-            hidden_PD.float(), title_ND.float(), bias_N.float(), class_PR, relation_PA, target_P, weight_P, added
+            _whole(hidden_PD), _whole(title_ND), _whole(bias_N), class_PR, relation_PA, target_P, weight_P, added
         )  # type: ignore[no-untyped-call]
     return loss
 

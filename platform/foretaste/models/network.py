@@ -24,6 +24,7 @@ from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.intents import USUAL, Intent, LabelConfig
 from foretaste.models.bodies import Body, BodyConfig, Encoded, ForetasteConfig, Sizes
 from foretaste.models.decoding import Decoder
+from foretaste.models.dropout import Dropout
 from foretaste.models.sequences import NUM_GAPS, NUM_HOURS, NUM_NUMBERS, Sequences
 from foretaste.models.titles import TitleVectors
 
@@ -87,7 +88,7 @@ class Features(nn.Module):
             for table in (self.actions, self.gaps, self.hours, self.numbers):
                 nn.init.normal_(table.weight, std=0.1)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Sequences, title_XD: Tensor) -> Tensor:
         """Sum up what is known of each token, [T, D]."""

@@ -17,6 +17,8 @@ from foretaste.models.sequences import Sequences
 
 Classes = Mapping[Intent, tuple[str, ...]]
 """Heads that are on, with their classes."""
+DECODABLE = frozenset({Intent.ACTION, Intent.GENRE, Intent.KIND, Intent.RECENCY})
+"""Heads whose class of a title is known before it is chosen; what a search was for is not."""
 
 
 @dataclass(frozen=True, slots=True)

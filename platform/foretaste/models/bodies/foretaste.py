@@ -21,9 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.contracts.intents import Intent
-from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
+from foretaste.models.bodies.contract import DECODABLE, Body, BodySettings, Classes, Encoded, Sizes
 from foretaste.models.bodies.hierarchy import encoder, window_sums
-from foretaste.models.decoding import DECODABLE
 from foretaste.models.encoder import Bias
 from foretaste.models.layout import Group
 from foretaste.models.sequences import NUM_GAPS, Sequences
