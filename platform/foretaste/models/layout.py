@@ -58,13 +58,22 @@ class Layout:
         token_S, place_T, index_T = (one.to(device) for one in (self.token_S, self.place_T, self.index_T))
         return Layout(self.offsets_B1, token_S, place_T, index_T, self.groups)
 
+    @property
+    def straight(self) -> bool:
+        """Whether places are tokens in their order: a single sequence."""
+        return len(self.groups) == 1 and len(self.token_S) == len(self.place_T) and self.groups[0].size == 1
+
     def pad(self, values_TX: Tensor) -> list[Tensor]:
         """Give [R, L, X] of every group; padding holds what its gradient does not reach."""
+        if self.straight:
+            return [values_TX[None]]
         padded_SX = _Places.apply(values_TX, self.token_S, self.place_T)  # type: ignore[no-untyped-call]
         return [padded_SX[g.start : g.start + g.size * g.length].unflatten(0, (g.size, g.length)) for g in self.groups]
 
     def unpad(self, values: list[Tensor]) -> Tensor:
         """Take the tokens out of the groups again, [T, X]."""
+        if self.straight:
+            return values[0][0]
         together_SX = torch.cat([one.flatten(0, 1) for one in values])
         values_TX: Tensor = _Places.apply(together_SX, self.place_T, self.token_S)  # type: ignore[no-untyped-call]
         return values_TX

@@ -125,23 +125,31 @@ class TimeBias(nn.Module):
         self.by_gap = nn.Embedding(NUM_GAPS, num_heads)
         nn.init.zeros_(self.by_gap.weight)
 
-    def of(self, tokens: Sequences) -> Bias:
-        """Make the bias of these tokens; a group's is made once for all blocks."""
-        placed = tokens.layout
-        times = dict(zip(placed.groups, placed.pad(torch.stack([tokens.minute_T, tokens.now_T], dim=1)), strict=True))
-        made: dict[Group, Tensor] = {}
+    def of(self, gaps: dict[int, Tensor]) -> Bias:
+        """Make the bias from the gaps of every group; a group's is made once for all blocks."""
+        made: dict[int, Tensor] = {}
 
         def bias(group: Group) -> Tensor:
-            if group not in made:
-                minute_RL, now_RL = times[group].unbind(-1)
-                ago_RLL = (now_RL[:, :, None] - minute_RL[:, None, :]).clamp(min=0.0).float() * 60.0
-                gap_RLL = torch.where(ago_RLL < 1.0, 1.0, 2.0 + torch.log2(ago_RLL.clamp(min=1.0)).floor())
-                bias_RHLL = self.by_gap(gap_RLL.long().clamp(max=NUM_GAPS - 1)).permute(0, 3, 1, 2)
-                later_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=now_RL.device).triu(1)
-                made[group] = bias_RHLL.masked_fill(later_LL, float("-inf"))
-            return made[group]
+            if group.start not in made:
+                bias_RHLL = self.by_gap(gaps[group.start]).permute(0, 3, 1, 2)
+                later_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=bias_RHLL.device).triu(1)
+                made[group.start] = bias_RHLL.masked_fill(later_LL, float("-inf"))
+            return made[group.start]
 
         return bias
+
+
+def gaps_between(tokens: Sequences) -> dict[int, Tensor]:
+    """Class of the time from each token to the request at each later one, [R, L, L] by the start of the group."""
+    placed = tokens.layout
+    gaps = {}
+    for group, times_RL2 in zip(
+        placed.groups, placed.pad(torch.stack([tokens.minute_T, tokens.now_T], 1)), strict=True
+    ):
+        minute_RL, now_RL = times_RL2.unbind(-1)
+        second_RLL = (now_RL[:, :, None] - minute_RL[:, None, :]).float().mul_(60.0).clamp_(min=0.5)
+        gaps[group.start] = second_RLL.log2_().floor_().add_(2.0).clamp_(max=NUM_GAPS - 1).long()
+    return gaps
 
 
 class Foretaste(nn.Module):
@@ -161,8 +169,9 @@ class Foretaste(nn.Module):
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Predict the intents, then encode with them."""
-        of_intents = None if self.intent_time is None else self.intent_time.of(tokens)
-        of_items = None if self.item_time is None else self.item_time.of(tokens)
+        gaps = {} if self.intent_time is None else gaps_between(tokens)
+        of_intents = None if self.intent_time is None else self.intent_time.of(gaps)
+        of_items = None if self.item_time is None else self.item_time.of(gaps)
         joined_TD = features_TD
         for view in self.views:
             joined_TD = joined_TD + view(features_TD, tokens)
