@@ -46,7 +46,5 @@ def test_a_body_is_chosen_by_its_kind() -> None:
 def test_a_setting_of_another_body_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match=r"(?s)body\.recurrent\.newest.*not permitted"):
         IntentModelConfig.model_validate({"body": {"kind": "recurrent", "newest": 5}})
-    with pytest.raises(
-        ValidationError, match=r"(?s)'foretaste', 'hierarchy', 'hstu', 'ligr', 'recurrent'"
-    ):
+    with pytest.raises(ValidationError, match=r"(?s)'foretaste', 'hierarchy', 'hstu', 'ligr', 'recurrent'"):
         IntentModelConfig.model_validate({"body": {"kind": "mamba"}})
