@@ -60,7 +60,9 @@ def _shown(shown: Row, actor: str, events: list[Row], names: dict[str, str], rul
     alone = f"{actor}@{(shown['at'] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)}"
     native = [shown["session_id"]] if rule.native and shown.get("session_id") else []
     title = SERIES.get(shown["title_id"], shown["title_id"])
+    said = json.loads(shown.get("properties") or "{}").get("propensity")
     blank = {"surface": None, "position": None, "decision_id": None}
+    blank |= {"propensity": said if said is not None and 0 < said <= 1 else None}
     return {"actor_id": actor, "session_id": [*native, *near, alone][0], "at": shown["at"], "title_id": title} | blank
 
 
@@ -136,6 +138,7 @@ ROWS = st.lists(
             "title_id": st.sampled_from(["a", "b", "s", "s-e1", "s-e2"]),
             "dwell_seconds": st.sampled_from([None, 0.0, 2.5, 60.0]),
             "played_fraction": st.sampled_from([None, 0.0, 0.5, 1.0]),
+            "properties": st.sampled_from([None, "{}", '{"propensity": 0.25, "x": 1}', '{"propensity": 3.5}']),
             "again": st.booleans(),
         }
     ).filter(lambda row: row["member_id"] or row["session_id"]),
@@ -145,7 +148,7 @@ ROWS = st.lists(
 
 
 def _by_time(shown: Row) -> tuple[Any, ...]:
-    return shown["actor_id"], shown["at"], shown["title_id"], shown["session_id"]
+    return shown["actor_id"], shown["at"], shown["title_id"], shown["session_id"], shown["propensity"] or 0.0
 
 
 @settings(max_examples=40, deadline=None)
