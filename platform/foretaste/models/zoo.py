@@ -32,6 +32,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "v1": {"body": HierarchyConfig(intents="flat")},
     "v2": {"body": HierarchyConfig()},
     "v3": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS)},
+    "foretaste-v0": {"body": ForetasteConfig(intents="none", views_hours=())},
+    "foretaste-v1": {"body": ForetasteConfig(intents="flat", views_hours=())},
+    "foretaste-v2": {"body": ForetasteConfig(views_hours=())},
     "foretaste": {"body": ForetasteConfig()},
 }
 """What others published: up to TransAct with all features and a head for each intent beside the titles', as in table 1
@@ -39,7 +42,7 @@ of IntentRec; SASRec, BERT4Rec, HSTU and eSASRec with ids (HSTU with times too) 
 the sources leave open or does not carry over (recurrent layers, outputs that TransAct reads one by one: 10 there; the
 share that is hidden) was chosen on validation rows of the synthetic service. Then
 IntentRec without intents, with flat heads, with the hierarchy, with the short-term view too (Oh et al., arXiv
-2408.05353); then ours, in which predicted classes also raise the titles that have them."""
+2408.05353); then the same four steps of ours, in which predicted classes also raise the titles that have them."""
 
 NETWORKS: tuple[str, ...] = tuple(_PRESETS)
 """Names that `network` knows."""

@@ -37,6 +37,11 @@ class ForetasteConfig(BodySettings):
     """Our own hierarchical intent model."""
 
     kind: Literal["foretaste"] = "foretaste"
+    intents: Literal["none", "flat", "hierarchical"] = Field(
+        "hierarchical",
+        description="none: no heads; flat: heads beside the title's, on one encoder of all blocks; hierarchical: what "
+        "they predict reaches titles, by the item encoder and by the titles' classes",
+    )
     intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
     item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
     views_hours: tuple[float, ...] = Field(
@@ -45,9 +50,14 @@ class ForetasteConfig(BodySettings):
     time_bias: bool = Field(True, description="whether attention knows how long ago a token was")
 
     @property
+    def has_heads(self) -> bool:
+        """Whether intents are predicted."""
+        return self.intents != "none"
+
+    @property
     def own_heads(self) -> bool:
-        """It predicts intents on its way."""
-        return True
+        """Whether it predicts intents on its way."""
+        return self.intents == "hierarchical"
 
     @property
     def reads_columns(self) -> bool:
@@ -56,12 +66,12 @@ class ForetasteConfig(BodySettings):
 
     @property
     def decodes(self) -> bool:
-        """Predicted classes raise the titles that have them."""
-        return True
+        """Whether predicted classes raise the titles that have them."""
+        return self.own_heads
 
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body."""
-        return Foretaste(self, sizes, classes)
+        return Foretaste(self, sizes, classes) if self.own_heads else Moment(self, sizes)
 
 
 class View(nn.Module):
@@ -152,16 +162,45 @@ def gaps_between(tokens: Sequences) -> dict[int, Tensor]:
     return gaps
 
 
+class Views(nn.Module):
+    """Features with what was done within several spans of hours added."""
+
+    def __init__(self, config: ForetasteConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.of = nn.ModuleList(View(hours, sizes) for hours in config.views_hours)
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Tensor:
+        """Add up, [T, D]."""
+        joined_TD = features_TD
+        for view in self.of:
+            joined_TD = joined_TD + view(features_TD, tokens)
+        return joined_TD
+
+
+class Moment(nn.Module):
+    """One encoder as deep as the two of the hierarchy, with the same views and times; heads, if any, stand on it."""
+
+    def __init__(self, config: ForetasteConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.views = Views(config, sizes)
+        self.encoder = encoder(sizes, config.intent_blocks + config.item_blocks)
+        self.time = TimeBias(sizes.num_attention_heads) if config.time_bias else None
+
+    def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
+        """Encode."""
+        bias = None if self.time is None else self.time.of(gaps_between(tokens))
+        return Encoded(self.encoder(self.views(features_TD, tokens), tokens.layout, bias))
+
+
 class Foretaste(nn.Module):
     """Two encoders that both see the moment; the second reads Z too."""
 
     def __init__(self, config: ForetasteConfig, sizes: Sizes, classes: Classes) -> None:
         super().__init__()
-        width = sizes.width
-        self.views = nn.ModuleList(View(hours, sizes) for hours in config.views_hours)
+        self.views = Views(config, sizes)
         self.intent_encoder = encoder(sizes, config.intent_blocks)
-        self.fusion = InformedFusion(width, classes)
-        self.fuse = nn.Linear(2 * width, width)
+        self.fusion = InformedFusion(sizes.width, classes)
+        self.fuse = nn.Linear(2 * sizes.width, sizes.width)
         self.item_encoder = encoder(sizes, config.item_blocks)
         self.intent_time, self.item_time = (
             TimeBias(sizes.num_attention_heads) if config.time_bias else None for _ in range(2)
@@ -172,9 +211,7 @@ class Foretaste(nn.Module):
         gaps = {} if self.intent_time is None else gaps_between(tokens)
         of_intents = None if self.intent_time is None else self.intent_time.of(gaps)
         of_items = None if self.item_time is None else self.item_time.of(gaps)
-        joined_TD = features_TD
-        for view in self.views:
-            joined_TD = joined_TD + view(features_TD, tokens)
+        joined_TD = self.views(features_TD, tokens)
         fused = self.fusion(self.intent_encoder(joined_TD, tokens.layout, of_intents))
         with_z_TD = joined_TD + self.fuse(torch.cat([joined_TD, fused.item_TD], dim=-1))
         item_TD = self.item_encoder(with_z_TD, tokens.layout, of_items)
