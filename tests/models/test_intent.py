@@ -197,3 +197,32 @@ def test_a_catalogue_without_genres_has_no_trouble() -> None:
     bare = catalogue(titles_table([{"title_id": "a"}, {"title_id": "b"}]))
     made = recommender(bare, heads=[Intent.ACTION])
     assert made.scores(one_history([1, 2]), np.array([START_US + MINUTE_US * 9])).shape == (1, 2)
+
+
+def test_ids_alone_are_enough_for_our_body() -> None:
+    made = recommender(config=SMALL.model_copy(update={"inputs": "ids"}))
+    history = concatenate([one_history([1, 2, 5]), one_history([])])
+    assert np.isfinite(made.scores(history, late(history))).all()
+
+
+def test_untrained_heads_say_the_shares_that_they_start_from() -> None:
+    made = model()
+    shares = {head: np.linspace(1.0, 2.0, len(of)) / np.linspace(1.0, 2.0, len(of)).sum()
+              for head, of in made.classes.items()}  # fmt: skip
+    made.start_from(shares)
+    for head, module in hierarchy(made).fusion.heads.items():
+        assert isinstance(module, torch.nn.Linear)
+        with torch.no_grad():
+            module.weight.zero_()
+        history = one_history([1, 2])
+        said = IntentRecommender(made, KNOWN).predict(history, late(history)).intents[head]
+        assert said[0] == pytest.approx(shares[Intent(head)], abs=1e-5)
+
+
+def test_the_recency_of_a_title_does_not_depend_on_who_else_is_asked_for() -> None:
+    decoder = model().decoder
+    assert decoder is not None
+    now_P = torch.tensor([2.9e7, 1.1e7, 2.9e7 + 7 * 1440.0], dtype=torch.float64)
+    together = decoder.released(now_P).classes(slice(0, 3))
+    for row in range(3):
+        assert torch.equal(together[row : row + 1], decoder.released(now_P[row : row + 1]).classes(slice(0, 1)))

@@ -235,3 +235,10 @@ def test_a_gpu_gives_the_loss_that_the_cpu_gives(tmp_path: Path, sampled: bool) 
         _, epochs = run(tmp_path / str(use_gpu), ring(), model=still, training=training)
         curves.append([epoch.loss for epoch in epochs])
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+def test_a_network_that_says_no_numbers_is_never_the_best() -> None:
+    from foretaste.training.intent_task import above
+
+    score_RN = np.array([[0.1, 0.5, 0.5], [np.nan, np.nan, np.nan]], dtype=np.float32)
+    assert above(score_RN, np.array([[1], [1]])).tolist() == [1, 2]  # a tie stands above, and so does what is no number

@@ -27,6 +27,8 @@ from foretaste.contracts.relations import DISCOVER, Past, relations
 from foretaste.models.bodies.contract import Classes, Encoded
 from foretaste.models.sequences import MINUTE_US, Sequences
 
+UNKNOWN_MINUTE = 2**31 - 1
+"""Release of a title of which none is known."""
 NEW = (RELATIONS[DISCOVER], *DISCOVERIES)
 """Classes of the action head that say that a title was never chosen before."""
 
@@ -51,32 +53,30 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Classes of recency by the age that titles have when they are asked for."""
+    """Classes of recency by the age, in whole minutes, that titles have when they are asked for."""
 
-    bound_minutes: tuple[float, ...]
-    released_N: Tensor  # float64, minutes since 1970; NaN where unknown
-    now_P: Tensor
+    bound_minutes: tuple[int, ...]
+    released_N: Tensor  # int32, minutes since 1970; UNKNOWN_MINUTE where unknown
+    now_P: Tensor  # int32
 
     def classes(self, rows: slice) -> Tensor:
         """Class of every title for some predictions; int64, behind the bounds what is older, then unknown."""
-        now_P, base = self.now_P[rows], self.now_P[:1]
-        age_PN = (now_P - base).float()[:, None] - (self.released_N - base).float()
-        class_PN = torch.zeros(age_PN.shape, dtype=torch.int64, device=age_PN.device)
-        for bound in self.bound_minutes:
-            class_PN += age_PN > bound
-        return class_PN.masked_fill_(torch.isnan(self.released_N), len(self.bound_minutes) + 1)
+        return self._classes(self.now_P[rows][:, None] - self.released_N, self.released_N)
 
     def own(self, column_P: Tensor) -> Tensor:
         """Class of one title for each prediction; int64 [P]."""
-        age_P = self.now_P - self.released_N[column_P]
-        class_P = torch.zeros(age_P.shape, dtype=torch.int64, device=age_P.device)
-        for bound in self.bound_minutes:
-            class_P += age_P > bound
-        return class_P.masked_fill_(torch.isnan(age_P), len(self.bound_minutes) + 1)
+        released_P = self.released_N[column_P]
+        return self._classes(self.now_P - released_P, released_P)
 
     def of(self, column_X: Tensor) -> Released:
         """The same of some titles alone."""
         return Released(self.bound_minutes, self.released_N[column_X], self.now_P)
+
+    def _classes(self, age_X: Tensor, released_X: Tensor) -> Tensor:
+        class_X = torch.zeros(age_X.shape, dtype=torch.int64, device=age_X.device)
+        for bound in self.bound_minutes:
+            class_X += age_X > bound
+        return class_X.masked_fill_(released_X == UNKNOWN_MINUTE, len(self.bound_minutes) + 1)
 
 
 class Decoder(nn.Module):
@@ -93,9 +93,10 @@ class Decoder(nn.Module):
         columns = [_columns(head, classes[head], catalogue) for head in self.static]
         static_N1K = np.concatenate([np.zeros((len(catalogue) + 1, 0), np.float32), *columns], axis=1)
         self.register_buffer("static_N1K", torch.from_numpy(static_N1K), persistent=False)
-        released_N = np.where(catalogue.released_N1 == UNKNOWN_TIME, np.nan, catalogue.released_N1 / MINUTE_US)[1:]
+        unknown_N = catalogue.released_N1[1:] == UNKNOWN_TIME
+        released_N = np.where(unknown_N, UNKNOWN_MINUTE, catalogue.released_N1[1:] // MINUTE_US).astype(np.int32)
         self.register_buffer("released_N", torch.from_numpy(released_N), persistent=False)
-        self.bound_minutes = tuple(days * 1440.0 for days in labels.recency_days.values())
+        self.bound_minutes = tuple(days * 1440 for days in labels.recency_days.values())
         self.recency = [(labels.recency_classes.index(one), c) for c, one in enumerate(classes.get(Intent.RECENCY, ()))]
         action = classes.get(Intent.ACTION, ())
         self.relations = [(RELATIONS.index(one), action.index(one)) for one in RELATIONS if one in action]
@@ -135,7 +136,7 @@ class Decoder(nn.Module):
 
     def released(self, now_P: Tensor) -> Released:
         """Ages of all titles at the instants of predictions (minutes)."""
-        return Released(self.bound_minutes, self.released_N, now_P)
+        return Released(self.bound_minutes, self.released_N, now_P.floor().int())
 
 
 def _columns(head: Intent, classes: tuple[str, ...], catalogue: Catalogue) -> NDArray[np.float32]:

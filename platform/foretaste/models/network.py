@@ -22,7 +22,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.events import ACTIONS
 from foretaste.contracts.intents import USUAL, Intent, LabelConfig
-from foretaste.models.bodies import Body, BodyConfig, Encoded, ForetasteConfig, Sizes
+from foretaste.models.bodies import Body, BodyConfig, Encoded, ForetasteConfig, OwnHeads, Sizes, begin
 from foretaste.models.decoding import Decoder
 from foretaste.models.dropout import Dropout
 from foretaste.models.sequences import NUM_GAPS, NUM_HOURS, NUM_NUMBERS, Sequences
@@ -133,17 +133,14 @@ class IntentModel(nn.Module):
     @torch.no_grad()
     def start_from(self, shares: Mapping[Intent, NDArray[np.float64]]) -> None:
         """Let untrained heads say how often each class is chosen; what they learn is what changes that."""
-        for name, module in self.named_modules():
-            within, _, head = name.rpartition(".")
-            if within.endswith("heads") and isinstance(module, nn.Linear):
-                module.bias.copy_(torch.from_numpy(np.log(shares[Intent(head)])))
-        for name, buffer in self.named_buffers():
-            if name.rpartition("log_share_")[1]:
-                buffer.copy_(torch.from_numpy(np.log(shares[Intent(name.rpartition("log_share_")[2])])))
+        log_shares = {head: torch.from_numpy(np.log(share_C)).float() for head, share_C in shares.items()}
+        begin(self.heads, log_shares)
+        if isinstance(self.body, OwnHeads):
+            self.body.start_from(log_shares)
 
     def forward(self, tokens: Sequences, title_XD: Tensor) -> Encoded:
         """Encode packed tokens, whose codes are rows of `title_XD`: vectors that `titles` gives."""
-        if self.config.body.reads_columns:
+        if self.config.body.reads_columns and self.titles.described:
             tokens = tokens.described(self.titles.columns(tokens.code_T))
         encoded = self.body(self.features(tokens, title_XD), tokens)
         if not self.heads:

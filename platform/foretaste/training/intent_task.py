@@ -179,7 +179,7 @@ class IntentTask:
     def _ranks(
         self, recommender: IntentRecommender, rows: NDArray[np.int64]
     ) -> tuple[float, NDArray[np.int64]]:  # fmt: skip
-        """Summed item loss of some cases and, per case, how many titles stand above the target."""
+        """Summed item loss of some cases and, per case, how many titles stand not below the target."""
         cases, target_R1 = self.cases.rows(rows), self.target_B[rows][:, None]
         logprob_RN = recommender.scores(cases, self.asof_B[rows])
         own_R1 = np.take_along_axis(logprob_RN, target_R1, axis=1)
@@ -187,12 +187,19 @@ class IntentTask:
             row_T = np.repeat(np.arange(len(rows)), cases.lengths_B)
             known = cases.title_T > 0
             logprob_RN[row_T[known], cases.title_T[known] - 1] = -np.inf
-        return -float(own_R1.sum()), (logprob_RN > own_R1).sum(axis=1)
+        return -float(own_R1.sum()), above(logprob_RN, target_R1)
 
 
 def _resident(examples: Examples) -> Parts:
     count = Count(len(examples.train_T), int(examples.train_T.sum()), int(examples.validation_T.sum()))
     return Parts([examples], [count], limit=count.interactions)
+
+
+def above(score_RN: NDArray[np.float32], target_R1: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the titles that do not stand below the target, itself left out; what is no number stands above."""
+    own_R1 = np.take_along_axis(score_RN, target_R1, axis=1)
+    counts_R: NDArray[np.int64] = (~(score_RN < own_R1)).sum(axis=1) - 1
+    return counts_R
 
 
 def by_duration(examples: Examples) -> NDArray[np.float32]:

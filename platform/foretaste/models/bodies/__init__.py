@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from foretaste.models.bodies.contract import Body, Classes, Encoded, Sizes
+from foretaste.models.bodies.contract import Body, Classes, Encoded, OwnHeads, Sizes, begin
 from foretaste.models.bodies.foretaste import ForetasteConfig
 from foretaste.models.bodies.hierarchy import HierarchyConfig
 from foretaste.models.bodies.hstu import HstuConfig
@@ -30,8 +30,10 @@ __all__ = [
     "HierarchyConfig",
     "HstuConfig",
     "LigrConfig",
+    "OwnHeads",
     "RecurrentConfig",
     "Sizes",
     "TransActConfig",
     "TransformerConfig",
+    "begin",
 ]

@@ -5,11 +5,12 @@ Shapes: T packed tokens, D width, I heads that are on, C classes of one head.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import Intent
@@ -59,7 +60,23 @@ class Body(Protocol):
         ...
 
 
-class BodySettings(Frozen):
+def begin(heads: nn.ModuleDict, log_shares: Mapping[Intent, Tensor]) -> None:
+    """Let linear heads, by the names of their intents, say how often each class is chosen before they learn."""
+    for name, head in heads.items():
+        if isinstance(head, nn.Linear):
+            head.bias.copy_(log_shares[Intent(name)])
+
+
+@runtime_checkable
+class OwnHeads(Protocol):
+    """A body that predicts intents itself."""
+
+    def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
+        """Let untrained heads say how often each class is chosen."""
+        ...
+
+
+class BodySettings(Frozen, ABC):
     """What a body's configuration says of it, and how it is made; heads stand beside the titles' unless it says so."""
 
     @property
@@ -87,6 +104,6 @@ class BodySettings(Frozen):
         """Whether the predicted classes raise the titles that have them."""
         return False
 
+    @abstractmethod
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body, a torch module."""
-        raise NotImplementedError

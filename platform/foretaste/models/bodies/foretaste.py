@@ -13,6 +13,7 @@ says much more of the next choice than its classes' shares do weighs more in Z, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -21,8 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.contracts.intents import Intent
-from foretaste.models.bodies.contract import DECODABLE, Body, BodySettings, Classes, Encoded, Sizes
-from foretaste.models.bodies.hierarchy import encoder, window_sums
+from foretaste.models.bodies.contract import DECODABLE, Body, Classes, Encoded, Sizes, begin
+from foretaste.models.bodies.hierarchy import TwoEncodersConfig, encoder, window_sums
 from foretaste.models.encoder import Bias
 from foretaste.models.layout import Group
 from foretaste.models.sequences import NUM_GAPS, Sequences
@@ -33,36 +34,19 @@ HALF = 0.5
 """Added to counts before their logarithm is taken."""
 
 
-class ForetasteConfig(BodySettings):
-    """Our own hierarchical intent model."""
+class ForetasteConfig(TwoEncodersConfig):
+    """Ours; where it is hierarchical, predicted classes also raise the titles that have them."""
 
     kind: Literal["foretaste"] = "foretaste"
-    intents: Literal["none", "flat", "hierarchical"] = Field(
-        "hierarchical",
-        description="none: no heads; flat: heads beside the title's, on one encoder of all blocks; hierarchical: what "
-        "they predict reaches titles, by the item encoder and by the titles' classes",
-    )
-    intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
-    item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
     views_hours: tuple[float, ...] = Field(
         (1.0, 168.0), description="hours before the request over which what was done is summed up, a view each"
     )
     time_bias: bool = Field(True, description="whether attention knows how long ago a token was")
 
     @property
-    def has_heads(self) -> bool:
-        """Whether intents are predicted."""
-        return self.intents != "none"
-
-    @property
-    def own_heads(self) -> bool:
-        """Whether it predicts intents on its way."""
-        return self.intents == "hierarchical"
-
-    @property
     def reads_columns(self) -> bool:
-        """Its views count genres and kinds."""
-        return True
+        """Whether there are views, which count genres and kinds."""
+        return bool(self.views_hours)
 
     @property
     def decodes(self) -> bool:
@@ -105,6 +89,12 @@ class InformedFusion(nn.Module):
         self.sharpness = nn.Parameter(torch.ones(()))
         for name, of in classes.items():
             self.register_buffer(f"log_share_{name}", torch.full((len(of),), 1.0 / len(of)).log())
+
+    def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
+        """Let untrained heads say how often each class is chosen, and keep that to tell what is more."""
+        begin(self.heads, log_shares)
+        for name in self.heads:
+            self.get_buffer(f"log_share_{name}").copy_(log_shares[Intent(name)])
 
     def forward(self, hidden_TD: Tensor) -> Encoded:
         """Predict every head and fuse those that titles have classes of; `item_TD` is Z."""
@@ -205,6 +195,10 @@ class Foretaste(nn.Module):
         self.intent_time, self.item_time = (
             TimeBias(sizes.num_attention_heads) if config.time_bias else None for _ in range(2)
         )
+
+    def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
+        """Let untrained heads say how often each class is chosen."""
+        self.fusion.start_from(log_shares)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Predict the intents, then encode with them."""

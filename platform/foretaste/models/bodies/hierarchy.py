@@ -10,6 +10,7 @@ After Oh et al., IntentRec, arXiv 2408.05353 (FM-Intent).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -17,26 +18,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.contracts.intents import Intent
-from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes
+from foretaste.models.bodies.contract import Body, BodySettings, Classes, Encoded, Sizes, begin
 from foretaste.models.encoder import CausalEncoder
 from foretaste.models.layout import Group
 from foretaste.models.sequences import Sequences
 
 
-class HierarchyConfig(BodySettings):
-    """IntentRec and what it is measured against: without intents, with flat heads, with a hierarchy."""
+class TwoEncodersConfig(BodySettings):
+    """One encoder for the intents and one for titles, or as many blocks in one where there is no hierarchy."""
 
-    kind: Literal["hierarchy"] = "hierarchy"
     intents: Literal["none", "flat", "hierarchical"] = Field(
         "hierarchical",
-        description="none: no heads; flat: heads beside the title's, on one encoder of all blocks; hierarchical: the "
-        "predicted intents are an input of the item encoder",
+        description="none: no heads; flat: heads beside the title's, on one encoder of all blocks; hierarchical: what "
+        "they predict is an input of the item encoder",
     )
     intent_blocks: int = Field(1, ge=1, description="Transformer blocks of the intent encoder")
     item_blocks: int = Field(2, ge=1, description="Transformer blocks of the item encoder")
-    short_term_hours: float | None = Field(
-        None, gt=0, description="hours before the request that make the short-term view; null: there is none"
-    )
 
     @property
     def has_heads(self) -> bool:
@@ -47,6 +44,15 @@ class HierarchyConfig(BodySettings):
     def own_heads(self) -> bool:
         """Whether the body itself predicts them, rather than from what it gives for titles."""
         return self.intents == "hierarchical"
+
+
+class HierarchyConfig(TwoEncodersConfig):
+    """IntentRec and what it is measured against: without intents, with flat heads, with a hierarchy."""
+
+    kind: Literal["hierarchy"] = "hierarchy"
+    short_term_hours: float | None = Field(
+        None, gt=0, description="hours before the request that make the short-term view; null: there is none"
+    )
 
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body."""
@@ -106,7 +112,11 @@ class IntentFusion(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(of)) for name, of in classes.items()})
         self.projections = nn.ModuleDict({name: nn.Linear(len(of), width) for name, of in classes.items()})
-        self.attention = nn.Linear(width, 1)
+        self.attention = nn.Linear(width, 1, bias=False)
+
+    def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
+        """Let untrained heads say how often each class is chosen."""
+        begin(self.heads, log_shares)
 
     def forward(self, hidden_TD: Tensor) -> tuple[Tensor, dict[Intent, Tensor], Tensor]:
         """Return Z [T, D], the logits of each head and the attention over heads [T, I]."""
@@ -131,6 +141,10 @@ class Hierarchy(nn.Module):
         self.short_term = None if hours is None else ShortTerm(hours, sizes.width)
         self.fuse = nn.Linear((2 if hours is None else 3) * sizes.width, sizes.width)
         self.item_encoder = encoder(sizes, config.item_blocks)
+
+    def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
+        """Let untrained heads say how often each class is chosen."""
+        self.fusion.start_from(log_shares)
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Encoded:
         """Predict the intents, then encode with them."""
