@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -135,18 +134,6 @@ def test_two_workers_take_the_steps_that_one_would(tmp_path: Path, sparse: bool,
 def test_two_workers_give_the_same_bits_again() -> None:
     first, again = (two_workers(True, 1 << 20)[0] for _ in range(2))
     assert all(torch.equal(first["best"][name], again["best"][name]) for name in first["best"])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
-@pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
-def test_a_compiled_network_trains_as_it_does_uncompiled() -> None:
-    curves = []
-    for compiled in (False, True):
-        config = CONFIG.model_copy(update={"compiled": compiled})
-        state = train(ToyTask(CASES, sparse=False), config, PlainContext(lambda epoch: None))
-        curves.append([epoch["loss"] for epoch in state["epochs"]])
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
 def gradients_of(task: ToyTask, parts: list[list[int]], max_norm: float) -> tuple[Gradients, Tensor]:

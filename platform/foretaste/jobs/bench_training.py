@@ -33,7 +33,6 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 PRECISION: dict[str, dict[str, Any]] = {
     "plain, bfloat16": PLAIN | {"precision": "bfloat16"},
-    "plain, compiled": PLAIN | {"compiled": True},
 }
 SCALING, OVERHEAD = 1.6, 1.1
 PEAK_TERAFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L4": 121.0, "T4": 65.0}

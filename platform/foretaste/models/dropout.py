@@ -11,14 +11,14 @@ LEVELS = 256
 class Dropout(nn.Dropout):
     """Drops activations, each by one random byte: the share is rounded to a 256th, its scale to match.
 
-    On a GPU and in compiled networks it is torch's own.
+    On a GPU it is torch's own.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop in training, scale what is kept, and do nothing else."""
         if not self.training or self.p == 0:
             return input
-        if input.device.type != "cpu" or torch.compiler.is_compiling():
+        if input.device.type != "cpu":
             return super().forward(input)
         dropped = round(self.p * LEVELS)
         scale = LEVELS / max(1, LEVELS - dropped)

@@ -114,8 +114,9 @@ class IntentRecommender:
         recent = histories.last(config.max_length)
         both_ways = config.body.both_ways
         tokens = sequences(
-            recent, asof_B, max_length=config.max_length, time_aware=config.time_aware, masked=both_ways
-        ).to(self.device)
+            recent, asof_B, max_length=config.max_length, time_aware=config.time_aware, masked=both_ways,
+            reading=self.model.reading,
+        ).to(self.device)  # fmt: skip
         last_B = tokens.layout.last_B
         last = self.model(tokens, self._title_N1D).at(last_B)
         state_BK, added = last.item_TD, Added()

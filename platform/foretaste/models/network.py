@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.config import Frozen
-from foretaste.contracts.events import ACTIONS
-from foretaste.contracts.intents import USUAL, Intent, LabelConfig
+from foretaste.contracts.events import ACTIONS, ENTRIES
+from foretaste.contracts.intents import RELATIONS, USUAL, Intent, LabelConfig
 from foretaste.models.bodies import Body, BodyConfig, Encoded, ForetasteConfig, OwnHeads, Sizes, begin
 from foretaste.models.decoding import Decoder
 from foretaste.models.dropout import Dropout
-from foretaste.models.sequences import NUM_GAPS, NUM_HOURS, NUM_NUMBERS, Sequences
+from foretaste.models.sequences import NUM_GAPS, NUM_HOURS, NUM_NUMBERS, Reading, Sequences
 from foretaste.models.titles import TitleVectors
 
 
@@ -71,9 +71,9 @@ class IntentModelConfig(Frozen):
 
 
 class Features(nn.Module):
-    """One vector a token: its title, and unless `inputs` is ids, how, how far and when."""
+    """One vector a token: its title, and unless `inputs` is ids, how, how far, when, and what it was to the member."""
 
-    def __init__(self, config: IntentModelConfig) -> None:
+    def __init__(self, config: IntentModelConfig, labels: LabelConfig) -> None:
         super().__init__()
         width = config.width
         self.scale = math.sqrt(width)
@@ -84,8 +84,12 @@ class Features(nn.Module):
             self.actions = nn.Embedding(len(ACTIONS) + 1, width)
             self.gaps = nn.Embedding(NUM_GAPS, width)
             self.hours = nn.Embedding(NUM_HOURS, width)
+            self.ways = nn.Embedding(len(ENTRIES) + 1, width)
+            self.relations = nn.Embedding(len(RELATIONS) + 1, width)
+            self.recency = nn.Embedding(len(labels.recency_classes) + 1, width)
             self.numbers = nn.Linear(NUM_NUMBERS, width, bias=False)
-            for table in (self.actions, self.gaps, self.hours, self.numbers):
+            embedded = (self.actions, self.gaps, self.hours, self.ways, self.relations, self.recency)
+            for table in (*embedded, self.numbers):
                 nn.init.normal_(table.weight, std=0.1)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout)
@@ -98,6 +102,9 @@ class Features(nn.Module):
                 self.actions(tokens.action_T)
                 + self.gaps(tokens.gap_T)
                 + self.hours(tokens.hour_T)
+                + self.ways(tokens.way_T)
+                + self.relations(tokens.relation_T)
+                + self.recency(tokens.recency_T)
                 + self.numbers(tokens.numbers_TF)
             )
         summed_TD = summed_TD + (tokens.layout.index_T == 0)[:, None] * self.start
@@ -123,7 +130,8 @@ class IntentModel(nn.Module):
         self.sampled = len(catalogue) > config.full_softmax_titles
         described = config.inputs == "features"
         self.titles = TitleVectors(config.width, catalogue, described=described, sparse=self.sampled)
-        self.features = Features(config)
+        self.features = Features(config, labels)
+        self.reading = Reading(catalogue, labels) if described and not config.body.both_ways else None
         sizes = replace(config.sizes, num_columns=self.titles.num_columns)
         self.body: Body = config.body.build(sizes, self.classes)
         flat = {} if config.body.own_heads else self.classes

@@ -14,7 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foretaste.contracts.catalogue import UNKNOWN_TIME, Catalogue
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import LabelConfig
+from foretaste.contracts.relations import Past, recency_classes, relations
 from foretaste.models.layout import Layout, layout
 
 NUM_NUMBERS = 3
@@ -38,6 +41,9 @@ class Sequences:
     action_T: Tensor  # int64, 1 + events.ACTION_CODES; 0 at the start and where masked
     gap_T: Tensor  # int64, class of the time gap
     hour_T: Tensor  # int64, class of the hour of the week
+    way_T: Tensor  # int64, 1 + code in events.ENTRIES of what led there; 0 at the start and where masked
+    relation_T: Tensor  # int64, 1 + code in intents.RELATIONS of what the title was to the member by then; 0 if not read
+    recency_T: Tensor  # int64, 1 + class of how new the title was by then; 0 if unknown or not read
     numbers_TF: Tensor  # float32: log dwell, played fraction (0 when unknown), whether that is known
     minute_T: Tensor  # float64, minutes since 1970 of the interaction; of the first one at the start
     now_T: Tensor  # float64, minutes since 1970 at which the next is asked for, where the time is known; else minute_T
@@ -69,14 +75,38 @@ def hour_classes(at_us: NDArray[np.int64]) -> NDArray[np.int64]:
     return 1 + (at_us // HOUR_US + _EPOCH_HOUR) % (NUM_HOURS - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is needed to say what a title was to a member when it was chosen."""
+
+    catalogue: Catalogue
+    labels: LabelConfig
+
+    def relations(self, histories: Histories) -> NDArray[np.int32]:
+        """Code in intents.RELATIONS of each interaction, from those before it of the same title; int32[T]."""
+        standing = Past(histories, self.labels).before_each()
+        return relations(standing, self.catalogue.series_N1[histories.title_T], histories.at_T, self.labels)
+
+    def recency(self, histories: Histories) -> NDArray[np.int32]:
+        """Class in LabelConfig.recency_classes of each interaction, -1 without a known release; int32[T]."""
+        released_T = self.catalogue.released_N1[histories.title_T]
+        return recency_classes(histories.at_T - released_T, released_T != UNKNOWN_TIME, self.labels)
+
+
 def sequences(
-    histories: Histories, asof_B: NDArray[np.int64], *, max_length: int, time_aware: bool, masked: bool = False
+    histories: Histories,
+    asof_B: NDArray[np.int64],
+    *,
+    max_length: int,
+    time_aware: bool,
+    masked: bool = False,
+    reading: Reading | None = None,
 ) -> Sequences:
     """Turn the newest `max_length` interactions of each history into tokens.
 
     The gap of a token is the time until what follows it: the next interaction, or `asof_B` (microseconds) for the
     last one, which a request knows. Without `time_aware` it is the time since the interaction before it, and nothing
-    of `asof_B` is read.
+    of `asof_B` is read. Without `reading` nothing says what titles were to the member.
     """
     recent = histories.last(max_length)
     length_B = recent.lengths_B
@@ -90,8 +120,13 @@ def sequences(
     if time_aware:
         now_T[:-1] = at_T[1:]
         now_T[begin_B + length_B] = asof_B
-    values = {name: np.zeros(num, dtype=np.int64) for name in ("title", "action", "gap", "hour")}
+    names = ("title", "action", "gap", "hour", "way", "relation", "recency")
+    values = {name: np.zeros(num, dtype=np.int64) for name in names}
     values["title"][token_X], values["action"][token_X] = recent.title_T, recent.action_T + 1
+    values["way"][token_X] = recent.entry_T + 1
+    if reading is not None:
+        values["relation"][token_X] = np.where(recent.title_T > 0, reading.relations(recent) + 1, 0)
+        values["recency"][token_X] = np.where(recent.title_T > 0, reading.recency(recent) + 1, 0)
     if time_aware:
         values["gap"][token_X] = gap_classes((now_T - at_T)[token_X])
         values["hour"] = hour_classes(now_T)
@@ -109,7 +144,7 @@ def sequences(
         masked_T[end_B] = True
         at_T[end_B] = now_T[end_B] = now_T[end_B - 1]
         values["hour"][end_B] = values["hour"][end_B - 1] if time_aware else 0
-    columns = (values["title"], values["title"].copy(), values["action"], values["gap"], values["hour"], numbers_TF)
+    columns = (values["title"], values["title"].copy(), *(values[name] for name in names[1:]), numbers_TF)
     times = (at_T / MINUTE_US, now_T / MINUTE_US, session_T, masked_T)
     return Sequences(layout(tokens_B), *(torch.from_numpy(a) for a in (*columns, *times)))
 
@@ -127,6 +162,9 @@ def masks(tokens: Sequences, hidden_T: NDArray[np.bool_], *, time_aware: bool) -
         title_T=tokens.title_T * seen_T,
         code_T=tokens.code_T * seen_T,
         action_T=tokens.action_T * seen_T,
+        way_T=tokens.way_T * seen_T,
+        relation_T=tokens.relation_T * seen_T,
+        recency_T=tokens.recency_T * seen_T,
         gap_T=tokens.gap_T * seen_T,
         hour_T=hour_T,
         now_T=now_T,

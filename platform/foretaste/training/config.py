@@ -46,7 +46,6 @@ class TrainingConfig(Frozen):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training (autocast); weights and validation stay float32"
     )
-    compiled: bool = Field(False, description="whether the network goes through torch.compile, which needs g++")
     use_gpu: bool = Field(False, description="whether each worker gets a GPU")
     max_failures: int = Field(2, ge=0, description="worker failures after which the run is given up")
 

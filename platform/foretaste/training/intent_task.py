@@ -87,6 +87,7 @@ class IntentTask:
             self.catalogue,
             model.max_length,
             model.time_aware,
+            reading=self.network.reading,
             weight_T=by_duration(examples) if model.weigh_by == "duration" else None,
             hide_share=model.hide_share if model.body.both_ways else None,
         )

@@ -100,8 +100,6 @@ def train(
     epoch by validation, or of the last one without validation).
     """
     network = task.network.to(context.device)
-    if config.compiled:
-        network.compile(dynamic=True)
     gradients = Gradients(network, context)
     optimizer = Optimizer(gradients.dense, gradients.rows, config)
     num_steps = _steps(_total(context, task.num_predictions), config)

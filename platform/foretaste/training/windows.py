@@ -20,7 +20,7 @@ from torch import Tensor
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.models.sequences import Sequences, masks, sequences
+from foretaste.models.sequences import Reading, Sequences, masks, sequences
 from foretaste.training.examples import Examples
 
 
@@ -92,6 +92,7 @@ class Making:
     catalogue: Catalogue
     max_length: int
     time_aware: bool
+    reading: Reading | None = None
     weight_T: NDArray[np.float32] | None = None  # of each interaction as a choice
     hide_share: float | None = None  # of choices that are hidden and predicted in their place, rather than what follows
 
@@ -134,8 +135,9 @@ def micro_batch(
     both_ways = making.hide_share is not None
     recent = histories.take(from_R, stop_R if both_ways else stop_R - 1)
     tokens = sequences(
-        recent, histories.at_T[stop_R - 1], max_length=making.max_length + 1, time_aware=making.time_aware
-    )
+        recent, histories.at_T[stop_R - 1], max_length=making.max_length + 1, time_aware=making.time_aware,
+        reading=making.reading,
+    )  # fmt: skip
     size_R = stop_R - start_R
     row_P = np.repeat(np.arange(len(chosen)), size_R)
     index_P = np.arange(len(row_P)) - np.repeat(np.cumsum(size_R) - size_R, size_R) + start_R[row_P]

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from foretaste.contracts.intents import Intent
+from foretaste.contracts.intents import DISCOVERING, Intent
 from foretaste.models.bodies.contract import DECODABLE, Body, Classes, Encoded, Sizes, begin
 from foretaste.models.bodies.hierarchy import TwoEncodersConfig, encoder, window_sums
 from foretaste.models.encoder import Bias
@@ -89,6 +89,7 @@ class InformedFusion(nn.Module):
         self.sharpness = nn.Parameter(torch.ones(()))
         for name, of in classes.items():
             self.register_buffer(f"log_share_{name}", torch.full((len(of),), 1.0 / len(of)).log())
+        self.new = [c for c, one in enumerate(classes.get(Intent.ACTION, ())) if one in DISCOVERING]
 
     def start_from(self, log_shares: Mapping[Intent, Tensor]) -> None:
         """Let untrained heads say how often each class is chosen, and keep that to tell what is more."""
@@ -105,10 +106,20 @@ class InformedFusion(nn.Module):
             none_TI = hidden_TD.new_zeros((len(hidden_TD), len(logits)))
             return Encoded(torch.zeros_like(hidden_TD), logits, none_TI, torch.zeros_like(hidden_TD), lifts)
         projected_TID = torch.stack([self.projections[name](log_p[name].exp()) for name in self.fused], dim=1)
-        told_TI = torch.stack([(log_p[name].exp() * lifts[name]).sum(dim=-1) for name in self.fused], dim=1)
+        told_TI = torch.stack([self._told(name, log_p[name], lifts[name]) for name in self.fused], dim=1)
         attention_TI = torch.softmax(F.softplus(self.sharpness) * torch.log(told_TI.clamp(min=0) + LEAST), dim=-1)
         z_TD = (attention_TI[..., None] * projected_TID).sum(dim=1)
         return Encoded(z_TD, logits, self._of_all(attention_TI, logits), z_TD, lifts)
+
+    def _told(self, name: Intent, log_p_TC: Tensor, lift_TC: Tensor) -> Tensor:
+        """What a head says of titles beyond the shares, nats, [T]: ways to find a new one are one class there."""
+        if name is Intent.ACTION and len(self.new) > 1:
+            kept = [c for c in range(log_p_TC.shape[1]) if c not in self.new]
+            new_T1 = torch.logsumexp(log_p_TC[:, self.new], dim=1, keepdim=True)
+            ever_T1 = torch.logsumexp((log_p_TC - lift_TC)[:, self.new], dim=1, keepdim=True)
+            log_p_TC = torch.cat([new_T1, log_p_TC[:, kept]], dim=1)
+            lift_TC = torch.cat([new_T1 - ever_T1, lift_TC[:, kept]], dim=1)
+        return (log_p_TC.exp() * lift_TC).sum(dim=-1)
 
     def _of_all(self, attention_TI: Tensor, logits: dict[Intent, Tensor]) -> Tensor:
         """Attention in the order of all heads; 0 of those that are not fused."""
