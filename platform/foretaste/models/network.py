@@ -132,7 +132,8 @@ class IntentModel(nn.Module):
         self.titles = TitleVectors(config.width, catalogue, described=described, sparse=self.sampled)
         self.features = Features(config, labels)
         self.reading = Reading(catalogue, labels) if described and not config.body.both_ways else None
-        sizes = replace(config.sizes, num_columns=self.titles.num_columns)
+        num_columns = self.titles.num_columns + len(RELATIONS) if described else 0
+        sizes = replace(config.sizes, num_columns=num_columns)
         self.body: Body = config.body.build(sizes, self.classes)
         flat = {} if config.body.own_heads else self.classes
         self.heads = nn.ModuleDict({name: nn.Linear(config.width, len(of)) for name, of in flat.items()})
@@ -149,7 +150,9 @@ class IntentModel(nn.Module):
     def forward(self, tokens: Sequences, title_XD: Tensor) -> Encoded:
         """Encode packed tokens, whose codes are rows of `title_XD`: vectors that `titles` gives."""
         if self.config.body.reads_columns and self.titles.described:
-            tokens = tokens.described(self.titles.columns(tokens.code_T))
+            relation_TR = F.one_hot(tokens.relation_T, len(RELATIONS) + 1)[:, 1:]
+            columns_TK = self.titles.columns(tokens.code_T)
+            tokens = tokens.described(torch.cat([columns_TK, relation_TR.to(columns_TK.dtype)], dim=1))
         encoded = self.body(self.features(tokens, title_XD), tokens)
         if not self.heads:
             return encoded

@@ -42,7 +42,9 @@ class Sequences:
     gap_T: Tensor  # int64, class of the time gap
     hour_T: Tensor  # int64, class of the hour of the week
     way_T: Tensor  # int64, 1 + code in events.ENTRIES of what led there; 0 at the start and where masked
-    relation_T: Tensor  # int64, 1 + code in intents.RELATIONS of what the title was to the member by then; 0 if not read
+    relation_T: (
+        Tensor  # int64, 1 + code in intents.RELATIONS of what the title was to the member by then; 0 if not read
+    )
     recency_T: Tensor  # int64, 1 + class of how new the title was by then; 0 if unknown or not read
     numbers_TF: Tensor  # float32: log dwell, played fraction (0 when unknown), whether that is known
     minute_T: Tensor  # float64, minutes since 1970 of the interaction; of the first one at the start

@@ -32,9 +32,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "v1": {"body": HierarchyConfig(intents="flat")},
     "v2": {"body": HierarchyConfig()},
     "v3": {"body": HierarchyConfig(short_term_hours=WEEK_HOURS)},
-    "foretaste-v0": {"body": ForetasteConfig(intents="none", views_hours=())},
-    "foretaste-v1": {"body": ForetasteConfig(intents="flat", views_hours=())},
-    "foretaste-v2": {"body": ForetasteConfig(views_hours=())},
+    "foretaste-v0": {"body": ForetasteConfig(intents="none", views_hours=(), session_view=False)},
+    "foretaste-v1": {"body": ForetasteConfig(intents="flat", views_hours=(), session_view=False)},
+    "foretaste-v2": {"body": ForetasteConfig(views_hours=(), session_view=False)},
     "foretaste": {"body": ForetasteConfig()},
 }
 """What others published: up to TransAct with all features and a head for each intent beside the titles', as in table 1

@@ -41,12 +41,13 @@ class ForetasteConfig(TwoEncodersConfig):
     views_hours: tuple[float, ...] = Field(
         (1.0, 168.0), description="hours before the request over which what was done is summed up, a view each"
     )
+    session_view: bool = Field(True, description="whether what was done in the newest session is summed up, too")
     time_bias: bool = Field(True, description="whether attention knows how long ago a token was")
 
     @property
     def reads_columns(self) -> bool:
         """Whether there are views, which count genres and kinds."""
-        return bool(self.views_hours)
+        return bool(self.views_hours) or self.session_view
 
     @property
     def decodes(self) -> bool:
@@ -59,11 +60,11 @@ class ForetasteConfig(TwoEncodersConfig):
 
 
 class View(nn.Module):
-    """What was done within some hours: the mean of its features, and how often each genre and kind."""
+    """What was done within some hours or the session: the mean of its features, and how often each column."""
 
-    def __init__(self, hours: float, sizes: Sizes) -> None:
+    def __init__(self, hours: float | None, sizes: Sizes) -> None:
         super().__init__()
-        self.minutes = hours * 60.0
+        self.minutes = None if hours is None else hours * 60.0
         self.of_mean = nn.Linear(sizes.width, sizes.width)
         self.of_counts = nn.Linear(sizes.num_columns + 1, sizes.width)
 
@@ -169,6 +170,8 @@ class Views(nn.Module):
     def __init__(self, config: ForetasteConfig, sizes: Sizes) -> None:
         super().__init__()
         self.of = nn.ModuleList(View(hours, sizes) for hours in config.views_hours)
+        if config.session_view:
+            self.of.append(View(None, sizes))
 
     def forward(self, features_TD: Tensor, tokens: Sequences) -> Tensor:
         """Add up, [T, D]."""

@@ -72,10 +72,15 @@ def encoder(sizes: Sizes, num_blocks: int) -> CausalEncoder:
     )
 
 
-def window_sums(values_TX: Tensor, tokens: Sequences, minutes: float) -> tuple[Tensor, Tensor]:
-    """Sum up what was done within some minutes before the next title is asked for: [T, X], and how much, [T, 1]."""
+def window_sums(values_TX: Tensor, tokens: Sequences, minutes: float | None) -> tuple[Tensor, Tensor]:
+    """Sum up what was done within some minutes before the next title is asked for: [T, X], and how much, [T, 1].
+
+    Without minutes: what was done in the session of the newest interaction.
+    """
     placed = tokens.layout
-    times = iter(placed.pad(torch.stack([tokens.minute_T, tokens.now_T - minutes], dim=1)))
+    session_T = tokens.session_T.double()
+    ends = (session_T, session_T) if minutes is None else (tokens.minute_T, tokens.now_T - minutes)
+    times = iter(placed.pad(torch.stack(ends, dim=1)))
 
     def of_group(values_RLX: Tensor, group: Group) -> Tensor:
         minute_RL, since_RL = next(times).unbind(-1)
