@@ -53,6 +53,7 @@ from foretaste.training.intent import train_intent
 FORMAT = 1
 INTENT_CASES = 4_000
 QUICK_EPOCHS = 2
+AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Cell:
     last_B: NDArray[np.int64]  # the same with the target last among equals
     cut_B: NDArray[np.int64] | None  # without what was done in the target's session, where that was asked for
     attention_BI: NDArray[np.float32] | None  # weight of each head; None without heads
+    after_BI: NDArray[np.float32] | None  # the same after the choice, of a session's last; NaN of others; where asked
     heads: tuple[str, ...]
 
 
@@ -120,8 +122,10 @@ class Comparison:
             return Reference(self, model, seed)
         return _Classic(self, model, seed) if model in BASELINES else _Network(self, model, seed)
 
-    def cell(self, model: str, seed: int, *, session: bool = False) -> Cell:
+    def cell(self, model: str, seed: int, *, session: bool = False, after: bool = False) -> Cell:
         """Answer of one model; kept. With `session` it is asked again without the target's own session.
+
+        With `after` networks say which heads they attend to when all of a session has been seen.
 
         A classic model draws nothing: without shuffled ties all seeds have the same cell.
         """
@@ -130,13 +134,14 @@ class Comparison:
         made = self._made(model, seed)
         about = made.about | {
             "format": FORMAT, "protocol": self.protocol(seed).model_dump(mode="json"), "session": session,
+            "after": after,
             "limit": self.settings.evaluation.limit, "drawn": self.settings.evaluation.seed,
             "evaluation": code_of_evaluation(),
         }  # fmt: skip
         folder = self.folder / "cells" / f"{model}-s{seed}-{_key(about)}"
         if not folder.is_dir():
             say(f"bench models: {self.name}, {model}, seed {seed}")
-            _answer(self, made, about, folder, session=session)
+            _answer(self, made, about, folder, session=session, after=after)
         return _read(model, seed, folder)
 
 
@@ -258,7 +263,13 @@ class Watched:
 
 
 def _answer(
-    comparison: Comparison, made: _Classic | _Network | Reference, about: dict[str, Any], folder: Path, *, session: bool
+    comparison: Comparison,
+    made: _Classic | _Network | Reference,
+    about: dict[str, Any],
+    folder: Path,
+    *,
+    session: bool,
+    after: bool,
 ) -> None:
     """Ask the model all cases and write the cell, whole or not at all."""
     asked, protocol, model = comparison.cases(made.seed), comparison.protocol(made.seed), made.recommender
@@ -271,6 +282,8 @@ def _answer(
     try:
         rank_B, last_B = _ranks(model, asked, protocol)
         attention_BI = np.concatenate(model.attention) if isinstance(model, Watched) and model.heads else None
+        told = after and isinstance(made, _Network) and bool(made.trained.heads)
+        after_BI = attention_after(made.trained, asked) if told and isinstance(made, _Network) else None
         cut_B = _ranks(model, asked, protocol, session=False)[0] if session else None
         facts = made.facts()
     finally:
@@ -281,8 +294,26 @@ def _answer(
             np.save(partial / "cut.npy", cut_B.astype(np.int32))
         if attention_BI is not None:
             np.save(partial / "attention.npy", attention_BI)
+        if after_BI is not None:
+            np.save(partial / "after.npy", after_BI)
         heads = list(model.heads) if isinstance(model, Watched) else []
         write_json({"about": about, "facts": facts, "heads": heads}, partial / "cell.json")
+
+
+def attention_after(trained: IntentRecommender, asked: Cases) -> NDArray[np.float32]:
+    """Weights of the heads when the last choice of a session has been seen to its end; NaN rows of other cases."""
+    timeline = asked.timeline
+    key_B = np.stack([asked.actor_B, timeline.session_T[asked.stop_B]])
+    _, last = np.unique(key_B[:, ::-1], axis=1, return_index=True)
+    rows = np.sort(len(asked) - 1 - last)
+    stop_R = asked.stop_B[rows]
+    ended_R = asked.asof_B[rows] + np.rint(timeline.dwell_T[stop_R].astype(np.float64) * 1e6).astype(np.int64)
+    after_BI = np.full((len(asked), len(trained.heads)), np.nan, dtype=np.float32)
+    for first in range(0, len(rows), AT_ONCE):
+        at = slice(first, first + AT_ONCE)
+        seen = timeline.take(asked.start_B[rows[at]], stop_R[at] + 1)
+        after_BI[rows[at]] = trained.predict(seen, ended_R[at]).attention_BI
+    return after_BI
 
 
 def _ranks(
@@ -301,9 +332,12 @@ def _read(model: str, seed: int, folder: Path) -> Cell:
     found = read_json(folder / "cell.json")
     ranks = np.load(folder / "ranks.npy").astype(np.int64)
     cut = np.load(folder / "cut.npy").astype(np.int64) if (folder / "cut.npy").is_file() else None
-    attention = np.load(folder / "attention.npy") if (folder / "attention.npy").is_file() else None
+    attention, after = (
+        np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
+        for name in ("attention", "after")
+    )
     heads = tuple(found["heads"])
-    return Cell(model, seed, found["about"], found["facts"], ranks[0], ranks[1], cut, attention, heads)
+    return Cell(model, seed, found["about"], found["facts"], ranks[0], ranks[1], cut, attention, after, heads)
 
 
 def _key(about: dict[str, Any]) -> str:

@@ -26,13 +26,13 @@ Cells = dict[str, list[Cell]]
 """The cells of each model, one a seed, in the order of the seeds."""
 
 
-def cells_of(comparison: Comparison, names: Sequence[str], *, session: bool = False) -> Cells:
+def cells_of(comparison: Comparison, names: Sequence[str], *, session: bool = False, after: bool = False) -> Cells:
     """Answer of every model and seed; the seeds of a model that draws nothing are one cell."""
     seeds = range(comparison.options.num_seeds)
     found: Cells = {name: [] for name in names}
     for seed in seeds:  # all models of one seed first: a run that is stopped has something to compare
         for name in names:
-            found[name].append(comparison.cell(name, seed, session=session))
+            found[name].append(comparison.cell(name, seed, session=session, after=after))
     return found
 
 

@@ -22,13 +22,19 @@ from foretaste.jobs.bench_models_names import model_names
 from foretaste.jobs.bench_models_table import write
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
+from foretaste.models.baselines import BASELINES
 from foretaste.ops.telemetry import say
 
-VARIANTS = ("v0", "v1", "v2", "v3", "transact", "foretaste")
-ORDERED = ("v0", "v1", "v2", "v3", "transact")
-"""Models whose order must be the same in both worlds with intents."""
+PUBLISHED = ("v0", "v1", "v2", "v3")
+OWN = ("foretaste-v0", "foretaste-v1", "foretaste-v2", "foretaste")
+"""Without intents, with flat heads, with the hierarchy, with views too: as published, and ours."""
 
-RATIOS = (("v2", "v1", 1.045), ("v3", "v1", 1.083), ("v3", "transact", 1.074))
+OTHER_BODY = "transact"
+VARIANTS = (*PUBLISHED, *OWN, OTHER_BODY)
+CONTROLLED = ("v0", "v3", "foretaste-v0", "foretaste")
+"""What is trained where no intents were planted."""
+
+HIERARCHY, VIEWS, OVER_OTHER = 1.045, 1.083, 1.074
 """IntentRec's own ablation (arXiv 2408.05353), as ratios of NDCG@10."""
 
 CONTROL = 0.01
@@ -43,8 +49,10 @@ def worlds(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for world in WORLDS:
         comparison = Comparison(settings, options, world, options.splits[0])
-        against = reference(options, names)
-        cells = cells_of(comparison, names)
+        there = tuple(name for name in names if world != WITHOUT or name in (*CONTROLLED, *BASELINES))
+        known = options.against if options.against in there else None
+        against = reference(options.model_copy(update={"against": known}), there)
+        cells = cells_of(comparison, there, after=world != WITHOUT)
         rows = figures(comparison, cells, against)
         attended = {name: _attended(comparison, own) for name, own in cells.items()} if world != WITHOUT else {}
         named[world] = {name: one for name, one in attended.items() if one}
@@ -56,10 +64,18 @@ def worlds(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     return {"figures": found, "bars": {} if options.quick else bars, "skipped": skipped, "measured": bars}
 
 
+def _wanted() -> list[tuple[str, str, float]]:
+    """Ratios that there is a bar for, of both ladders."""
+    found = []
+    for _, flat, hierarchy, views in (PUBLISHED, OWN):
+        found += [(hierarchy, flat, HIERARCHY), (views, flat, VIEWS), (views, OTHER_BODY, OVER_OTHER)]
+    return found
+
+
 def _ratios(cells: Cells) -> dict[str, Any]:
     """Mean over seeds of each ratio that there is a bar for, less 1, with its interval over seeds."""
     mean = {name: [float(values(cell.rank_B, MAIN).mean()) for cell in own] for name, own in cells.items()}
-    pairs = (*((one, other) for one, other, _ in RATIOS), ("v3", "v0"))
+    pairs = [(one, other) for one, other, _ in _wanted()] + [(ladder[-1], ladder[0]) for ladder in (PUBLISHED, OWN)]
     return {
         f"{one} over {other}": asdict(paired_ratio(mean[one], mean[other]))
         for one, other in pairs
@@ -71,43 +87,46 @@ def _bars(rows: dict[str, dict[str, Row]], named: dict[str, dict[str, Any]]) -> 
     bars: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     value = {world: {name: row[MAIN]["value"] for name, row in part.items()} for world, part in rows.items()}
-    for one, other, wanted in RATIOS:
+    for one, other, wanted in _wanted():
         what = f"{MAIN} of {one} over {other}, {PLANTED}"
         if one in value[PLANTED] and other in value[PLANTED]:
             ratio = value[PLANTED][one] / value[PLANTED][other]
             bars[what] = bar(ratio, f">= {wanted}", ratio >= wanted)
         else:
             skipped[what] = "was not run"
-    what = f"{MAIN} of v3 from v0, {WITHOUT}"
-    if {"v0", "v3"} <= set(value[WITHOUT]):
-        off = value[WITHOUT]["v3"] / value[WITHOUT]["v0"] - 1.0
-        bars[what] = bar(off, f"within {CONTROL:.0%}", abs(off) <= CONTROL)
-    else:
-        skipped[what] = "was not run"
-    what = f"order of models, {PLANTED} and {OTHER}"
-    there = [name for name in ORDERED if name in value[PLANTED]]
-    if len(there) > 1:
-        orders = [sorted(there, key=lambda name, of=value[world]: -of[name]) for world in (PLANTED, OTHER)]  # type: ignore[misc]
-        same = sum(a == b for a, b in zip(*orders, strict=True)) / len(there)
-        bars[what] = bar(same, f"the same: {' > '.join(orders[0])} and {' > '.join(orders[1])}", same == 1.0)
-    else:
-        skipped[what] = "fewer than two of the models were run"
-    what = f"sessions whose largest attention of v3 names the primary intent, {PLANTED}"
-    if "v3" in named[PLANTED]:
-        share = named[PLANTED]["v3"]["named"]
-        bars[what] = bar(share, f">= {NAMED}", share >= NAMED)
-    else:
-        skipped[what] = "v3 was not run, has no heads, or the world's truth names no primary intent"
+    for ladder in (PUBLISHED, OWN):
+        first, last = ladder[0], ladder[-1]
+        what = f"{MAIN} of {last} from {first}, {WITHOUT}"
+        if {first, last} <= set(value[WITHOUT]):
+            off = value[WITHOUT][last] / value[WITHOUT][first] - 1.0
+            bars[what] = bar(off, f"within {CONTROL:.0%}", abs(off) <= CONTROL)
+        else:
+            skipped[what] = "was not run"
+        what = f"order of {first} to {last} and {OTHER_BODY}, {PLANTED} and {OTHER}"
+        there = [name for name in (*ladder, OTHER_BODY) if name in value[PLANTED]]
+        if len(there) > 1:
+            orders = [sorted(there, key=lambda name, of=value[world]: -of[name]) for world in (PLANTED, OTHER)]  # type: ignore[misc]
+            same = sum(a == b for a, b in zip(*orders, strict=True)) / len(there)
+            bars[what] = bar(same, f"the same: {' > '.join(orders[0])} and {' > '.join(orders[1])}", same == 1.0)
+        else:
+            skipped[what] = "fewer than two of the models were run"
+        what = f"sessions, seen whole, whose largest attention of {last} names the primary intent, {PLANTED}"
+        if last in named[PLANTED]:
+            share = named[PLANTED][last]["named"]
+            bars[what] = bar(share, f">= {NAMED}", share >= NAMED)
+        else:
+            skipped[what] = f"{last} was not run, has no heads, or the world's truth names no primary intent"
     return bars, skipped
 
 
 def _attended(comparison: Comparison, own: list[Cell]) -> dict[str, Any] | None:
     """In which share of sessions the head that weighs most is the planted primary intent; None where none can be.
 
-    The weights of a session are the means over its cases. `commonest` is the share of a model that always named the
-    commonest primary intent; `by_primary` the share among the sessions of each.
+    `named` is of weights when the session has been seen whole, `named_before` of their means over the requests before
+    each of its choices. `commonest` is the share of a model that always named the commonest primary intent;
+    `by_primary` the share, seen whole, among the sessions of each.
     """
-    if own[0].attention_BI is None or not own[0].attention_BI.any():  # flat heads are attended to by nothing
+    if own[0].attention_BI is None or np.ptp(own[0].attention_BI, axis=1).max() == 0:  # flat heads: by nothing
         return None
     primary = _primary(comparison)
     if not primary:
@@ -118,6 +137,7 @@ def _attended(comparison: Comparison, own: list[Cell]) -> dict[str, Any] | None:
         "sessions": found[0]["sessions"],
         "named": float(np.mean([one["named"] for one in found])),
         "named_by_seed": [one["named"] for one in found],
+        "named_before": float(np.mean([one["named_before"] for one in found])),
         "commonest": found[0]["commonest"],
         "by_primary": {name: float(np.mean([one["by_primary"][name] for one in found])) for name in intents},
     }
@@ -125,21 +145,25 @@ def _attended(comparison: Comparison, own: list[Cell]) -> dict[str, Any] | None:
 
 def _of_seed(comparison: Comparison, cell: Cell, primary: dict[str, str]) -> dict[str, Any]:
     assert cell.attention_BI is not None
+    assert cell.after_BI is not None
     asked, given = comparison.cases(cell.seed), comparison.log(cell.seed)
     session_B = given.interactions["session_id"].take(pa.array(asked.stop_B)).to_pylist()
     known_B = np.array([one in primary for one in session_B])
     ids, place_B = np.unique(np.array(session_B)[known_B], return_inverse=True)
-    weight_SI = np.zeros((len(ids), len(cell.heads)))
-    np.add.at(weight_SI, place_B, cell.attention_BI[known_B])
-    said_S: NDArray[np.str_] = np.array(cell.heads)[weight_SI.argmax(axis=1)]
     planted_S = np.array([primary[one] for one in ids])
-    right_S = said_S == planted_S
+    right = {}
+    for what, weight_BI in (("named", np.nan_to_num(cell.after_BI)), ("named_before", cell.attention_BI)):
+        weight_SI = np.zeros((len(ids), len(cell.heads)))
+        np.add.at(weight_SI, place_B, weight_BI[known_B])
+        said_S: NDArray[np.str_] = np.array(cell.heads)[weight_SI.argmax(axis=1)]
+        right[what] = said_S == planted_S
     names, counts = np.unique(planted_S, return_counts=True)
     return {
         "sessions": len(ids),
-        "named": float(right_S.mean()),
+        "named": float(right["named"].mean()),
+        "named_before": float(right["named_before"].mean()),
         "commonest": float(counts.max() / counts.sum()),
-        "by_primary": {str(name): float(right_S[planted_S == name].mean()) for name in names},
+        "by_primary": {str(name): float(right["named"][planted_S == name].mean()) for name in names},
     }
 
 
