@@ -41,6 +41,11 @@ class Terms:
     recency_PR: Tensor | None  # the last column is of titles without a known release: 0
     relation_PA: Tensor | None  # what stands at DISCOVER is 0
 
+    def at(self, index_X: Tensor) -> Terms:
+        """Pick some predictions."""
+        recency, relation = (None if one is None else one[index_X] for one in (self.recency_PR, self.relation_PA))
+        return Terms(self.static_PK[index_X], recency, relation)
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 BATCH_TOKENS = 16_384
+STEADY_TOKENS = 32
+"""Tokens of which every sequence has a multiple: what is computed with vectors of up to 16 numbers has no rest then."""
+STEADY_ROWS = 4
+"""Rows from which on a product of matrices gives each row the same bits whatever the others are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class IntentRecommender:
         self.catalogue = catalogue
         self.labels = labels or USUAL
         self.device = model.features.start.device
+        self.steady_tokens = STEADY_TOKENS if model.config.body.steady else None
+        """Tokens of which each sequence gets a multiple; None: they are packed, and rounding depends on the batch."""
         with torch.inference_mode():
             self._title_N1D, bias_N1 = self.model.titles()
             columns = self._title_N1D[1:]
@@ -109,24 +115,36 @@ class IntentRecommender:
         classes = {head.value: of for head, of in self.model.classes.items()}
         return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, z_BD, item_BD, self.labels)
 
+    @property
+    def steady(self) -> bool:
+        """Whether an answer is the same to the bit whatever it is batched with."""
+        return self.steady_tokens is not None
+
     def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, Encoded]:
-        config = self.model.config
+        config, both_ways = self.model.config, self.model.config.body.both_ways
         recent = histories.last(config.max_length)
-        both_ways = config.body.both_ways
         tokens = sequences(
             recent, asof_B, max_length=config.max_length, time_aware=config.time_aware, masked=both_ways,
-            reading=self.model.reading,
+            reading=self.model.reading, multiple=self.steady_tokens,
         ).to(self.device)  # fmt: skip
-        last_B = tokens.layout.last_B
-        last = self.model(tokens, self._title_N1D).at(last_B)
-        state_BK, added = last.item_TD, Added()
+        last_B = torch.from_numpy(tokens.layout.offsets_B1[:-1] + recent.lengths_B + int(both_ways)).to(self.device)
+        encoded = self.model(tokens, self._title_N1D)
+        last, added = encoded.at(last_B), Added()
+        state_BK = last.item_TD
         if self.model.decoder is not None:
-            terms = self.model.decoder(last)
+            terms = self.model.decoder(encoded).at(last_B)  # of all tokens: their number has no odd rest
             state_BK = torch.cat([state_BK, terms.static_PK], dim=1)
             added = self._added(terms, recent, tokens, last_B)
-        logits_BN = torch.addmm(self._bias_N, state_BK, self._title_DN)
+        logits_BN = self._logits(state_BK)
         add(logits_BN, slice(0, len(logits_BN)), added)
         return logits_BN, last
+
+    def _logits(self, state_BK: Tensor) -> Tensor:
+        """Products with all titles, of at least STEADY_ROWS states."""
+        missing = max(0, STEADY_ROWS - len(state_BK))
+        if missing and len(state_BK):
+            state_BK = torch.cat([state_BK, state_BK[:1].expand(missing, -1)])
+        return torch.addmm(self._bias_N, state_BK, self._title_DN)[: len(state_BK) - missing]
 
     def _added(self, terms: Terms, recent: Histories, tokens: Sequences, last_B: Tensor) -> Added:
         decoder = self.model.decoder

@@ -109,16 +109,17 @@ class _Places(torch.autograd.Function):
         return spread, None, None
 
 
-def layout(length_B: NDArray[np.int64]) -> Layout:
-    """Lay out packed sequences of these lengths (each at least 1) in groups of like length."""
+def layout(length_B: NDArray[np.int64], *, exact: bool = False) -> Layout:
+    """Lay out packed sequences of these lengths (each at least 1) in groups of like length, `exact` of the same."""
+    like, least = (1.0, 1) if exact else (LIKE, LEAST_PLACES)
     offsets_B1 = np.concatenate([[0], np.cumsum(length_B)]).astype(np.int64)
     order_B = np.argsort(-length_B, kind="stable")
     groups, tokens, start, places = [], [], 0, 0
     place_T = np.empty(int(offsets_B1[-1]), dtype=np.int64)
     while start < len(order_B):
         longest = int(length_B[order_B[start]])
-        fits = int(np.searchsorted(-length_B[order_B[start:]], -LIKE * longest, side="right"))
-        rows = order_B[start : start + max(fits, -(-LEAST_PLACES // longest))]
+        fits = int(np.searchsorted(-length_B[order_B[start:]], -like * longest, side="right"))
+        rows = order_B[start : start + max(fits, -(-least // longest))]
         first_R1, place_L = offsets_B1[:-1][rows][:, None], np.arange(longest)
         real_RL = place_L < length_B[rows][:, None]
         token_RL = first_R1 + np.where(real_RL, place_L, 0)

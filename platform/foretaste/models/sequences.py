@@ -103,16 +103,20 @@ def sequences(
     time_aware: bool,
     masked: bool = False,
     reading: Reading | None = None,
+    multiple: int | None = None,
 ) -> Sequences:
     """Turn the newest `max_length` interactions of each history into tokens.
 
     The gap of a token is the time until what follows it: the next interaction, or `asof_B` (microseconds) for the
     last one, which a request knows. Without `time_aware` it is the time since the interaction before it, and nothing
-    of `asof_B` is read. Without `reading` nothing says what titles were to the member.
+    of `asof_B` is read. Without `reading` nothing says what titles were to the member. With `multiple` every sequence
+    is filled up behind its end, where nothing before it looks, to a multiple of so many tokens.
     """
     recent = histories.last(max_length)
     length_B = recent.lengths_B
     tokens_B = length_B + 1 + int(masked)
+    if multiple is not None:
+        tokens_B = -(-tokens_B // multiple) * multiple
     begin_B = np.cumsum(tokens_B) - tokens_B
     num = int(tokens_B.sum())
     token_X = np.arange(len(recent.title_T)) + np.repeat(begin_B + 1 - recent.offsets_B1[:-1], length_B)
@@ -122,6 +126,8 @@ def sequences(
     if time_aware:
         now_T[:-1] = at_T[1:]
         now_T[begin_B + length_B] = asof_B
+    used_T = slice(None) if multiple is None else _filled(begin_B, length_B + 1 + int(masked), tokens_B)
+    at_T, now_T = at_T[used_T], now_T[used_T]
     names = ("title", "action", "gap", "hour", "way", "relation", "recency")
     values = {name: np.zeros(num, dtype=np.int64) for name in names}
     values["title"][token_X], values["action"][token_X] = recent.title_T, recent.action_T + 1
@@ -140,6 +146,7 @@ def sequences(
     numbers_TF[token_X] = _numbers(recent)
     session_T = np.full(num, -1, dtype=np.int64)
     session_T[token_X] = recent.session_T
+    session_T = session_T[used_T]
     masked_T = np.zeros(num, dtype=np.bool_)
     if masked:
         end_B = begin_B + length_B + 1
@@ -148,7 +155,8 @@ def sequences(
         values["hour"][end_B] = values["hour"][end_B - 1] if time_aware else 0
     columns = (values["title"], values["title"].copy(), *(values[name] for name in names[1:]), numbers_TF)
     times = (at_T / MINUTE_US, now_T / MINUTE_US, session_T, masked_T)
-    return Sequences(layout(tokens_B), *(torch.from_numpy(a) for a in (*columns, *times)))
+    placed = layout(tokens_B, exact=multiple is not None)
+    return Sequences(placed, *(torch.from_numpy(a) for a in (*columns, *times)))
 
 
 def masks(tokens: Sequences, hidden_T: NDArray[np.bool_], *, time_aware: bool) -> Sequences:
@@ -181,6 +189,12 @@ def _firsts(recent: Histories, asof_B: NDArray[np.int64], time_aware: bool) -> N
     some_B = recent.lengths_B > 0
     first_B[some_B] = recent.at_T[recent.offsets_B1[:-1][some_B]]
     return first_B
+
+
+def _filled(begin_B: NDArray[np.int64], used_B: NDArray[np.int64], tokens_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each token that fills a sequence up, the last one that is used; itself for all others."""
+    place_T = np.arange(int(tokens_B.sum())) - np.repeat(begin_B, tokens_B)
+    return np.repeat(begin_B, tokens_B) + np.minimum(place_T, np.repeat(used_B - 1, tokens_B))
 
 
 def _numbers(recent: Histories) -> NDArray[np.float32]:

@@ -85,6 +85,14 @@ class BodySettings(Frozen, ABC):
         return False
 
     @property
+    def steady(self) -> bool:
+        """Whether what it says of a sequence is the same to the bit whatever it is batched with, filled up to a length.
+
+        tests/models/test_steady.py holds it to that.
+        """
+        return not self.both_ways
+
+    @property
     def has_heads(self) -> bool:
         """Whether intents are predicted where the configuration asks for them."""
         return True

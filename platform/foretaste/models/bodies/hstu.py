@@ -38,6 +38,11 @@ class HstuConfig(BodySettings):
     kind: Literal["hstu"] = "hstu"
     blocks: int = Field(2, ge=1, description="HSTU layers")
 
+    @property
+    def steady(self) -> bool:
+        """No: times are counted from the oldest of the batch."""
+        return False
+
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body."""
         return Hstu(self, sizes)

@@ -20,8 +20,8 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.vectors.weight, std=0.1)
 
     def forward(self, x_TD: Tensor, placed: Layout) -> Tensor:
-        """Add to each token the vector of its place."""
-        placed_TD: Tensor = x_TD + self.vectors(placed.index_T)
+        """Add to each token the vector of its place; what fills a sequence up stands at the last."""
+        placed_TD: Tensor = x_TD + self.vectors(placed.index_T.clamp(max=self.vectors.num_embeddings - 1))
         return placed_TD
 
 

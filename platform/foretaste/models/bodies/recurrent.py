@@ -39,6 +39,11 @@ class RecurrentConfig(BodySettings):
         """Whether later tokens are read."""
         return self.reads == "both"
 
+    @property
+    def steady(self) -> bool:
+        """No: the library's cells round by the batch."""
+        return False
+
     def build(self, sizes: Sizes, classes: Classes) -> Body:
         """Make the body."""
         return Recurrent(self, sizes)
