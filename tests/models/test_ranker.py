@@ -131,14 +131,23 @@ def test_what_is_done_in_the_session_and_before_it_is_seen_apart() -> None:
 
 
 def test_a_request_scores_alone_as_it_does_beside_others() -> None:
-    parts = [inputs(1, c, length, seed) for seed, (c, length) in enumerate([(6, 5), (3, 0), (4, 9), (6, 1)])]
-    scorer = RankerScorer(ranker())
+    parts = [inputs(cases=1, candidates=count, recent=recent, seed=count)
+             for count, recent in ((1, 0), (6, 2), (16, 5), (17, 3), (50, 5), (3, 1), (100, 4))]  # fmt: skip
     together = join_inputs(parts)
-    whole = scorer.scores(together)
-    for b, part in enumerate(parts):
-        size = part.code_BC.shape[1]
-        assert np.allclose(whole[b, :size], scorer.scores(part)[0], atol=1e-6)
-        assert scorer.scores(together.alone(b)).tobytes() == scorer.scores(part).tobytes()
+    model = standardised(ranker(), together)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    scorer = RankerScorer(model)
+    for size in (2, 3, 7):
+        for first in range(0, len(parts), size):
+            rows = np.arange(first, min(first + size, len(parts)))
+            beside = scorer.scores(together.rows(rows))
+            for place, b in enumerate(rows):
+                alone = scorer.scores(parts[b])
+                assert beside[place, : alone.shape[1]].tobytes() == alone[0].tobytes()
+    for row, part in enumerate(parts):
+        assert scorer.scores(together.alone(row)).tobytes() == scorer.scores(part).tobytes()
 
 
 def test_the_order_follows_the_configured_heads_and_heads_that_are_off_count_nothing() -> None:

@@ -23,6 +23,7 @@ from foretaste.models.decoding import Terms, pairs
 from foretaste.models.losses import Added, add
 from foretaste.models.network import IntentModel, IntentModelConfig
 from foretaste.models.sequences import Sequences, sequences
+from foretaste.models.steady import STEADY_ROWS, STEADY_TOKENS
 
 __all__ = [
     "IntentModel",
@@ -35,10 +36,6 @@ __all__ = [
 ]
 
 BATCH_TOKENS = 16_384
-STEADY_TOKENS = 32
-"""Tokens of which every sequence has a multiple: what is computed with vectors of up to 16 numbers has no rest then."""
-STEADY_ROWS = 4
-"""Rows from which on a product of matrices gives each row the same bits whatever the others are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from foretaste.contracts.config import Frozen
 from foretaste.models.ranker_heads import Head
 from foretaste.models.ranker_inputs import RankerBatch
+from foretaste.models.steady import STEADY_ROWS
 from foretaste.models.target_attention import TargetAttention
 
 PLACES = 20
@@ -159,7 +161,8 @@ class Ranker(nn.Module):
         among_BSL = torch.stack([batch.now_BL, before_BL], dim=1)
         seen_BCE = self.attention(candidate_BCD, title_BLD, batch.action_BL, batch.about_BLA, among_BSL)
         context_BX = ((batch.context_BX - self.mean_X) / self.deviation_X).clamp(-8.0, 8.0)
-        context_B1E = self.of_context(context_BX)[:, None, :]
+        rows_BX = functional.pad(context_BX, (0, 0, 0, max(0, STEADY_ROWS - len(context_BX))))
+        context_B1E = self.of_context(rows_BX)[: len(context_BX), None, :]
         title_BCE = self.of_title(candidate_BCD)
         return [seen_BCE, title_BCE, title_BCE * context_B1E]
 

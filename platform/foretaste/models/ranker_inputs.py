@@ -70,6 +70,16 @@ class RankerInputs:
             values[name] = np.ascontiguousarray(values[name][:, :length])
         return RankerInputs(**values)
 
+    def filled(self, *, length: int, multiple: int) -> RankerInputs:
+        """The same with padding behind, to `length` interactions and a multiple of so many candidates."""
+        num = -(-self.code_BC.shape[1] // multiple) * multiple
+        sizes = {"features_BCF": num, "code_BC": num} | dict.fromkeys(RECENT, max(length, self.action_BL.shape[1]))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, size in sizes.items():
+            more = [(0, 0), (0, size - values[name].shape[1]), *((0, 0) for _ in values[name].shape[2:])]
+            values[name] = np.pad(values[name], more)
+        return RankerInputs(**values)
+
     def tensors(self, device: torch.device | None = None) -> RankerBatch:
         """Copy to a device, by default this one's memory is shared."""
         arrays = (np.ascontiguousarray(getattr(self, field.name)) for field in fields(self))

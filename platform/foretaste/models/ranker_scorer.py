@@ -16,6 +16,7 @@ from torch import Tensor
 from foretaste.models.ranker import Ranker, RankerConfig
 from foretaste.models.ranker_heads import Head, combined
 from foretaste.models.ranker_inputs import RankerInputs
+from foretaste.models.steady import STEADY_CANDIDATES
 
 
 class RankerScorer:
@@ -68,11 +69,12 @@ class RankerScorer:
 
     @torch.inference_mode()
     def _chances(self, inputs: RankerInputs, heads: Sequence[Head]) -> dict[Head, Tensor]:
+        """Each request to the same bits whatever it is batched with: all have as many places."""
         self._check(inputs)
-        logits_BCH = self.model.calibrated(self.model(inputs.tensors()))
-        return {
-            head: torch.sigmoid(logits_BCH[..., list(Head).index(head)].double().clamp(-30.0, 30.0)) for head in heads
-        }
+        num = inputs.code_BC.shape[1]
+        even = inputs.filled(length=self.recent, multiple=STEADY_CANDIDATES)
+        logits_BCH = self.model.calibrated(self.model(even.tensors())).double().clamp(-30.0, 30.0)
+        return {head: torch.sigmoid(logits_BCH[..., list(Head).index(head)].contiguous())[:, :num] for head in heads}
 
     def _check(self, inputs: RankerInputs) -> None:
         for what, array, columns in (
