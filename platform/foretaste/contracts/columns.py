@@ -61,6 +61,9 @@ TITLES = pa.schema(
         _field("episode", pa.int32()),
         _field("text", pa.string()),
         _field("artworks", pa.list_(pa.string()), null=False),
+        _field("maturity", pa.string()),  # as the catalogue writes it, e.g. PG-13, 16
+        _field("countries", pa.list_(pa.string())),  # of origin; null where not known
+        _field("languages", pa.list_(pa.string())),  # spoken; null where not known
     ]
 )
 """The catalogue, one row a title. Titles with a series_id are recommended as their series."""
@@ -150,6 +153,25 @@ DECISIONS = pa.schema(
     ]
 )
 """Every answer, with enough beside it to make it again."""
+
+ACKS = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("member_id", pa.string()),  # of the decision; null for a guest
+        _field("session_id", pa.string(), null=False),
+        _field("surface", pa.string(), null=False),
+        _field("decided_at", AT, null=False),
+        _field("title_id", pa.string(), null=False),
+        _field("position", pa.int32(), null=False),  # 0-based place on the list that was answered
+        _field("propensity", pa.float64(), null=False),  # of this title here, given those above it
+        _field("shown_at", AT, null=False),  # by the client's clock
+        _field("received_at", AT, null=False),
+    ]
+)
+"""What clients said that they really showed of an answer: one row a title, each (decision_id, title_id) once.
+
+The probability of the list down to the deepest place shown is the product of the decision's propensities to there.
+"""
 
 OUTCOMES = pa.schema(
     [

@@ -25,10 +25,14 @@ from pydantic_core import PydanticCustomError
 
 from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.events import GUEST, NEEDS_TITLE, Action
+from foretaste.contracts.expression_text import MAX_LENGTH, ExpressionError
+from foretaste.contracts.title_fields import TITLE_FIELDS, title_condition
 
 MAX_EVENTS = 1_000
 MAX_EXCLUDED = 1_000
 MAX_PROPERTIES_BYTES = 4_096
+MAX_BOOSTS = 10
+MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -94,7 +98,17 @@ def _small(properties: dict[str, Any]) -> dict[str, Any]:
     return properties
 
 
+def _condition(text: str) -> str:
+    try:
+        title_condition(text)
+    except ExpressionError as error:
+        raise PydanticCustomError("expression", "{message}", {"message": str(error)}) from error
+    return text
+
+
 MemberId = Annotated[Id, AfterValidator(_no_guest)]
+Condition = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH, strict=True), AfterValidator(_condition)]
+"""A condition over titles: contracts.title_fields has its fields, contracts.expression its language."""
 Scalar = str | StrictInt | StrictBool | Annotated[float, Field(strict=True, allow_inf_nan=False)] | None
 
 
@@ -190,6 +204,19 @@ class Explain(StrEnum):
     STAGES = "stages"  # and what each stage took in, gave out and needed
 
 
+class Boost(Wire):
+    """Titles that are to stand higher, or lower."""
+
+    where: Condition = Field(description="which titles, as `filter`")
+    factor: float = Field(
+        ge=MIN_FACTOR,
+        le=MAX_FACTOR,
+        allow_inf_nan=False,
+        strict=True,
+        description="what their probability (scores below 0 are logarithms of one) is multiplied by",
+    )
+
+
 class RecommendRequest(Wire):
     """Ask for a list."""
 
@@ -199,6 +226,12 @@ class RecommendRequest(Wire):
     k: StrictInt = Field(10, ge=1, le=100, description="places of the list")
     context: dict[Id, Scalar] = Field({}, max_length=50, description="recorded with the decision")
     exclude_ids: list[Id] = Field([], max_length=MAX_EXCLUDED, description="titles that must not be on the list")
+    filter: Condition | None = Field(
+        None,
+        description='only titles of which this holds, e.g. `kind == "movie" and "comedy" in genres`; '
+        "fields: " + ", ".join(TITLE_FIELDS),
+    )
+    boost: list[Boost] = Field([], max_length=MAX_BOOSTS, description="factors of a title multiply")
     policy: PolicyName | None = Field(None, description="by default the service's own")
     explain: Explain = Explain.NONE
     dry_run: StrictBool = Field(False, description="answer without logging a decision")
