@@ -21,8 +21,9 @@ from foretaste.contracts.wire import (
 )
 from foretaste.models.intent import IntentPrediction
 from foretaste.policies.slate import Slate, SlatePolicy
+from foretaste.serving.budget import SESSION_LOG
 from foretaste.serving.explain import in_words, popular_titles, reasons, told, top_classes
-from foretaste.serving.record import SESSION_LOG, places
+from foretaste.serving.record import places
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap, Watch

@@ -11,6 +11,8 @@ from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import PolicyName
 from foretaste.feedback.decision_log import DecisionLogConfig
 from foretaste.feedback.session_log import SessionLogConfig
+from foretaste.serving.breaker import BreakerConfig
+from foretaste.serving.budget import BudgetConfig
 
 
 class ServingConfig(Frozen):
@@ -24,8 +26,10 @@ class ServingConfig(Frozen):
     policy: PolicyName = Field(PolicyName.EPSILON_GREEDY, description="policy of a request that names none")
     epsilon: float = Field(0.1, ge=0, le=1, description="probability that epsilon_greedy fills a place by dice")
     budget_ms: float = Field(
-        300.0, gt=0, description="milliseconds after which no further model is asked and the answer says which was late"
+        300.0, gt=0, description="milliseconds for an answer; what cannot end by its share is left out, and named"
     )
+    budget: BudgetConfig = Field(BudgetConfig(), description="by which share of budget_ms each stage has to end")
+    breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="bytes of the largest request body")
     future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
     title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")

@@ -26,7 +26,7 @@ def intent_answer(
 ) -> IntentAnswer:
     """Make the answer of a prediction, or of the reason why there is none."""
     if prediction is not None and seen.failed:
-        why = Fallback.FEATURES_FAILED
+        why = seen.why
     explained = request.explain is Explain.STAGES
     top = [] if prediction is None else top_classes(prediction)
     return IntentAnswer(

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.events import actor_id
 from foretaste.contracts.wire import IntentAnswer, IntentRequest, PolicyName, RecommendAnswer, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
@@ -18,11 +19,12 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import dice
 from foretaste.serving.answer import answer
+from foretaste.serving.budget import INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.intents import intent_answer
-from foretaste.serving.models import INTENT, Models
+from foretaste.serving.models import Models
 from foretaste.serving.problems import RefusedError
-from foretaste.serving.record import SESSION_LOG, SIGNALS, reading, record
+from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.slow import SlowViews, Views
 from foretaste.serving.stages import Scored, Seen, predict, score
@@ -67,8 +69,12 @@ class Recommender:
         seeds: Callable[[], int] = fresh_seed,
         audit: Callable[[Mapping[str, Any]], None] | None = None,
         segments: PublishedSegments | None = None,
+        stage_guards: Guards | None = None,
     ) -> None:
-        """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to."""
+        """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to.
+
+        `stage_guards` bound what each stage may take; None: by the configuration.
+        """
         self.models = models
         self._views = views
         self._sessions = sessions
@@ -79,6 +85,7 @@ class Recommender:
         self._seeds = seeds
         self._audit = audit
         self._segments = segments
+        self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
@@ -91,9 +98,9 @@ class Recommender:
         if surface is None:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
         watch, at, seed = Watch(self._timer), self._clock(), self._seeds()
-        seen = self._see(request, at)
+        seen = self._see(request, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
-        views = self._views.read(request.member_id, asof=seen.asof_us)
+        views = self._views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
         watch.lap("features", num_in=1, num_out=1 + len(self.models.catalogue))
         scored = self._score(request, seen, views, surface, watch)
         policy = self._policies[request.policy or self._config.policy]
@@ -133,9 +140,9 @@ class Recommender:
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
         watch = Watch(self._timer)
-        seen = self._see(request, self._clock())
+        seen = self._see(request, self._clock(), watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
-        prediction, why = predict(seen, self.models, late=watch.elapsed_ms > self._config.budget_ms)
+        prediction, why = predict(seen, self.models, guard=self.guards[INTENT], watch=watch)
         watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
         return intent_answer(
             request,
@@ -148,14 +155,23 @@ class Recommender:
             watch=watch,
         )
 
-    def _see(self, request: RecommendRequest | IntentRequest, at: datetime) -> Seen:
+    def close(self) -> None:
+        """Begin no stage any more."""
+        for guard in self.guards.values():
+            guard.close()
+
+    def _see(self, request: RecommendRequest | IntentRequest, at: datetime, watch: Watch) -> Seen:
         actor, asof = actor_id(request.member_id, request.session_id), microseconds(at)
+        limit, why = self._config.session_log.read_events, None
+        rows: list[dict[str, Any]] = []
+        mark = 0
         try:
-            rows, mark = self._sessions.read(actor, limit=self._config.session_log.read_events, before_us=asof)
-            failed = False
-        except Exception:  # a locked or broken log must not stop the answers
-            _log.exception("the session log could not be read; answering as if nothing had happened")
-            rows, mark, failed = [], 0, True
+            rows, mark = self.guards[SESSION_LOG].run(
+                watch.elapsed_ms, lambda: self._sessions.read(actor, limit=limit, before_us=asof)
+            )
+        except Exception as error:  # a locked or broken log must not stop the answers
+            why = why_not(error, "the session log")
+        failed = why is not None
         catalogue, rule = self.models.catalogue, self.models.rule
         acts = acts_of_one(rows, asof=asof, catalogue=catalogue, rule=rule)
         failures = [SESSION_LOG] if failed else []
@@ -165,7 +181,8 @@ class Recommender:
         except Exception:  # an answer without them is better than none, and says so
             _log.exception("the signals of one request could not be computed")
             failures.append(SIGNALS)
-        return Seen(actor, asof, acts.histories(), rows, mark, failed, signals, tuple(failures))
+            why = why or Fallback.FEATURES_FAILED
+        return Seen(actor, asof, acts.histories(), rows, mark, failed, signals, tuple(failures), why)
 
     def _score(self, request: RecommendRequest, seen: Seen, views: Views, surface: Surface, watch: Watch) -> Scored:
         blocked_N1 = blocked(
@@ -183,7 +200,7 @@ class Recommender:
             self.models,
             blocked_N1,
             pool_size=surface.pool_size,
-            budget_ms=self._config.budget_ms,
+            guards=self.guards,
             watch=watch,
         )
 

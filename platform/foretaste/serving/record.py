@@ -21,7 +21,7 @@ from foretaste.serving.watch import Lap
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.served import encode, of_answer, sampled
 
-SESSION_LOG, SIGNALS = "session_log", "signals"
+SIGNALS = "signals"
 FAILED = "failed"
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 TITLES_VERSION = "titles_asof_ms"

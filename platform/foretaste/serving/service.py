@@ -24,6 +24,7 @@ from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLog, microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.audit import Audit
+from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
@@ -131,6 +132,7 @@ class Service:
     def close(self) -> None:
         """Roll the decisions, ship the events and close the logs."""
         self._decisions.close()
+        self._recommender.close()
         try:
             self._ship()
         finally:
@@ -177,12 +179,14 @@ def open_service(
     models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
     if source is not None and models.views is not None:
         source.pin(models.views)
+    of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
     views = SlowViews(
         source,
         models.catalogue,
         stale_hours=serving.stale_hours,
         refresh_seconds=serving.title_refresh_seconds,
         clock=clock,
+        guard=of_stages[FEATURES],
     )
     sessions = open_session_log(serving.session_log, folder / "serving")
     events = EventLog(folder / "serving" / EVENTS_FOLDER)
@@ -198,7 +202,16 @@ def open_service(
     offer = None if audit is None else audit.offer
     segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
     recommender = Recommender(
-        models, views, sessions, decisions, serving, clock=clock, timer=timer, audit=offer, segments=segments
+        models,
+        views,
+        sessions,
+        decisions,
+        serving,
+        clock=clock,
+        timer=timer,
+        audit=offer,
+        segments=segments,
+        stage_guards=of_stages,
     )
     logs = (sessions, decisions, events, tombstones)
     return Service(recommender, intake, views, *logs, clock=clock, audit=audit, segments=segments)

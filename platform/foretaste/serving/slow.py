@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.decisions import Fallback
 from foretaste.feedback.session_log import microseconds
+from foretaste.serving.budget import Guard, why_not
 from foretaste.signals.views import ABSENT, MemberView, TitleView, Vocabulary
 
 MEMBERS = "member_features"
@@ -63,6 +65,7 @@ class Views:
     failures: tuple[str, ...] = ()  # inputs whose newest read failed
     generation: str | None = None  # of the source when the member was read; None where they were not
     titles_generation: str | None = None  # of the source when the titles were read
+    why: Fallback | None = None  # why something could not be read
 
 
 class SlowViews:
@@ -76,8 +79,13 @@ class SlowViews:
         stale_hours: float,
         refresh_seconds: float,
         clock: Callable[[], datetime],
+        guard: Guard | None = None,
     ) -> None:
-        """Read the title features. Raises ValueError where the source has views of another catalogue."""
+        """Read the title features; `guard` bounds how long a request waits for its member's.
+
+        Raises ValueError where the source has views of another catalogue.
+        """
+        self._guard = guard
         self._source = source
         self._catalogue = catalogue
         self._stale_us = stale_hours * 3.6e9
@@ -117,9 +125,12 @@ class SlowViews:
         if self._clock() - self._read_at >= self._refresh:
             self.refresh()
 
-    def read(self, member_id: str | None, *, asof: int) -> Views:
-        """Read the member's row beside the matrix, and say what of it is stale as of `asof` (microseconds)."""
-        found = self._members(member_id, asof)
+    def read(self, member_id: str | None, *, asof: int, elapsed_ms: float = 0.0) -> Views:
+        """Read the member's row beside the matrix, and say what of it is stale as of `asof` (microseconds).
+
+        The request began `elapsed_ms` ago.
+        """
+        found, why = self._members(member_id, asof, elapsed_ms)
         failed = found is None
         members, generation = found or (Vocabulary(self._catalogue.genres, self._catalogue.kinds).absent(1), None)
         titles, of_titles = self._titles
@@ -130,20 +141,28 @@ class SlowViews:
             stale.append(TITLES)
         failures = [name for name, is_so in ((MEMBERS, failed), (TITLES, self._failed)) if is_so]
         absent = failed or titles.newest_ms == ABSENT
-        return Views(members, titles, tuple(stale), absent, tuple(failures), generation, of_titles)
+        if why is None and absent:
+            why = Fallback.FEATURES_FAILED
+        return Views(members, titles, tuple(stale), absent, tuple(failures), generation, of_titles, why)
 
     def forget(self, member_id: str) -> int:
         """Remove a member from the source; returns how many rows went. Raises what the source raises."""
         return 0 if self._source is None else self._source.forget(member_id)
 
-    def _members(self, member_id: str | None, asof: int) -> tuple[MemberView, str | None] | None:
+    def _members(
+        self, member_id: str | None, asof: int, elapsed_ms: float
+    ) -> tuple[tuple[MemberView, str | None] | None, Fallback | None]:
+        """The member's row with its generation, or why there is none."""
         if self._source is None or self._mismatched:
-            return None
-        try:
+            return None, Fallback.FEATURES_FAILED
+
+        def read() -> tuple[MemberView, str | None]:
             return self._of_one_generation(lambda source: source.members([member_id], asof))
-        except Exception:  # a broken store must not stop the answers
-            _log.exception("member features of one request could not be read; zeros stand in")
-            return None
+
+        try:
+            return read() if self._guard is None else self._guard.run(elapsed_ms, read), None
+        except Exception as error:  # a broken store must not stop the answers
+            return None, why_not(error, "member features of one request")
 
     def _of_one_generation(self, read: Callable[[ViewSource], T]) -> tuple[T, str | None]:
         """Read, and name the generation that the rows are of; again where it changed in between."""

@@ -17,6 +17,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.histories import Histories
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
+from foretaste.serving.budget import INTENT, RANKER, Guard, Guards, LateError
 from foretaste.serving.fallback import popularity
 from foretaste.serving.models import Models
 from foretaste.serving.slow import Views
@@ -25,8 +26,6 @@ from foretaste.signals.ranking import ranker_inputs
 from foretaste.surfaces.prequery import pool
 
 POPULAR = "popular"
-INTENT = "intent"
-RANKER = "ranker"
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ class Seen:
     failed: bool  # whether the log could not be read
     signals: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [W]; none where they failed
     failures: tuple[str, ...] = ()  # what could not be read or computed
+    why: Fallback | None = None  # why something could not
 
     @property
     def asof_B(self) -> NDArray[np.int64]:
@@ -70,12 +70,12 @@ def score(
     blocked_N1: NDArray[np.bool_],
     *,
     pool_size: int,
-    budget_ms: float,
+    guards: Guards,
     watch: Watch,
 ) -> Scored:
     """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
     num = len(models.catalogue)
-    prediction, why = predict(seen, models, late=watch.elapsed_ms > budget_ms)
+    prediction, why = predict(seen, models, guard=guards[INTENT], watch=watch)
     watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
     scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
     codes_C = pool(scores_N, blocked_N1, size=pool_size)
@@ -85,31 +85,38 @@ def score(
         return Scored(codes_C, own_C, POPULAR, None, why, codes_C)
     if len(codes_C) == 0:
         return Scored(codes_C, own_C, INTENT, prediction, None, codes_C)
-    ranked, why = _rank(seen, views, models, prediction, codes_C, late=watch.elapsed_ms > budget_ms)
+    ranked, why = _rank(seen, views, models, prediction, codes_C, guard=guards[RANKER], watch=watch)
     watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
     if ranked is None:
         return Scored(codes_C, own_C, INTENT, prediction, why, codes_C)
     ranked_C, inputs = ranked
     order_C = np.argsort(-ranked_C, kind="stable")
-    why = Fallback.FEATURES_FAILED if views.failed or seen.failures else None
-    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, why, codes_C, inputs)
+    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, seen.why or views.why, codes_C, inputs)
 
 
-def predict(seen: Seen, models: Models, *, late: bool) -> tuple[IntentPrediction | None, Fallback | None]:
+def predict(
+    seen: Seen, models: Models, *, guard: Guard, watch: Watch
+) -> tuple[IntentPrediction | None, Fallback | None]:
     """Ask the intent model, or say why it was not asked or had no answer."""
-    if models.intent is None:
+    model = models.intent
+    if model is None:
         return None, Fallback.NO_MODEL
-    if late:
-        return None, Fallback.INTENT_LATE
-    try:
-        prediction = models.intent.predict(seen.history, seen.asof_B)
+
+    def ask() -> IntentPrediction:
+        prediction = model.predict(seen.history, seen.asof_B)
         said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
         for what, values in said.items():
             _finite(values, f"intent {what}")
+        return prediction
+
+    try:
+        return guard.run(watch.elapsed_ms, ask), None
+    except LateError as why:
+        _log.warning("%s; answering without the intent model", why)
+        return None, Fallback.INTENT_LATE
     except Exception:  # whatever it is, the member still gets a list, and the answer says why it is another one
-        _log.exception("the intent model failed; answering by popularity")
+        _log.exception("the intent model failed; answering without")
         return None, Fallback.INTENT_FAILED
-    return prediction, None
 
 
 def _rank(
@@ -119,14 +126,15 @@ def _rank(
     prediction: IntentPrediction,
     codes_C: NDArray[np.int32],
     *,
-    late: bool,
+    guard: Guard,
+    watch: Watch,
 ) -> tuple[tuple[NDArray[np.float64], RankerInputs] | None, Fallback | None]:
     """Scores of the pool and what they are of, or why there are none."""
-    if models.ranker is None:
+    ranker = models.ranker
+    if ranker is None:
         return None, Fallback.NO_MODEL
-    if late:
-        return None, Fallback.RANKER_LATE
-    try:
+
+    def rank() -> tuple[NDArray[np.float64], RankerInputs]:
         inputs = ranker_inputs(
             seen.history,
             seen.asof_B,
@@ -136,15 +144,21 @@ def _rank(
             models.catalogue,
             views.members,
             views.titles,
-            length=models.ranker.recent,
+            length=ranker.recent,
             rule=models.rule,
         )
-        ranked_C = models.ranker.scores(inputs)[0]
+        ranked_C = ranker.scores(inputs)[0]
         _finite(ranked_C, "ranker scores")
+        return ranked_C, inputs
+
+    try:
+        return guard.run(watch.elapsed_ms, rank), None
+    except LateError as why:
+        _log.warning("%s; answering by the intent model", why)
+        return None, Fallback.RANKER_LATE
     except Exception:  # see above
         _log.exception("the ranker failed; answering by the intent model")
         return None, Fallback.RANKER_FAILED
-    return (ranked_C, inputs), None
 
 
 def _finite(scores: NDArray[np.floating[Any]], what: str) -> None:
