@@ -5,9 +5,9 @@ Shapes: C candidates of the pool, K places of the slate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class SlatePolicy(Protocol):
         ...
 
     @property
-    def params(self) -> dict[str, float]:
+    def params(self) -> Mapping[str, Any]:
         """All that `choose` reads beside scores, k and dice."""
         ...
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.title_fields import TitleColumns
 from foretaste.models.intent import IntentPrediction, build_intent
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import build_ranker
@@ -25,6 +26,7 @@ from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.requests import REQUEST_COLUMNS
 from foretaste.surfaces.prequery import Availability, availability
+from foretaste.surfaces.sources import Likeness
 
 INTENT = "intent"
 RANKER = "ranker"
@@ -64,12 +66,14 @@ class Models:
 
     catalogue: Catalogue
     windows: Availability
+    columns: TitleColumns  # what a request may say of titles
     repeats: bool  # whether members choose a title again; if not, seen titles are not shown
     rule: SessionRule  # when a session ended in the data of the models
     intent: Predictor | None = None
     ranker: Scorer | None = None
     intent_fingerprint: str | None = None
     ranker_fingerprint: str | None = None
+    likeness: Likeness | None = None  # by the intent model's title vectors
     views: Mapping[str, Any] | None = None  # what the ranker was trained with of the slow views; None: not known
 
 
@@ -105,12 +109,14 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> 
     return Models(
         catalogue=known,
         windows=availability(titles, known),
+        columns=TitleColumns(titles, known),
         repeats=bool(about["repeats"]),
         rule=_rule(about, rule),
         intent=predictor,
         ranker=None if ranker is None else _load_ranker(ranker, intent, predictor),
         intent_fingerprint=intent.fingerprint,
         ranker_fingerprint=None if ranker is None else ranker.fingerprint,
+        likeness=Likeness(predictor.title_N1D),
         views=None if ranker is None else ranker.manifest["about"].get("views"),
     )
 
@@ -142,7 +148,13 @@ def _without_models(prepared: Path, rule: SessionRule | None) -> Models:
     manifest = prepared / "manifest.json"
     about = read_json(manifest) if manifest.is_file() else {}
     repeats = bool(about.get("repeats", True))
-    return Models(catalogue=known, windows=availability(titles, known), repeats=repeats, rule=_rule(about, rule))
+    return Models(
+        catalogue=known,
+        windows=availability(titles, known),
+        columns=TitleColumns(titles, known),
+        repeats=repeats,
+        rule=_rule(about, rule),
+    )
 
 
 def _rule(about: Mapping[str, Any], otherwise: SessionRule | None) -> SessionRule:

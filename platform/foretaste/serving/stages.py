@@ -20,12 +20,13 @@ from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.serving.budget import INTENT, RANKER, Guard, Guards, LateError
 from foretaste.serving.fallback import popularity
 from foretaste.serving.models import Models
+from foretaste.serving.shaping import Asked, Shaped, may_not, shape
 from foretaste.serving.slow import Views
 from foretaste.serving.watch import Watch
 from foretaste.signals.ranking import ranker_inputs
-from foretaste.surfaces.prequery import pool
 
 POPULAR = "popular"
+FILTER, SOURCES = "filter", "sources"
 
 _log = logging.getLogger(__name__)
 
@@ -52,46 +53,66 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The pool with its scores, best first."""
+    """The pool with its scores, best first until it is arranged."""
 
     codes_C: NDArray[np.int32]
-    scores_C: NDArray[np.float64]
+    scores_C: NDArray[np.float64]  # boosts included
     source: str  # what the scores are of
     prediction: IntentPrediction | None
     fallback: Fallback | None
     pool_C: NDArray[np.int32]  # the same titles in the order in which they were described
+    shaped: Shaped
     inputs: RankerInputs | None = None  # what the ranker was told of them, where its scores count
 
 
-def score(
-    seen: Seen,
-    views: Views,
-    models: Models,
-    blocked_N1: NDArray[np.bool_],
-    *,
-    pool_size: int,
-    guards: Guards,
-    watch: Watch,
-) -> Scored:
+def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Guards, watch: Watch) -> Scored:
     """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
     num = len(models.catalogue)
     prediction, why = predict(seen, models, guard=guards[INTENT], watch=watch)
     watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
+    blocked_N1 = may_not(models, seen.history, asked, asof=seen.asof_us)
+    watch.lap(FILTER, num_in=num, num_out=num + 1 - int(blocked_N1.sum()))
+    shaped = shape(
+        models,
+        seen.history,
+        seen.signals,
+        views.members,
+        views.titles.plays_7d,
+        asked,
+        asof=seen.asof_us,
+        blocked_N1=blocked_N1,
+        similar=prediction is not None,
+    )
+    watch.lap(SOURCES, num_in=num, num_out=len(np.unique(shaped.brought.all)))
     scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
-    codes_C = pool(scores_N, blocked_N1, size=pool_size)
+    codes_C = shaped.pool(scores_N, size=asked.pool_size, log=prediction is not None)
     watch.lap("pool", num_in=num, num_out=len(codes_C))
     own_C = scores_N[codes_C - 1].astype(np.float64)
     if prediction is None:
-        return Scored(codes_C, own_C, POPULAR, None, why, codes_C)
+        return _ordered(codes_C, own_C, POPULAR, shaped, None, why)
     if len(codes_C) == 0:
-        return Scored(codes_C, own_C, INTENT, prediction, None, codes_C)
+        return _ordered(codes_C, own_C, INTENT, shaped, prediction, None)
     ranked, why = _rank(seen, views, models, prediction, codes_C, guard=guards[RANKER], watch=watch)
     watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
     if ranked is None:
-        return Scored(codes_C, own_C, INTENT, prediction, why, codes_C)
+        return _ordered(codes_C, own_C, INTENT, shaped, prediction, why)
     ranked_C, inputs = ranked
-    order_C = np.argsort(-ranked_C, kind="stable")
-    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, seen.why or views.why, codes_C, inputs)
+    return _ordered(codes_C, ranked_C, RANKER, shaped, prediction, seen.why or views.why, inputs)
+
+
+def _ordered(
+    codes_C: NDArray[np.int32],
+    scores_C: NDArray[np.float64],
+    source: str,
+    shaped: Shaped,
+    prediction: IntentPrediction | None,
+    why: Fallback | None,
+    inputs: RankerInputs | None = None,
+) -> Scored:
+    """Boost the scores of the pool and put the best first, equal ones in its order."""
+    boosted_C = shaped.lifted(scores_C, codes_C, log=source == INTENT)
+    order_C = np.argsort(-boosted_C, kind="stable")
+    return Scored(codes_C[order_C], boosted_C[order_C], source, prediction, why, codes_C, shaped, inputs)
 
 
 def predict(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,14 +87,32 @@ def blocked(
     return blocked_N1
 
 
-def pool(scores_N: NDArray[np.float32], blocked_N1: NDArray[np.bool_], *, size: int) -> NDArray[np.int32]:
-    """Give the catalogue codes of the `size` best titles that are not blocked, best first, equal ones by code; [C]."""
-    allowed = np.flatnonzero(~blocked_N1[1:])
+def pool(
+    scores_N: NDArray[np.floating[Any]],
+    blocked_N1: NDArray[np.bool_],
+    *,
+    size: int,
+    brought: NDArray[np.int32] | None = None,
+) -> NDArray[np.int32]:
+    """Give the catalogue codes of the `size` best titles that are not blocked, best first, equal ones by code; [C].
+
+    Titles that were `brought` (codes, the first `size` that are not blocked) have their place in the pool whatever
+    their scores are; the best of all others fill it.
+    """
+    held = np.zeros(len(blocked_N1), dtype=np.bool_)
+    if brought is not None and len(brought):
+        held[brought[~blocked_N1[brought]][:size]] = True
+        size -= int(held.sum())
+    allowed = np.flatnonzero(~(blocked_N1 | held)[1:])
     scores = scores_N[allowed]
     if len(allowed) > size:
-        least = np.partition(scores, len(scores) - size)[len(scores) - size]
+        least = np.partition(scores, len(scores) - size)[len(scores) - size] if size else np.inf
         allowed, scores = allowed[scores >= least], scores[scores >= least]
-    return (allowed[np.argsort(-scores, kind="stable")][:size] + 1).astype(np.int32)
+    best = allowed[np.argsort(-scores, kind="stable")][:size]
+    if brought is None or not held.any():
+        return (best + 1).astype(np.int32)
+    both = np.sort(np.concatenate([best, np.flatnonzero(held[1:])]))
+    return (both[np.argsort(-scores_N[both], kind="stable")] + 1).astype(np.int32)
 
 
 def _completed(history: Histories, *, asof: int, rule: SessionRule) -> NDArray[np.int32]:
