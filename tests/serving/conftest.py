@@ -12,6 +12,7 @@ import pytest
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import RecommendAnswer, RecommendRequest
+from foretaste.feedback.acks import AckLog
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLogConfig
@@ -51,6 +52,7 @@ class Bench:
         self.sessions = SqliteSessionLog(folder / "sessions.db", self.config.session_log)
         self.decisions = DecisionLog(folder / "decisions", clock=self.clock)
         self.events = EventLog(folder / EVENTS_FOLDER)
+        self.acks = AckLog(folder, durable=False)
         self.tombstones = Tombstones(folder / TOMBSTONES_FILE)
         self.intake = Intake(self.sessions, future_minutes=5.0, clock=self.clock, deleted=self.tombstones.read)
         self.number = 0
@@ -75,7 +77,7 @@ class Bench:
         views = self.views()
         recommender = self.recommender(views=views)
         logs = (self.sessions, self.decisions, self.events, self.tombstones)
-        return Service(recommender, self.intake, views, *logs, clock=self.clock)
+        return Service(recommender, self.intake, views, *logs, clock=self.clock, acks=self.acks)
 
     def ask(self, *, on: Recommender | None = None, **request: Any) -> RecommendAnswer:
         body = {"member_id": "m1", "session_id": "s1", "policy": "greedy"} | request
@@ -99,6 +101,7 @@ class Bench:
 
     def close(self) -> None:
         self.decisions.close()
+        self.acks.close()
         self.sessions.close()
 
 

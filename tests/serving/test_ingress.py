@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -27,8 +28,9 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.serving.ingress import build_app
-from foretaste.serving.problems import RefusedError
+from foretaste.serving.problems import ConflictError, RefusedError
 
 MAX_BODY = 10_000
 
@@ -86,6 +88,29 @@ class Noting:
     def delete(self, member_id: str) -> DeletionAnswer:
         self.asked.append(member_id)
         return DeletionAnswer(deleted_events=3, deleted_views=1)
+
+    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+        self.asked.append((decision_id, request))
+        return None if decision_id != "d1" else AckAnswer(decision_id="d1", recorded=1, shown=["t1"], propensity=1.0)
+
+    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+        self.asked.append((decision_id, request))
+        if decision_id == "gone":
+            raise ConflictError("a model of the decision is gone from the registry")
+        return None
+
+    def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
+        self.asked.append((session_id, member_id))
+        return SessionAnswer(
+            member_id=member_id,
+            session_id=session_id,
+            as_of=datetime(2026, 1, 1, tzinfo=UTC),
+            mark=0,
+            events=[],
+            signals={},
+            freshness=Freshness(last_event_id=None, last_event_at=None, age_seconds=None, stale=[]),
+            merged_sessions=[],
+        )
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         return {"decision_id": "d1"} if decision_id == "d1" else None
@@ -259,6 +284,28 @@ def test_a_decision_is_read_or_not_found(service: Noting) -> None:
     assert "d2" in assert_problem(call(service, "GET", "/v1/decisions/d2"), 404).detail
 
 
+def test_a_replay_needs_no_body_and_says_why_it_cannot_be(service: Noting) -> None:
+    assert_problem(call(service, "POST", "/v1/decisions/d2/replay"), 404)
+    assert service.asked == [("d2", ReplayRequest())]
+    answer = call(service, "POST", "/v1/decisions/gone/replay", json={"intent_model": "abc"})
+    assert "gone from the registry" in assert_problem(answer, 409).detail
+    assert_problem(call(service, "POST", "/v1/decisions/d2/replay", json={"model": "abc"}), 422, field="model")
+
+
+def test_what_was_shown_reaches_the_service_or_is_refused_by_field(service: Noting) -> None:
+    good = {"shown": ["t1"], "at": "2026-01-01T00:00:00Z"}
+    assert call(service, "POST", "/v1/decisions/d1/ack", json=good).json()["recorded"] == 1
+    assert_problem(call(service, "POST", "/v1/decisions/d2/ack", json=good), 404)
+    for bad, field in (({"shown": []}, "shown"), ({"shown": [1]}, "shown.0"), ({"at": "now"}, "at")):
+        assert_problem(call(service, "POST", "/v1/decisions/d1/ack", json=good | bad), 422, field=field)
+
+
+def test_a_session_is_asked_for_by_any_legal_name(service: Noting) -> None:
+    assert call(service, "GET", "/v1/sessions/a%2Fb", params={"member_id": "m1"}).json()["session_id"] == "a/b"
+    assert_problem(call(service, "GET", "/v1/sessions/s1", params={"member_id": "guest:x"}), 422, field="member_id")
+    assert service.asked == [("a/b", "m1")]
+
+
 def test_the_request_id_is_echoed_or_made(service: Noting) -> None:
     assert call(service, "GET", "/health/live", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     made = [call(service, "GET", "/health/live").headers["x-request-id"] for _ in range(2)]
@@ -294,6 +341,9 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/recommend",
         "/v1/intent",
         "/v1/decisions/{decision_id}",
+        "/v1/decisions/{decision_id}/ack",
+        "/v1/decisions/{decision_id}/replay",
+        "/v1/sessions/{session_id}",
         "/v1/members/{member_id}",
         "/v1/members/{member_id}/merge",
         "/health/live",

@@ -96,6 +96,6 @@ class SessionAnswer(Wire):
     as_of: Time
     mark: int = Field(description="high-water mark of the session log")
     events: list[SessionEvent] = Field(description="visible ones, oldest first; of a member also of earlier sessions")
-    signals: dict[str, SignalValue] | None = Field(description="by signals.declared.SESSION_SIGNALS")
+    signals: dict[str, SignalValue] = Field(description="by signals.declared.SESSION_SIGNALS")
     freshness: Freshness
     merged_sessions: list[str] = Field(description="guests that were merged into the member")

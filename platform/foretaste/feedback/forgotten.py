@@ -70,7 +70,7 @@ def forget_decisions(folder: Path, deleted: Mapping[str, int]) -> int:
     One process at a time, another one returns 0 at once.
     """
     removed = 0
-    with _alone(folder) as held:
+    with alone_in(folder) as held:
         for path in sorted(folder.glob("*.parquet")) if held and deleted else []:
             if not path.name.startswith(PARTIAL):
                 removed += _forget(path, deleted)
@@ -89,7 +89,8 @@ def _forget(path: Path, deleted: Mapping[str, int]) -> int:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Whether this process may rewrite what lies in a folder; one at a time may, and nobody waits."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
@@ -21,24 +21,28 @@ from foretaste.contracts.wire import (
     DeletionAnswer,
     EventsAnswer,
     EventsRequest,
+    Id,
     IntentAnswer,
     IntentRequest,
     MemberId,
     MergeAnswer,
     MergeRequest,
-    Problem,
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.serving.openapi import document
 from foretaste.serving.problems import ECHO_KEY, MEDIA_TYPE, REQUEST_ID, REQUEST_ID_KEY, install
 
 HOUSEKEEPING_SECONDS = 20.0
+T = TypeVar("T")
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     what = {
         400: "not JSON",
-        404: "not found",
+        404: "there is no such decision",
+        409: "what is stored does not give the decision again",
         413: "body too large",
         422: "a field is wrong; `errors` names it",
         503: "the session log does not answer; try again",
@@ -50,7 +54,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _ERRORS = _problems(400, 413, 422)
 _STORE_ERRORS = _problems(400, 413, 422, 503)
 _DELETION_ERRORS = _problems(422, 503)
-_NOT_FOUND = _problems(422) | {404: {"description": "no such decision", "model": Problem}}
+_NOT_FOUND = _problems(404, 422)
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +79,18 @@ class Answers(Protocol):
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; computes for a few milliseconds."""
+        ...
+
+    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+        """Take note of what was shown of a list; None for an unknown decision; may block on the disk."""
+        ...
+
+    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+        """Make a decision again; None for an unknown one; computes for a while."""
+        ...
+
+    def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
+        """Say what an answer would read; may block on the disk."""
         ...
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
@@ -121,6 +137,7 @@ def build_app(
     app.include_router(router)
     _add_health(app, service)
     install(app)
+    document(app)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
@@ -155,9 +172,32 @@ def _add_v1(router: APIRouter, service: Answers) -> None:
     async def decision(decision_id: str) -> Response:
         """Read a decision as it was logged."""
         found = await asyncio.to_thread(service.decision, decision_id)
-        if found is None:
-            raise HTTPException(404, f"there is no decision {decision_id}")
-        return _json(orjson.dumps(found))
+        return _json(orjson.dumps(_known(found, decision_id)))
+
+    @router.post("/v1/decisions/{decision_id}/ack", response_model=AckAnswer, responses=_ERRORS | _NOT_FOUND)
+    async def ack(decision_id: str, body: AckRequest) -> Response:
+        """Tell what of a list was really shown. Durable before it answers; safe to repeat, and to add to."""
+        found = await asyncio.to_thread(service.ack, decision_id, body)
+        return _json(_known(found, decision_id).model_dump_json())
+
+    @router.post(
+        "/v1/decisions/{decision_id}/replay", response_model=ReplayAnswer, responses=_ERRORS | _problems(404, 409)
+    )
+    async def replay(decision_id: str, body: ReplayRequest | None = None) -> Response:
+        """Make a logged decision again from what is stored; with a model named, say by stage what it would change."""
+        found = await asyncio.to_thread(service.replay, decision_id, body or ReplayRequest())
+        return _json(_known(found, decision_id).model_dump_json())
+
+    @router.get("/v1/sessions/{session_id:path}", response_model=SessionAnswer, responses=_DELETION_ERRORS)
+    async def session(session_id: Id, member_id: MemberId | None = None) -> Response:
+        """Say what an answer for a member, or for the guest of a session, would read now. Stores nothing."""
+        return _json((await asyncio.to_thread(service.session, session_id, member_id)).model_dump_json())
+
+
+def _known(found: T | None, decision_id: str) -> T:
+    if found is None:
+        raise HTTPException(404, f"there is no decision {decision_id}")
+    return found
 
 
 def _add_health(app: FastAPI, service: Answers) -> None:

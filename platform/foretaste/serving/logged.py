@@ -21,6 +21,7 @@ from foretaste.feedback.forgotten import MEMBERS_VERSION
 from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.models import Models
+from foretaste.serving.problems import ConflictError
 from foretaste.serving.record import (
     CATALOGUE,
     FAILED,
@@ -37,7 +38,7 @@ NO_INTENT = frozenset({Fallback.INTENT_FAILED, Fallback.INTENT_LATE})
 NO_RANKER = NO_INTENT | {Fallback.RANKER_FAILED, Fallback.RANKER_LATE}
 
 
-class LeftOutError(Exception):
+class LeftOutError(ConflictError):
     """Why a decision cannot be made again."""
 
 
@@ -53,6 +54,7 @@ class Logged:
     pool_C: NDArray[np.int32] | None  # the same in order of the pool; None where it is not of them
     title_versions: dict[int, int]  # by code
     request: RecommendRequest
+    otherwise: bool = False  # made with other models than its own: the pool is theirs
 
     @property
     def decision_id(self) -> str:
@@ -144,6 +146,14 @@ def logged(row: Mapping[str, Any], models: Models) -> Logged:
         dict(zip(candidates_C.tolist(), each, strict=True)),
         request,
     )
+
+
+def otherwise(one: Logged, models: Models) -> Logged:
+    """The same decision as if it had been made with other models, with no stage left out; nothing was served of it."""
+    named = {"intent_model": models.intent_fingerprint, "ranker_model": models.ranker_fingerprint}
+    row = {**one.row, **named, "fallback": None, "served": None}
+    models = replace(models, rule=one.models.rule)
+    return replace(one, row=row, models=models, values={}, pool_C=None, otherwise=True)
 
 
 def same_titles(one_C: NDArray[np.int32], other_C: NDArray[np.int32]) -> bool:

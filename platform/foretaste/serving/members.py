@@ -7,6 +7,7 @@ from datetime import datetime
 
 from foretaste.contracts.events import GUEST
 from foretaste.contracts.wire import DeletionAnswer, MergeAnswer
+from foretaste.feedback.acks import AckLog
 from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.feedback.tombstones import Tombstones
 from foretaste.serving.slow import SlowViews
@@ -16,8 +17,15 @@ class Members:
     """Merges and deletes; either can be asked for again, and completes what was cut off."""
 
     def __init__(
-        self, sessions: SessionLog, views: SlowViews, tombstones: Tombstones, *, clock: Callable[[], datetime]
+        self,
+        sessions: SessionLog,
+        views: SlowViews,
+        tombstones: Tombstones,
+        *,
+        clock: Callable[[], datetime],
+        acks: AckLog | None = None,
     ) -> None:
+        self._acks = acks
         self._sessions = sessions
         self._views = views
         self._tombstones = tombstones
@@ -35,14 +43,16 @@ class Members:
     def delete(self, member_id: str) -> DeletionAnswer:
         """Forget a member and the guests that were merged into them, up to now.
 
-        The tombstones come first: whatever fails after them, the tables forget the member all the same. Then the
-        events, the member's own last, since with them goes the knowledge of the guests. The views, which a publication
-        may hold up, follow.
+        The tombstones come first: whatever fails after them, the tables forget the member all the same. Then what
+        was shown to them and the events, the member's own last, since with them goes the knowledge of the guests. The
+        views, which a publication may hold up, follow.
         """
         at = microseconds(self._clock())
         guests = [GUEST + session for session in self._sessions.merged(member_id)]
         for actor in (member_id, *guests):
             self._tombstones.add(actor, at)
+        if self._acks is not None:
+            self._acks.forget(dict.fromkeys((member_id, *guests), at))
         events = sum(self._sessions.delete(actor) for actor in (*guests, member_id))
         views = self._views.forget(member_id)
         return DeletionAnswer(deleted_events=events, deleted_views=views)

@@ -23,6 +23,10 @@ MAX_FIELD = 200  # a key that nobody knows may be as long as the body
 _log = logging.getLogger(__name__)
 
 
+class ConflictError(Exception):
+    """What was asked for cannot be done with what is stored; the message says why."""
+
+
 class RefusedError(Exception):
     """A request that is well formed and still cannot be answered; the message names the field."""
 
@@ -54,6 +58,7 @@ def install(app: FastAPI) -> None:
     """Have every error of the app answered as a problem."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(ConflictError, _conflict)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ConnectionError, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
@@ -77,6 +82,10 @@ def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     errors = [FieldProblem(field=error.field, code="refused", message=error.message)]
     return problem(request, 422, f"{error.field}: {error.message}", errors=errors)
+
+
+def _conflict(request: Request, error: Exception) -> Response:
+    return problem(request, 409, str(error))
 
 
 def _http(request: Request, error: Exception) -> Response:

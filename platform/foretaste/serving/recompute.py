@@ -155,6 +155,8 @@ def decided(
 
 def in_order(one: Logged, pool_C: NDArray[np.int32] | None) -> NDArray[np.int32]:
     """The titles in the order in which they are compared: the served pool's, so that one difference makes no others."""
+    if one.otherwise and pool_C is not None:
+        return pool_C
     if one.pool_C is not None:
         return one.pool_C
     return pool_C if pool_C is not None and same_titles(pool_C, one.candidates_C) else one.candidates_C

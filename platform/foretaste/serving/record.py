@@ -14,15 +14,16 @@ from foretaste.contracts.wire import RecommendRequest
 from foretaste.feedback.forgotten import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
+from foretaste.serving.budget import FEATURES, INTENT, RANKER, SESSION_LOG
 from foretaste.serving.models import Models
-from foretaste.serving.slow import Views
+from foretaste.serving.slow import MEMBERS, Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.served import encode, of_answer, sampled
 
 SIGNALS = "signals"
-FAILED = "failed"
+FAILED, ANSWERED = "failed", "answered"
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 TITLES_VERSION = "titles_asof_ms"
 GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
@@ -52,7 +53,7 @@ def record(
     """
     ids = [models.catalogue.ids[code - 1] for code in scored.codes_C.tolist()]
     scores = scored.scores_C.tolist()
-    known = versions(views, scored) | failed(seen, views) | oldest(seen) | dict(reading)
+    known = versions(views, scored) | failed(seen, views) | answered(seen, views, scored) | oldest(seen) | dict(reading)
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,
@@ -127,6 +128,17 @@ def failed(seen: Seen, views: Views) -> dict[str, str]:
     """Inputs that could not be read, so that nothing stands in for them; no entry where all could."""
     names = [*seen.failures, *views.failures]
     return {FAILED: ",".join(names)} if names else {}
+
+
+def answered(seen: Seen, views: Views, scored: Scored) -> dict[str, str]:
+    """Stages that answered in time, in their order."""
+    did = {
+        SESSION_LOG: not seen.failed,
+        FEATURES: MEMBERS not in views.failures,
+        INTENT: scored.prediction is not None,
+        RANKER: scored.inputs is not None,
+    }
+    return {ANSWERED: ",".join(stage for stage, is_so in did.items() if is_so)}
 
 
 def oldest(seen: Seen) -> dict[str, str]:

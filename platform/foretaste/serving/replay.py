@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
-from foretaste.serving.logged import LeftOutError, Logged, logged
+from foretaste.serving.logged import LeftOutError, Logged, logged, otherwise
 from foretaste.serving.models import Models, models_of
 from foretaste.serving.recompute import (
     counted,
@@ -65,12 +65,21 @@ class VersionedViews(Protocol):
         ...
 
 
+@runtime_checkable
+class PastViews(Protocol):
+    """Title features of the past; `signals.store.FeatureStore` gives them."""
+
+    def historical_titles(self, catalogue: Catalogue, at: int) -> TitleView:
+        """Read all titles as they were seen at an instant in microseconds."""
+        ...
+
+
 class Replay:
     """Makes answers of one workspace again."""
 
     def __init__(self, registry: Path, prepared: Path, views: VersionedViews | None) -> None:
         """`views` is None where nothing was ever published."""
-        self._views = views
+        self.views = views
 
         def load(intent: str | None, ranker: str | None) -> Models:
             return models_of(registry, prepared, intent=intent, ranker=ranker)
@@ -96,6 +105,23 @@ class Replay:
                 for first in range(0, len(alike), BATCH):
                     self._batch(alike[first : first + BATCH], past, tally)
         return tally
+
+    def remake(self, row: Mapping[str, Any], past: Past, models: Models | None = None) -> tuple[Logged, Values]:
+        """Make one DECISIONS row again, served values or not, by default with its own models; and what it is made of.
+
+        Raises LeftOutError where it cannot be made again, ValueError where `models` are of another catalogue.
+        """
+        one = self._logged(row)
+        if models is not None:
+            if models.catalogue.fingerprint != one.models.catalogue.fingerprint:
+                raise ValueError("is of another catalogue than the decision")
+            one = otherwise(one, models)
+        with one_thread():
+            return one, self._again([one], past)[0]
+
+    def models(self, intent: str | None, ranker: str | None) -> Models:
+        """Models by fingerprint, kept at hand; raises as `models_of`."""
+        return self._models(intent, ranker)
 
     def _logged(self, row: Mapping[str, Any]) -> Logged:
         try:
@@ -142,6 +168,8 @@ class Replay:
         found: dict[int, Values] = {}
         for part in of_like_titles(batch):
             titles = self._titles([batch[b] for b in part], models.catalogue)
+            if batch[part[0]].otherwise:
+                self._add_titles(titles, batch[part[0]])
             inputs = described(part, batch, codes, histories, asof_B, predictions, members, titles, signals)
             for b in part:
                 history = histories.rows(np.array([b]))
@@ -164,13 +192,13 @@ class Replay:
         """Rows by their logged version; absent, so that it shows as a difference, where there never was such a row."""
         view = Vocabulary(catalogue.genres, catalogue.kinds).absent(len(batch))
         asked = [b for b, one in enumerate(batch) if one.member_version != ABSENT]
-        if self._views is None or not asked:
+        if self.views is None or not asked:
             return view
         for rows in (asked, *([b] for b in asked)):
             ids = [batch[b].row["member_id"] for b in rows]
             version_R = np.array([batch[b].member_version for b in rows], dtype=np.int64)
             try:
-                found = self._views.members_at(ids, version_R, batch[0].generation)
+                found = self.views.members_at(ids, version_R, batch[0].generation)
             except ValueError:
                 continue
             for field in fields(view):
@@ -181,12 +209,23 @@ class Replay:
 
     def _titles(self, part: Sequence[Logged], catalogue: Catalogue) -> TitleView:
         wanted = {code: version for one in part for code, version in one.title_versions.items() if version != ABSENT}
-        if self._views is None or not wanted:
+        if self.views is None or not wanted:
             return TitleView.absent(catalogue)
         codes, versions = (np.array(list(values), dtype=np.int64) for values in (wanted.keys(), wanted.values()))
         try:
-            return self._views.titles_at(catalogue, codes, versions, part[0].titles_generation)
+            return self.views.titles_at(catalogue, codes, versions, part[0].titles_generation)
         except ValueError:
             if len(part) > 1:
                 raise
             return TitleView.absent(catalogue)
+
+    def _add_titles(self, titles: TitleView, one: Logged) -> None:
+        """Rows of titles that the decision names no version of, as they were seen at its instant."""
+        views: object = self.views
+        if not isinstance(views, PastViews):
+            return
+        found = views.historical_titles(one.models.catalogue, one.asof_us)
+        unnamed_N1 = np.ones(len(titles.asof_ms), dtype=np.bool_)
+        unnamed_N1[[0, *one.title_versions]] = False
+        for field in fields(titles):
+            getattr(titles, field.name)[unnamed_N1] = getattr(found, field.name)[unnamed_N1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from foretaste.contracts.segments import INTENTS_FOLDER, SEGMENTS_FILE
@@ -19,17 +20,20 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.feedback.acks import AckLog
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLog, microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
+from foretaste.serving.accounts import Accounts
 from foretaste.serving.audit import Audit
 from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
 from foretaste.serving.models import load_models
-from foretaste.serving.recommender import Recommender, is_decision_name
+from foretaste.serving.recommender import Recommender
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.segments import PublishedSegments
@@ -57,9 +61,26 @@ class Service:
         tombstones: Tombstones,
         *,
         clock: Callable[[], datetime],
+        acks: AckLog,
         audit: Audit | None = None,
         segments: PublishedSegments | None = None,
+        replay: Replay | None = None,
+        registry: Path = Path("registry"),
+        future_minutes: float = 5.0,
     ) -> None:
+        """Without `replay` no decision can be made again; `registry` has the models that a replay may name."""
+        self._acks = acks
+        self._accounts = Accounts(
+            sessions,
+            decisions,
+            events,
+            tombstones,
+            acks,
+            clock=clock,
+            future_minutes=future_minutes,
+            replay=replay,
+            registry=registry,
+        )
         self._recommender = recommender
         self._intake = intake
         self._views = views
@@ -67,7 +88,7 @@ class Service:
         self._decisions = decisions
         self._events = events
         self._tombstones = tombstones
-        self._members = Members(sessions, views, tombstones, clock=clock)
+        self._members = Members(sessions, views, tombstones, clock=clock, acks=acks)
         self._clock = clock
         self._audit = audit
         self._segments = segments
@@ -97,8 +118,20 @@ class Service:
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Read a logged decision."""
-        row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
+        row = self._accounts.decision(decision_id)
         return None if row is None else readable(row)
+
+    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+        """Take note of what was shown of a list."""
+        return self._accounts.ack(decision_id, request)
+
+    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+        """Make a decision again."""
+        return self._accounts.replay(decision_id, request)
+
+    def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
+        """Say what an answer would read of a member, or of a session's guest."""
+        return self._accounts.session(session_id, member_id, self._recommender.models)
 
     def ready(self) -> dict[str, Any]:
         """Say what is served and what the audit found; what is missing or wrong makes it degraded, not unready."""
@@ -120,7 +153,7 @@ class Service:
         """
         failures = []
         refresh = () if self._segments is None else (self._segments.refresh_if_new,)
-        steps = (self._decisions.roll_if_due, self._ship_and_audit, self._tidy_if_due)
+        steps = (self._decisions.roll_if_due, self._ship_and_audit, self._ship_acks, self._tidy_if_due)
         for step in (self._views.refresh_if_due, *refresh, *steps):
             try:
                 step()
@@ -135,7 +168,9 @@ class Service:
         self._recommender.close()
         try:
             self._ship()
+            self._ship_acks()
         finally:
+            self._acks.close()
             self._sessions.close()
 
     def _ship_and_audit(self) -> None:
@@ -153,10 +188,15 @@ class Service:
     def _ship(self) -> None:
         self._events.ship(self._sessions, deleted=self._tombstones.read())
 
+    def _ship_acks(self) -> None:
+        self._acks.ship(now=self._clock())
+
     def _tidy_if_due(self) -> None:
         now, deleted = self._clock(), self._tombstones.read()
         if self._forgot_at is None or now - self._forgot_at >= TIDY_EVERY:  # whole files are written again
             self._decisions.forget(deleted)
+            self._acks.forget(deleted)
+            self._acks.forget_parts(deleted)
             self._forgot_at = now
         if self._tidied_at is None or now - self._tidied_at >= TIDY_EVERY or deleted != self._tidied_of:
             self._sessions.expire(now=now)
@@ -195,9 +235,9 @@ def open_service(
     decisions = DecisionLog(where, serving.decision_log, clock=clock, deleted=tombstones.read)
     intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read)
     audit = None
+    versions = source if isinstance(source, VersionedViews) else None
+    replay = Replay(folder / "registry", folder / "prepared", versions)
     if serving.audit_share > 0:
-        versions = source if isinstance(source, VersionedViews) else None
-        replay = Replay(folder / "registry", folder / "prepared", versions)
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
     segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
@@ -214,4 +254,16 @@ def open_service(
         stage_guards=of_stages,
     )
     logs = (sessions, decisions, events, tombstones)
-    return Service(recommender, intake, views, *logs, clock=clock, audit=audit, segments=segments)
+    return Service(
+        recommender,
+        intake,
+        views,
+        *logs,
+        clock=clock,
+        acks=AckLog(folder / "serving", durable=serving.session_log.durable),
+        audit=audit,
+        segments=segments,
+        replay=replay,
+        registry=folder / "registry",
+        future_minutes=serving.future_minutes,
+    )

@@ -49,9 +49,9 @@ def encode(values: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
     return [_encoded(name, np.asarray(array)) for name, array in values.items()]
 
 
-def decode(served: Iterable[Mapping[str, Any]]) -> Values:
-    """Read a `served` cell. Raises ValueError naming the array that is not what it says."""
-    return {one["name"]: _decoded(**one) for one in served}
+def decode(served: Iterable[Mapping[str, Any]] | None) -> Values:
+    """Read a `served` cell, nothing where it is null. Raises ValueError naming the array that is not what it says."""
+    return {one["name"]: _decoded(**one) for one in served or ()}
 
 
 def of_answer(
