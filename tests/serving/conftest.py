@@ -11,6 +11,7 @@ import pytest
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.title_fields import TitleColumns
 from foretaste.contracts.wire import RecommendAnswer, RecommendRequest
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.decision_log import DecisionLog
@@ -25,6 +26,7 @@ from foretaste.serving.recommender import Recommender
 from foretaste.serving.service import Service
 from foretaste.serving.slow import SlowViews
 from foretaste.surfaces.prequery import availability
+from foretaste.surfaces.sources import Likeness
 from foretaste.testing.fakes import FakeClock, FakeIntent, FakeRanker, FakeViews, two_genre_titles
 
 
@@ -42,12 +44,14 @@ class Bench:
         self.models = Models(
             catalogue=self.catalogue,
             windows=availability(titles, self.catalogue),
+            columns=TitleColumns(titles, self.catalogue),
             repeats=True,
             rule=SessionRule(),
             intent=self.intent,
             ranker=self.ranker,
             intent_fingerprint="intent-1",
             ranker_fingerprint="ranker-1",
+            likeness=Likeness(self.intent.title_N1D),
         )
         self.sessions = SqliteSessionLog(folder / "sessions.db", self.config.session_log)
         self.decisions = DecisionLog(folder / "decisions", clock=self.clock)

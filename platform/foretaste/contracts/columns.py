@@ -131,8 +131,8 @@ DECISIONS = pa.schema(
         _field("surface", pa.string(), null=False),
         _field("at", AT, null=False),  # the as-of time of every feature
         _field("request", pa.string(), null=False),  # the request as JSON
-        _field("candidates", pa.list_(pa.string()), null=False),  # the pool, in the ranker's order
-        _field("candidate_scores", pa.list_(pa.float64()), null=False),
+        _field("candidates", pa.list_(pa.string()), null=False),  # the pool, as arranged before the policy
+        _field("candidate_scores", pa.list_(pa.float64()), null=False),  # the policy reads them dealt anew, best first
         _field("items", pa.list_(DECISION_ITEM), null=False),  # what was answered, in order
         _field("slate_propensity", pa.float64(), null=False),  # product of the items' propensities
         _field("policy", pa.string(), null=False),
@@ -150,6 +150,9 @@ DECISIONS = pa.schema(
         _field("timings", pa.list_(STAGE_TIMING), null=False),
         _field("fallback", pa.string()),  # null when the full path answered, else decisions.Fallback
         _field("experiment_arm", pa.string()),
+        _field("kind", pa.string()),  # controls.Kind; null: recommend
+        _field("previous_id", pa.string()),  # decision that it goes on with, or was held against
+        _field("controls", pa.string()),  # JSON of controls.Controls; null: none
     ]
 )
 """Every answer, with enough beside it to make it again."""

@@ -32,6 +32,7 @@ MAX_EVENTS = 1_000
 MAX_EXCLUDED = 1_000
 MAX_PROPERTIES_BYTES = 4_096
 MAX_BOOSTS = 10
+MAX_CANDIDATES = 500
 MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -232,7 +233,41 @@ class RecommendRequest(Wire):
         "fields: " + ", ".join(TITLE_FIELDS),
     )
     boost: list[Boost] = Field([], max_length=MAX_BOOSTS, description="factors of a title multiply")
+    shown_id: Id | None = Field(
+        None,
+        description="decision whose list is on the screen, which this one is held against where the service is set to "
+        "keep lists steady; by default the last list of the session that this replica answered",
+    )
     policy: PolicyName | None = Field(None, description="by default the service's own")
+    explain: Explain = Explain.NONE
+    dry_run: StrictBool = Field(False, description="answer without logging a decision")
+
+
+class NextRequest(Wire):
+    """Ask for what comes after a list: no title of it, nor of those it came after, comes again."""
+
+    decision_id: Id = Field(description="the list to go on with, of the same session; its surface, filter, boosts, "
+        "excluded titles and context count again")
+    member_id: MemberId | None = Field(None, description="absent for a guest")
+    session_id: Id
+    k: StrictInt = Field(10, ge=1, le=100, description="places of the list")
+    policy: PolicyName | None = Field(None, description="by default that of the list before")
+    explain: Explain = Explain.NONE
+    dry_run: StrictBool = Field(False, description="answer without logging a decision")
+
+
+class RankRequest(Wire):
+    """Ask for the order of given titles."""
+
+    member_id: MemberId | None = Field(None, description="absent for a guest")
+    session_id: Id
+    candidate_ids: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES, description="titles to rank")
+    surface: Id = Field("rank", description="where they stand; recorded with the decision")
+    k: StrictInt = Field(100, ge=1, le=100, description="places of the answer")
+    context: dict[Id, Scalar] = Field({}, max_length=50, description="recorded with the decision")
+    filter: Condition | None = Field(None, description="as of /v1/recommend")
+    boost: list[Boost] = Field([], max_length=MAX_BOOSTS, description="as of /v1/recommend")
+    policy: PolicyName = Field(PolicyName.GREEDY, description="greedy: the order of the scores")
     explain: Explain = Explain.NONE
     dry_run: StrictBool = Field(False, description="answer without logging a decision")
 
@@ -243,10 +278,13 @@ class Item(Wire):
     title_id: str
     name: str
     score: float
-    position: int = Field(description="0-based")
+    position: int = Field(description="0-based; goes on where the list before ended")
     propensity: float = Field(description="probability of this title here, given those above it")
     reasons: list[str]
     source: str = Field(description="ranker, intent or popular: what the score is of")
+    sources: list[str] = Field(
+        [], description="what brought it to the pool: scores, shown, continue, similar, trending, new; with explain"
+    )
 
 
 class PolicyAnswer(Wire):
@@ -282,6 +320,15 @@ class StageAnswer(Wire):
     ms: float
 
 
+class StabilityAnswer(Wire):
+    """How much the list has of the one before in the session."""
+
+    previous_id: str = Field(description="decision of the list before")
+    kept: int = Field(description="titles that are on both")
+    largest_move: int = Field(description="of those, in places")
+    of: int = Field(description="titles of the list before")
+
+
 class LayoutHint(Wire):
     """How the page should be laid out."""
 
@@ -313,11 +360,26 @@ class RecommendAnswer(Wire):
     freshness: Freshness
     fallback: FallbackAnswer
     missing_ids: list[str] = Field(description="ids of the request that the catalogue does not have")
+    previous_id: str | None = Field(None, description="the list that this one goes on with, or is held against")
+    stability: StabilityAnswer | None = Field(
+        None, description="null for the first list of a session, and for one that goes on with another"
+    )
+    sources: dict[str, int] | None = Field(
+        None, description="titles of the pool by what brought them; only with explain=stages"
+    )
     stages: list[StageAnswer] | None = Field(None, description="only with explain=stages")
     signals: dict[str, SignalValue] | None = Field(
         None, description="what was read from the events, by signals.declared.SESSION_SIGNALS; only with explain=stages"
     )
     took_ms: float
+
+
+class RankAnswer(RecommendAnswer):
+    """Given titles in order."""
+
+    left_out: list[str] = Field(
+        [], description="candidates that may not be shown: unavailable, hidden, seen where none comes twice, filtered"
+    )
 
 
 class IntentRequest(Wire):

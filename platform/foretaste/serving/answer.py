@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.controls import Kind
 from foretaste.contracts.wire import (
     Explain,
     FallbackAnswer,
@@ -15,15 +18,16 @@ from foretaste.contracts.wire import (
     Item,
     LayoutHint,
     PolicyAnswer,
-    RecommendAnswer,
-    RecommendRequest,
+    StabilityAnswer,
     StageAnswer,
 )
 from foretaste.models.intent import IntentPrediction
+from foretaste.policies.arrange import steadiness
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.budget import SESSION_LOG
-from foretaste.serving.explain import in_words, popular_titles, reasons, told, top_classes
+from foretaste.serving.explain import counted, in_words, popular_titles, reasons, sources_of, told, top_classes
 from foretaste.serving.record import places
+from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap, Watch
@@ -34,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def answer(
     decision_id: str | None,
-    request: RecommendRequest,
+    asked: Asked,
     seen: Seen,
     views: Views,
     scored: Scored,
@@ -43,15 +47,21 @@ def answer(
     policy: SlatePolicy,
     catalogue: Catalogue,
     watch: Watch,
-) -> RecommendAnswer:
-    """Make the answer of a request."""
-    items = _items(request.explain, seen, views, scored, slate, catalogue)
+) -> dict[str, Any]:
+    """Give the fields of the answer of a request: those of RecommendAnswer, for given titles of RankAnswer."""
+    request, left_out = asked.request, {}
+    items = _items(asked, seen, views, scored, slate, catalogue)
     watch.lap("answer", num_in=len(slate), num_out=len(items))
-    stages = signals = None
+    stages = signals = sources = None
     if request.explain is Explain.STAGES:
         stages = stages_of(watch.laps)
         signals = told(seen.signals, catalogue)
-    return RecommendAnswer(
+        sources = counted(scored)
+    named = [*request.exclude_ids]
+    if asked.controls.candidates is not None:
+        named += asked.controls.candidates
+        left_out = {"left_out": _left_out(asked.controls.candidates, scored, catalogue)}
+    return left_out | dict(
         decision_id=decision_id,
         items=items,
         intent=None if scored.prediction is None else _intent(scored.prediction),
@@ -60,19 +70,37 @@ def answer(
         policy=PolicyAnswer(name=policy.name, version=policy.version, explored=slate.explored),
         freshness=freshness_of(seen, views.stale),
         fallback=FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback),
-        missing_ids=[title_id for title_id in request.exclude_ids if title_id not in catalogue.code_of],
+        missing_ids=[title_id for title_id in named if title_id not in catalogue.code_of],
+        previous_id=asked.previous_id,
+        stability=_stability(asked, items),
+        sources=sources,
         stages=stages,
         signals=signals,
         took_ms=watch.elapsed_ms,
     )
 
 
+def _stability(asked: Asked, items: Sequence[Item]) -> StabilityAnswer | None:
+    if asked.kind is not Kind.RECOMMEND or asked.previous_id is None:
+        return None
+    found = steadiness([item.title_id for item in items], asked.controls.before)
+    return StabilityAnswer(previous_id=asked.previous_id, **asdict(found))
+
+
+def _left_out(candidates: Sequence[str], scored: Scored, catalogue: Catalogue) -> list[str]:
+    """Candidates that may not be shown."""
+    codes = catalogue.codes(list(candidates)).tolist()
+    return [title for title, code in zip(candidates, codes, strict=True) if code and scored.shaped.blocked_N1[code]]
+
+
 def _items(
-    explain: Explain, seen: Seen, views: Views, scored: Scored, slate: Slate, catalogue: Catalogue
+    asked: Asked, seen: Seen, views: Views, scored: Scored, slate: Slate, catalogue: Catalogue
 ) -> list[Item]:
     codes = scored.codes_C[slate.order_K].tolist()
     why: list[list[str]] = [[] for _ in codes]
-    if explain is not Explain.NONE:
+    brought: list[list[str]] = [[] for _ in codes]
+    if asked.request.explain is not Explain.NONE:
+        brought = [sources_of(code, scored) for code in codes]
         why = reasons(
             codes,
             slate.explored_K.tolist(),
@@ -80,16 +108,18 @@ def _items(
             catalogue=catalogue,
             popular_N1=popular_titles(np.asarray(views.titles.plays_7d, dtype=np.float32)),
             seen=seen.history.title_T,
+            brought=scored.shaped.brought,
         )
     return [
         Item(
             title_id=catalogue.ids[codes[position] - 1],
             name=catalogue.names[codes[position] - 1],
             score=float(scored.scores_C[index]),
-            position=position,
+            position=asked.offset + position,
             propensity=propensity,
             reasons=why[position],
             source=scored.source,
+            sources=brought[position],
         )
         for position, (index, propensity, _) in enumerate(places(slate))
     ]

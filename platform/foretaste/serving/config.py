@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from foretaste.contracts.config import Frozen
+from foretaste.contracts.controls import ControlsConfig
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import PolicyName
 from foretaste.feedback.decision_log import DecisionLogConfig
@@ -40,6 +41,7 @@ class ServingConfig(Frozen):
     audit_share: float = Field(
         0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"
     )
+    controls: ControlsConfig = ControlsConfig()
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()
 

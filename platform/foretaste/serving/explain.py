@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.controls import Source
 from foretaste.contracts.intents import Intent, LabelConfig
 from foretaste.contracts.wire import SignalValue
 from foretaste.models.intent import IntentPrediction
-from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signal
+from foretaste.serving.stages import Scored
+from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signalfrom foretaste.surfaces.sources import Brought
 
 EXPLORED = "explored"
+BY_SOURCE = {Source.CONTINUE: "continue watching", Source.TRENDING: "trending", Source.NEW: "new release"}
 POPULAR = "popular this week"
 SEEN = "chosen before"
 WORDS: dict[str, str] = {
@@ -60,6 +63,7 @@ def reasons(
     catalogue: Catalogue,
     popular_N1: NDArray[np.bool_],
     seen: NDArray[np.int32],
+    brought: Brought,
 ) -> list[list[str]]:
     """Give the reasons of each title, the strongest first; possibly none."""
     expected = {} if prediction is None else _expected(prediction)
@@ -67,12 +71,25 @@ def reasons(
     return [
         [
             *([EXPLORED] if by_dice else []),
+            *_brought(code, brought, catalogue),
             *_matches(code, expected, catalogue),
             *([SEEN] if code in known else []),
             *([POPULAR] if popular_N1[code] else []),
         ]
         for code, by_dice in zip(codes, explored, strict=True)
     ]
+
+
+def sources_of(code: int, scored: Scored) -> list[str]:
+    """What brought a title of the list to the pool."""
+    return [source.value for source in scored.shaped.brought.by(code)] or [Source.SCORES.value]
+
+
+def counted(scored: Scored) -> dict[str, int]:
+    """Titles of the pool by what brought them; `scores` are those that nothing else did."""
+    brought = scored.shaped.brought
+    found = {source.value: int(np.isin(scored.codes_C, codes).sum()) for source, codes in brought.codes.items()}
+    return found | {Source.SCORES.value: int((~np.isin(scored.codes_C, brought.all)).sum())}
 
 
 def told(signals: Mapping[str, NDArray[Any]], catalogue: Catalogue) -> dict[str, SignalValue]:
@@ -122,6 +139,16 @@ def _expected(prediction: IntentPrediction) -> dict[str, list[int]]:
             best = np.argsort(-share_C, kind="stable")[:num]
             wanted[head] = [int(c) for c in best if share_C[c] > 1.0 / len(share_C)]
     return wanted
+
+
+def _brought(code: int, brought: Brought, catalogue: Catalogue) -> list[str]:
+    found = []
+    for source in brought.by(code):
+        if source is Source.SIMILAR:
+            found.append(f"similar to {catalogue.names[brought.like[code] - 1]}")
+        elif source in BY_SOURCE:
+            found.append(BY_SOURCE[source])
+    return found
 
 
 def _matches(code: int, expected: Mapping[str, Sequence[int]], catalogue: Catalogue) -> list[str]:

@@ -27,6 +27,9 @@ from foretaste.contracts.wire import (
     MemberId,
     MergeAnswer,
     MergeRequest,
+    NextRequest,
+    RankAnswer,
+    RankRequest,
     RecommendAnswer,
     RecommendRequest,
 )
@@ -75,6 +78,14 @@ class Answers(Protocol):
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request; computes for a few milliseconds."""
+        ...
+
+    def next(self, request: NextRequest) -> RecommendAnswer:
+        """Go on after a list; may block on the disk."""
+        ...
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Order given titles; computes for a few milliseconds."""
         ...
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
@@ -151,7 +162,19 @@ def _add_v1(router: APIRouter, service: Answers) -> None:
     @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_ERRORS)
     async def recommend(body: RecommendRequest) -> Response:
         """Answer with a list, how it was chosen and what it knew."""
+        if body.shown_id is not None:  # another replica's list is read from the disk
+            return _json((await asyncio.to_thread(service.recommend, body)).model_dump_json())
         return _json(service.recommend(body).model_dump_json())
+
+    @router.post("/v1/recommend/next", response_model=RecommendAnswer, responses=_ERRORS)
+    async def recommend_next(body: NextRequest) -> Response:
+        """Go on after a list, without a title that it or those before it had; what happened since counts."""
+        return _json((await asyncio.to_thread(service.next, body)).model_dump_json())
+
+    @router.post("/v1/rank", response_model=RankAnswer, responses=_ERRORS)
+    async def rank(body: RankRequest) -> Response:
+        """Order given titles for a member; those that may not be shown are named and left out."""
+        return _json(service.rank(body).model_dump_json())
 
     @router.post("/v1/intent", response_model=IntentAnswer, responses=_ERRORS)
     async def intent(body: IntentRequest) -> Response:

@@ -20,6 +20,7 @@ from foretaste.contracts.wire import RecommendRequest
 from foretaste.feedback.forgotten import MEMBERS_VERSION
 from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig
+from foretaste.serving.earlier import asked_of
 from foretaste.serving.models import Models
 from foretaste.serving.problems import ConflictError
 from foretaste.serving.record import (
@@ -31,6 +32,7 @@ from foretaste.serving.record import (
     TITLES_VERSION,
     WINDOW,
 )
+from foretaste.serving.shaping import Asked
 from foretaste.signals.served import POOL, Values, decode
 from foretaste.signals.views import ABSENT
 
@@ -53,13 +55,18 @@ class Logged:
     candidates_C: NDArray[np.int32]  # in order of their scores
     pool_C: NDArray[np.int32] | None  # the same in order of the pool; None where it is not of them
     title_versions: dict[int, int]  # by code
-    request: RecommendRequest
+    asked: Asked
     otherwise: bool = False  # made with other models than its own: the pool is theirs
 
     @property
     def decision_id(self) -> str:
         """Its name."""
         return str(self.row["decision_id"])
+
+    @property
+    def request(self) -> RecommendRequest:
+        """What was asked, of a list that goes on with what the first of them was."""
+        return self.asked.request
 
     @property
     def asof_us(self) -> int:
@@ -126,7 +133,7 @@ def logged(row: Mapping[str, Any], models: Models) -> Logged:
         raise LeftOutError("the catalogue of the decision is gone")
     try:
         served = decode(row["served"])
-        request = RecommendRequest.model_validate_json(row["request"])
+        asked = asked_of(row, RecommendRequest.model_validate_json(row["request"]))
         models = replace(models, rule=SessionRule(**json.loads(known[RULE])))
     except ValueError as error:
         raise LeftOutError("the decision cannot be read") from error
@@ -144,7 +151,7 @@ def logged(row: Mapping[str, Any], models: Models) -> Logged:
         candidates_C,
         codes_C if codes_C is not None and same_titles(codes_C, candidates_C) else None,
         dict(zip(candidates_C.tolist(), each, strict=True)),
-        request,
+        asked,
     )
 
 

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from numpy.typing import NDArray
 
+from foretaste.contracts.controls import Kind
 from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.events import actor_id
-from foretaste.contracts.wire import IntentAnswer, IntentRequest, PolicyName, RecommendAnswer, RecommendRequest
+from foretaste.contracts.wire import (
+    IntentAnswer,
+    IntentRequest,
+    NextRequest,
+    PolicyName,
+    RankAnswer,
+    RankRequest,
+    RecommendAnswer,
+    RecommendRequest,
+)
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import SessionLog, microseconds
+from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
-from foretaste.policies.slate import dice
+from foretaste.policies.slate import Slate, dice
 from foretaste.serving.answer import answer
 from foretaste.serving.budget import INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
+from foretaste.serving.earlier import Earlier
 from foretaste.serving.intents import intent_answer
 from foretaste.serving.models import Models
-from foretaste.serving.problems import RefusedError
+from foretaste.serving.names import decision_name
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.shaping import Asked
+from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews, Views
-from foretaste.serving.stages import Scored, Seen, predict, score
+from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
-from foretaste.surfaces.prequery import PREQUERY, Surface, blocked
-
-SURFACES: dict[str, Surface] = {PREQUERY.name: PREQUERY}
 
 _log = logging.getLogger(__name__)
 
@@ -41,16 +53,6 @@ _log = logging.getLogger(__name__)
 def fresh_seed() -> int:
     """Draw a seed from the system: 63 bits, so that it fits the decision log."""
     return secrets.randbits(63)
-
-
-def decision_name(at: datetime, *, bits: int) -> str:
-    """Name a decision so that names sort by time (the milliseconds come first) and nobody guesses them."""
-    return f"{microseconds(at) // 1000:012x}{bits:020x}"
-
-
-def is_decision_name(name: str) -> bool:
-    """Say whether `decision_name` can have made it, so that nobody has the whole log read for nonsense."""
-    return re.fullmatch(r"[0-9a-f]{32}", name) is not None
 
 
 class Recommender:
@@ -91,27 +93,45 @@ class Recommender:
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
         }
         self._reading = reading(models, config.session_log)
+        gap = timedelta(minutes=models.rule.gap_minutes)
+        self._earlier = Earlier(decisions, config.controls, gap=gap)
+        self.concentration = Concentration(len(models.catalogue))
+        """Of the newest answers, for the metrics."""
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not."""
-        surface = SURFACES.get(request.surface)
-        if surface is None:
-            raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
-        watch, at, seed = Watch(self._timer), self._clock(), self._seeds()
+        at = self._clock()
+        asked = self._earlier.recommend(request, actor_id(request.member_id, request.session_id), at)
+        return RecommendAnswer(**self._decide(asked, at))
+
+    def next(self, request: NextRequest) -> RecommendAnswer:
+        """Go on after a list; may read the disk. Raises RefusedError naming a decision that does not go on."""
+        at = self._clock()
+        return RecommendAnswer(**self._decide(self._earlier.next(request, at), at))
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Order given titles and log the decision."""
+        return RankAnswer(**self._decide(self._earlier.rank(request), self._clock()))
+
+    def _decide(self, asked: Asked, at: datetime) -> dict[str, Any]:
+        """Go through the chain; gives the fields of the answer."""
+        watch, seed, request = Watch(self._timer), self._seeds(), asked.request
         seen = self._see(request, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
         views = self._views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
         watch.lap("features", num_in=1, num_out=1 + len(self.models.catalogue))
-        scored = self._score(request, seen, views, surface, watch)
-        policy = self._policies[request.policy or self._config.policy]
-        slate = policy.choose(scored.scores_C, k=request.k, rng=dice(seed))
+        scored = score(seen, views, self.models, asked, guards=self.guards, watch=watch)
+        num_new = sum(row["sequence"] > asked.controls.before_mark for row in seen.rows)
+        scored, protected = arranged(scored, self.models, asked, num_new=num_new)
+        watch.lap("arrange", num_in=len(scored.codes_C), num_out=len(scored.codes_C))
+        policy = replace(self._policies[request.policy or self._config.policy], protected=protected)
+        slate = policy.choose(dealt(scored.scores_C), k=request.k, rng=dice(seed))
         watch.lap("policy", num_in=len(scored.codes_C), num_out=len(slate))
         decision_id = None
         if not request.dry_run:
-            decision_id = decision_name(at, bits=secrets.randbits(80))
             row = record(
-                decision_id,
-                request,
+                decision_name(at, bits=secrets.randbits(80)),
+                asked,
                 seen,
                 views,
                 scored,
@@ -125,17 +145,24 @@ class Recommender:
             )
             decision_id = self._logged(row)
             watch.lap("decision_log", num_in=1, num_out=1 if decision_id is not None else 0)
+        self._remember(asked, seen, scored, slate, decision_id)
         return answer(
-            decision_id,
-            request,
-            seen,
-            views,
-            scored,
-            slate,
-            policy=policy,
-            catalogue=self.models.catalogue,
-            watch=watch,
+            decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=self.models.catalogue, watch=watch
         )
+
+    def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str | None) -> None:
+        """Take note of a list for the next one of its session, and of what is shown to all."""
+        codes_K = scored.codes_C[slate.order_K]
+        if not asked.request.dry_run:
+            self.concentration.add(codes_K)
+        if decision_id is not None and asked.kind is Kind.RECOMMEND:
+            titles = tuple(self.models.catalogue.ids[code - 1] for code in codes_K.tolist())
+            last = Last(decision_id, titles, seen.mark, seen.asof_us)
+            self._earlier.shown.put(seen.actor_id, asked.request, last)
+
+    def forget(self, actor: str) -> None:
+        """Forget what was shown to an actor."""
+        self._earlier.shown.forget(actor)
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
@@ -183,26 +210,6 @@ class Recommender:
             failures.append(SIGNALS)
             why = why or Fallback.FEATURES_FAILED
         return Seen(actor, asof, acts.histories(), rows, mark, failed, signals, tuple(failures), why)
-
-    def _score(self, request: RecommendRequest, seen: Seen, views: Views, surface: Surface, watch: Watch) -> Scored:
-        blocked_N1 = blocked(
-            seen.history,
-            asof=seen.asof_us,
-            catalogue=self.models.catalogue,
-            windows=self.models.windows,
-            exclude=self.models.catalogue.codes(list(request.exclude_ids)).tolist(),
-            repeats=self.models.repeats,
-            rule=self.models.rule,
-        )
-        return score(
-            seen,
-            views,
-            self.models,
-            blocked_N1,
-            pool_size=surface.pool_size,
-            guards=self.guards,
-            watch=watch,
-        )
 
     def _logged(self, row: dict[str, object]) -> str | None:
         """Log a decision; where that fails the answer goes out without a name, so that nobody refers to it."""

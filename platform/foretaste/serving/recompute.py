@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +20,17 @@ from foretaste.contracts.histories import Histories
 from foretaste.feedback.past import Past
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
+from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import replay as choose_again
 from foretaste.serving.logged import Logged, same_titles
 from foretaste.serving.models import Predictor
-from foretaste.serving.recommender import SURFACES
 from foretaste.serving.record import SIGNALS
+from foretaste.serving.shaping import Shaped, arrange, may_not, shape
 from foretaste.signals.column_groups import Signals
 from foretaste.signals.declared import SESSION_SIGNALS
 from foretaste.signals.ranking import ranker_inputs
 from foretaste.signals.served import Values
 from foretaste.signals.views import MemberView, TitleView
-from foretaste.surfaces.prequery import blocked, pool
 
 
 def of_like_titles(batch: Sequence[Logged]) -> Iterator[list[int]]:
@@ -60,7 +61,7 @@ def predicted(
 def described(
     part: Sequence[int],
     batch: Sequence[Logged],
-    codes: Sequence[NDArray[np.int32]],
+    codes: Mapping[int, NDArray[np.int32]],
     histories: Histories,
     asof_B: NDArray[np.int64],
     predictions: Sequence[IntentPrediction | None],
@@ -113,6 +114,12 @@ def _together(predictions: Sequence[IntentPrediction]) -> IntentPrediction:
     return replace(first, intents=intents, **values)  # type: ignore[arg-type]
 
 
+def num_after(past: Past, rows: NDArray[np.int64], mark: int) -> int:
+    """Count visible events (their numbers in `past` are given) that came after a mark of the session log."""
+    sequence = past.events["sequence"].take(pa.array(rows))
+    return int((np.asarray(sequence, dtype=np.int64) > mark).sum())
+
+
 def counted(past: Past, rows: NDArray[np.int64]) -> Values:
     """How many events were visible (their numbers in `past` are given), and when the newest of them happened."""
     newest = past.events["at"][int(rows[-1])].cast(pa.int64()).as_py() if len(rows) else -1
@@ -127,21 +134,31 @@ def decided(
     codes_C: NDArray[np.int32],
     prediction: IntentPrediction | None,
     inputs: RankerInputs | None,
+    shaped: Shaped,
+    *,
+    num_new: int,
 ) -> Values:
-    """What was decided by those values: the order of the titles of the pool, and the slate."""
+    """What was decided by those values: the order of the titles of the pool, and the slate.
+
+    `num_new` is how many events were new since the list before.
+    """
     scores_C = None
-    if prediction is not None:
-        scores_C = prediction.scores_BN[0][codes_C - 1].astype(np.float64)
     if inputs is not None and one.models.ranker is not None:
-        ranked_C = one.models.ranker.scores(inputs)[0]
-        order_C = np.argsort(-ranked_C, kind="stable")
-        codes_C, scores_C = codes_C[order_C], ranked_C[order_C]
+        scores_C = shaped.lifted(one.models.ranker.scores(inputs)[0], codes_C, log=False)
+    elif prediction is not None:
+        scores_C = shaped.lifted(prediction.scores_BN[0][codes_C - 1].astype(np.float64), codes_C, log=True)
     if scores_C is None:  # of the popularity of all titles, of which only the pool's versions are logged
         codes_C, scores_C = one.values["decision.candidates"], one.values["decision.scores"]
+        order_C = np.lexsort([codes_C, -scores_C])
+    else:
+        order_C = np.argsort(-scores_C, kind="stable")
+    codes_C, scores_C = codes_C[order_C], scores_C[order_C]
+    order_C, protected = arrange(one.models, codes_C, one.asked, num_new=num_new)
+    codes_C, scores_C = codes_C[order_C], scores_C[order_C]
     slate = choose_again(
-        scores_C,
+        dealt(scores_C),
         k=one.request.k,
-        params=json.loads(one.row["policy_params"]),
+        params=json.loads(one.row["policy_params"]) | {"protected": protected},
         seed=one.row["seed"],
         version=one.row["policy_version"],
     )
@@ -162,19 +179,28 @@ def in_order(one: Logged, pool_C: NDArray[np.int32] | None) -> NDArray[np.int32]
     return pool_C if pool_C is not None and same_titles(pool_C, one.candidates_C) else one.candidates_C
 
 
-def pool_again(one: Logged, history: Histories, scores_N: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Fill the pool again from what may be shown."""
-    models = one.models
-    blocked_N1 = blocked(
+def shaped_again(
+    one: Logged, history: Histories, signals: Mapping[str, NDArray[Any]], members: MemberView, titles: TitleView
+) -> Shaped:
+    """Say again what may be on the list, who brings it and what is boosted.
+
+    What was played most is among the candidates, of which versions are logged; of no other title plays are known here.
+    """
+    plays_7d_N1 = titles.plays_7d
+    if not one.otherwise:
+        plays_7d_N1 = np.zeros_like(plays_7d_N1)
+        plays_7d_N1[one.candidates_C] = titles.plays_7d[one.candidates_C]
+    return shape(
+        one.models,
         history,
+        signals,
+        members,
+        plays_7d_N1,
+        one.asked,
         asof=one.asof_us,
-        catalogue=models.catalogue,
-        windows=models.windows,
-        exclude=models.catalogue.codes(list(one.request.exclude_ids)).tolist(),
-        repeats=models.repeats,
-        rule=models.rule,
+        blocked_N1=may_not(one.models, history, one.asked, asof=one.asof_us),
+        similar=one.has_intent,
     )
-    return pool(scores_N, blocked_N1, size=SURFACES[one.row["surface"]].pool_size)
 
 
 @contextlib.contextmanager

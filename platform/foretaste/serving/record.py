@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
-from foretaste.contracts.wire import RecommendRequest
 from foretaste.feedback.forgotten import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
 from foretaste.serving.budget import FEATURES, INTENT, RANKER, SESSION_LOG
 from foretaste.serving.models import Models
+from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import MEMBERS, Views
 from foretaste.serving.stages import Scored, Seen
 from foretaste.serving.watch import Lap
@@ -33,7 +33,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def record(
     decision_id: str,
-    request: RecommendRequest,
+    asked: Asked,
     seen: Seen,
     views: Views,
     scored: Scored,
@@ -51,6 +51,7 @@ def record(
     `reading` is what of the configuration its features depend on, by name; of a share of `audit_share` of the
     decisions every value that was used is in the row too.
     """
+    request = asked.request
     ids = [models.catalogue.ids[code - 1] for code in scored.codes_C.tolist()]
     scores = scored.scores_C.tolist()
     known = versions(views, scored) | failed(seen, views) | answered(seen, views, scored) | oldest(seen) | dict(reading)
@@ -67,7 +68,7 @@ def record(
             {
                 "title_id": ids[index],
                 "score": scores[index],
-                "position": position,
+                "position": asked.offset + position,
                 "propensity": propensity,
                 "source": scored.source,
                 "explored": explored,
@@ -90,6 +91,9 @@ def record(
         "timings": [{"stage": lap.stage, "ms": lap.ms} for lap in laps],
         "fallback": None if scored.fallback is None else scored.fallback.value,
         "experiment_arm": None,
+        "kind": asked.kind.value,
+        "previous_id": asked.previous_id,
+        "controls": asked.controls.model_dump_json(),
     }
 
 
@@ -166,4 +170,5 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
         if field.type == AT and row[field.name] is not None:
             at = _EPOCH + timedelta(microseconds=row[field.name])
             result[field.name] = at.isoformat().replace("+00:00", "Z")
-    return result | {"request": json.loads(row["request"]), "policy_params": json.loads(row["policy_params"])}
+    told = ("request", "policy_params", "controls")
+    return result | {name: None if row[name] is None else json.loads(row[name]) for name in told}

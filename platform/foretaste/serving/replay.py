@@ -27,12 +27,14 @@ from foretaste.serving.recompute import (
     decided,
     described,
     in_order,
+    num_after,
     of_like_titles,
     one_thread,
-    pool_again,
     predicted,
+    shaped_again,
 )
 from foretaste.serving.record import SIGNALS
+from foretaste.serving.shaping import Shaped
 from foretaste.serving.tally import Tally
 from foretaste.signals.differences import differences
 from foretaste.signals.offline import acts_of_many
@@ -160,16 +162,23 @@ class Replay:
         signals = session_signals_batch(known, models.catalogue, models.rule)
         members = self._members(batch, models.catalogue)
         predictions = predicted(batch, histories, asof_B, models.intent)
-        pools = [
-            None if found is None else pool_again(one, histories.rows(np.array([b])), found.scores_BN[0])
-            for b, (one, found) in enumerate(zip(batch, predictions, strict=True))
-        ]
-        codes = [in_order(one, pool_C) for one, pool_C in zip(batch, pools, strict=True)]
+        pools: dict[int, NDArray[np.int32] | None] = {}
+        codes: dict[int, NDArray[np.int32]] = {}
+        shaped: dict[int, Shaped] = {}
         found: dict[int, Values] = {}
         for part in of_like_titles(batch):
             titles = self._titles([batch[b] for b in part], models.catalogue)
             if batch[part[0]].otherwise:
                 self._add_titles(titles, batch[part[0]])
+            for b in part:
+                one, predicted_b = batch[b], predictions[b]
+                told = {} if SIGNALS in one.failed else {name: value_BW[b] for name, value_BW in signals.items()}
+                rows = np.array([b])
+                shaped[b] = shaped_again(one, histories.rows(rows), told, members.rows(rows), titles)
+                pools[b] = None
+                if predicted_b is not None:
+                    pools[b] = shaped[b].pool(predicted_b.scores_BN[0], size=one.asked.pool_size, log=True)
+                codes[b] = in_order(one, pools[b])
             inputs = described(part, batch, codes, histories, asof_B, predictions, members, titles, signals)
             for b in part:
                 history = histories.rows(np.array([b]))
@@ -182,7 +191,10 @@ class Replay:
                     predictions[b],
                     inputs.get(b),
                 )
-                values |= decided(batch[b], codes[b], predictions[b], inputs.get(b))
+                num_new = num_after(past, seen[b], batch[b].asked.controls.before_mark)
+                values |= decided(
+                    batch[b], codes[b], predictions[b], inputs.get(b), shaped[b], num_new=num_new
+                )
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

@@ -17,6 +17,9 @@ from foretaste.contracts.wire import (
     IntentRequest,
     MergeAnswer,
     MergeRequest,
+    NextRequest,
+    RankAnswer,
+    RankRequest,
     RecommendAnswer,
     RecommendRequest,
 )
@@ -106,11 +109,21 @@ class Service:
 
     def delete(self, member_id: str) -> DeletionAnswer:
         """Forget a member."""
-        return self._members.delete(member_id)
+        found = self._members.delete(member_id)
+        self._recommender.forget(member_id)
+        return found
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request."""
         return self._recommender.recommend(request)
+
+    def next(self, request: NextRequest) -> RecommendAnswer:
+        """Go on after a list."""
+        return self._recommender.next(request)
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Order given titles."""
+        return self._recommender.rank(request)
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what a member or a guest is probably here for."""

@@ -158,7 +158,7 @@ def factors(
     return factor_N1
 
 
-def arranged(
+def arrange(
     models: Models, codes_C: NDArray[np.int32], asked: Asked, *, num_new: int
 ) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """Order candidates, best first, for a list: index[C], and the places that nothing may be explored at.

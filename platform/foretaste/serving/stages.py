@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.serving.budget import INTENT, RANKER, Guard, Guards, LateError
 from foretaste.serving.fallback import popularity
 from foretaste.serving.models import Models
-from foretaste.serving.shaping import Asked, Shaped, may_not, shape
+from foretaste.serving.shaping import Asked, Shaped, arrange, may_not, shape
 from foretaste.serving.slow import Views
 from foretaste.serving.watch import Watch
 from foretaste.signals.ranking import ranker_inputs
@@ -113,6 +113,15 @@ def _ordered(
     boosted_C = shaped.lifted(scores_C, codes_C, log=source == INTENT)
     order_C = np.argsort(-boosted_C, kind="stable")
     return Scored(codes_C[order_C], boosted_C[order_C], source, prediction, why, codes_C, shaped, inputs)
+
+
+def arranged(scored: Scored, models: Models, asked: Asked, *, num_new: int) -> tuple[Scored, tuple[int, ...]]:
+    """Put the pool into the order of the list, as far as that is not left to a policy, with the places that are not.
+
+    `num_new` is how many events were new since the list before.
+    """
+    order_C, protected = arrange(models, scored.codes_C, asked, num_new=num_new)
+    return replace(scored, codes_C=scored.codes_C[order_C], scores_C=scored.scores_C[order_C]), protected
 
 
 def predict(

@@ -101,7 +101,7 @@ def pool(
     """
     held = np.zeros(len(blocked_N1), dtype=np.bool_)
     if brought is not None and len(brought):
-        held[brought[~blocked_N1[brought]][:size]] = True
+        held[list(dict.fromkeys(brought[~blocked_N1[brought]].tolist()))[:size]] = True
         size -= int(held.sum())
     allowed = np.flatnonzero(~(blocked_N1 | held)[1:])
     scores = scores_N[allowed]

@@ -37,5 +37,8 @@ def decision(decision_id: str, **other: Any) -> dict[str, Any]:
         "timings": [{"stage": "intent", "ms": 0.25}],
         "fallback": None,
         "experiment_arm": None,
+        "kind": None,
+        "previous_id": None,
+        "controls": None,
     }
     return row | other

@@ -1,0 +1,104 @@
+"""Lists that were answered earlier: what a request goes on with, or is held against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from foretaste.contracts.controls import Controls, ControlsConfig, Kind
+from foretaste.contracts.wire import NextRequest, RankRequest, RecommendRequest
+from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.session_log import microseconds
+from foretaste.serving.names import is_decision_name
+from foretaste.serving.problems import RefusedError
+from foretaste.serving.shaping import SURFACES, Asked
+from foretaste.serving.shown import Last, Shown
+
+MAX_ABOVE = 1_000
+"""Titles after which a list does not go on."""
+GOES_ON = timedelta(hours=24)
+"""Age up to which a list can be gone on with."""
+
+
+class Earlier:
+    """Makes `Asked` of requests by what was answered before."""
+
+    def __init__(self, decisions: DecisionLog, config: ControlsConfig, *, gap: timedelta) -> None:
+        """`gap`: a list as old as this is of a session that has ended."""
+        self._decisions = decisions
+        self._config = config
+        self._gap = gap
+        self.shown = Shown()
+
+    def recommend(self, request: RecommendRequest, actor_id: str, at: datetime) -> Asked:
+        """Hold a list against the one before. Raises RefusedError for a surface there is not."""
+        if request.surface not in SURFACES:
+            raise RefusedError(
+                "surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}"
+            )
+        since_us = microseconds(at - self._gap)
+        last = self.shown.get(actor_id, request, since_us=since_us)
+        if request.shown_id is not None and (last is None or last.decision_id != request.shown_id):
+            last = self._named(request, request.shown_id, since_us) or last
+        if last is None:
+            return Asked(request, Kind.RECOMMEND, Controls(config=self._config))
+        controls = Controls(config=self._config, before=last.title_ids, before_mark=last.mark)
+        return Asked(request, Kind.RECOMMEND, controls, last.decision_id)
+
+    def next(self, request: NextRequest, at: datetime) -> Asked:
+        """Go on after a list. Raises RefusedError naming decision_id where there is none of the session that does."""
+        row = self._decisions.get(request.decision_id) if is_decision_name(request.decision_id) else None
+        if row is None or not _of(row, request.member_id, request.session_id):
+            raise RefusedError("decision_id", f"there is no decision {request.decision_id} of this session")
+        if row["kind"] == Kind.RANK or row["surface"] not in SURFACES:
+            raise RefusedError("decision_id", f"{request.decision_id} ranked given titles: nothing comes after them")
+        if row["at"] < microseconds(at - GOES_ON):
+            raise RefusedError("decision_id", f"{request.decision_id} is older than {GOES_ON}: ask for a new list")
+        above = (*_controls(row).above, *(item["title_id"] for item in row["items"]))
+        if len(above) > MAX_ABOVE:
+            raise RefusedError("decision_id", f"the list has {len(above)} titles and goes on up to {MAX_ABOVE}")
+        before = RecommendRequest.model_validate_json(row["request"])
+        asked = before.model_copy(
+            update={
+                "member_id": request.member_id,
+                "k": request.k,
+                "policy": request.policy or before.policy,
+                "explain": request.explain,
+                "dry_run": request.dry_run,
+                "shown_id": None,
+            }
+        )
+        return Asked(asked, Kind.NEXT, Controls(config=self._config, above=above), request.decision_id)
+
+    def rank(self, request: RankRequest) -> Asked:
+        """Order given titles: nothing else is brought, nothing is held, and the order is the scores' own."""
+        same = {"member_id", "session_id", "surface", "k", "context", "filter", "boost", "policy", "explain", "dry_run"}
+        config = self._config.model_copy(update={"diversity": 0.0, "protected": 0, "max_move": None})
+        controls = Controls(config=config, candidates=tuple(dict.fromkeys(request.candidate_ids)))
+        return Asked(RecommendRequest(**{name: getattr(request, name) for name in same}), Kind.RANK, controls)
+
+    def _named(self, request: RecommendRequest, decision_id: str, since_us: int) -> Last | None:
+        """The list that a request names; None where it is none of this session: steadiness is lost, nothing else."""
+        row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
+        if row is None or not _of(row, request.member_id, request.session_id):
+            return None
+        if row["surface"] != request.surface or row["at"] < since_us or row["kind"] != Kind.RECOMMEND:
+            return None
+        titles = tuple(item["title_id"] for item in row["items"])
+        return Last(decision_id, titles, row["sequence_mark"], row["at"])
+
+
+def asked_of(row: Mapping[str, Any], request: RecommendRequest) -> Asked:
+    """What a DECISIONS row was asked. Raises ValueError for controls that cannot be read."""
+    return Asked(request, Kind(row["kind"] or Kind.RECOMMEND), _controls(row), row["previous_id"])
+
+
+def _controls(row: Mapping[str, Any]) -> Controls:
+    return Controls() if row["controls"] is None else Controls(**json.loads(row["controls"]))
+
+
+def _of(row: Mapping[str, Any], member_id: str | None, session_id: str) -> bool:
+    """Whether a decision is of a session; one that a guest got counts for the member that they turned out to be."""
+    return row["session_id"] == session_id and row["member_id"] in (None, member_id)
