@@ -43,7 +43,10 @@ class ControlsConfig(Frozen):
         0.0, ge=0, le=1, description="weight of unlikeness to the titles above it in a title's place; 0: none"
     )
     protected: int = Field(
-        0, ge=0, le=20, description="places at the top that keep their titles within a session, where these may be shown"
+        0,
+        ge=0,
+        le=20,
+        description="places at the top that keep their titles within a session, where these may be shown",
     )
     max_move: int | None = Field(
         None,

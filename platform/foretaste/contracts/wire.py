@@ -246,8 +246,10 @@ class RecommendRequest(Wire):
 class NextRequest(Wire):
     """Ask for what comes after a list: no title of it, nor of those it came after, comes again."""
 
-    decision_id: Id = Field(description="the list to go on with, of the same session; its surface, filter, boosts, "
-        "excluded titles and context count again")
+    decision_id: Id = Field(
+        description="the list to go on with, of the same session; its surface, filter, boosts, "
+        "excluded titles and context count again"
+    )
     member_id: MemberId | None = Field(None, description="absent for a guest")
     session_id: Id
     k: StrictInt = Field(10, ge=1, le=100, description="places of the list")

@@ -32,8 +32,8 @@ from foretaste.serving.again import again
 from foretaste.serving.answer import freshness_of
 from foretaste.serving.explain import told
 from foretaste.serving.models import Models
-from foretaste.serving.problems import RefusedError
 from foretaste.serving.names import is_decision_name
+from foretaste.serving.problems import RefusedError
 from foretaste.serving.replay import Replay
 from foretaste.serving.stages import Seen
 from foretaste.signals.acts import acts_of_one

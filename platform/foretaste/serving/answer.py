@@ -93,9 +93,7 @@ def _left_out(candidates: Sequence[str], scored: Scored, catalogue: Catalogue) -
     return [title for title, code in zip(candidates, codes, strict=True) if code and scored.shaped.blocked_N1[code]]
 
 
-def _items(
-    asked: Asked, seen: Seen, views: Views, scored: Scored, slate: Slate, catalogue: Catalogue
-) -> list[Item]:
+def _items(asked: Asked, seen: Seen, views: Views, scored: Scored, slate: Slate, catalogue: Catalogue) -> list[Item]:
     codes = scored.codes_C[slate.order_K].tolist()
     why: list[list[str]] = [[] for _ in codes]
     brought: list[list[str]] = [[] for _ in codes]

@@ -35,9 +35,7 @@ class Earlier:
     def recommend(self, request: RecommendRequest, actor_id: str, at: datetime) -> Asked:
         """Hold a list against the one before. Raises RefusedError for a surface there is not."""
         if request.surface not in SURFACES:
-            raise RefusedError(
-                "surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}"
-            )
+            raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
         since_us = microseconds(at - self._gap)
         last = self.shown.get(actor_id, request, since_us=since_us)
         if request.shown_id is not None and (last is None or last.decision_id != request.shown_id):

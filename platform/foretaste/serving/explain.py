@@ -17,7 +17,8 @@ from foretaste.contracts.intents import Intent, LabelConfig
 from foretaste.contracts.wire import SignalValue
 from foretaste.models.intent import IntentPrediction
 from foretaste.serving.stages import Scored
-from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signalfrom foretaste.surfaces.sources import Brought
+from foretaste.signals.declared import CODES, SESSION_SIGNALS, Signal
+from foretaste.surfaces.sources import Brought
 
 EXPLORED = "explored"
 BY_SOURCE = {Source.CONTINUE: "continue watching", Source.TRENDING: "trending", Source.NEW: "new release"}

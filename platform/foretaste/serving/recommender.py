@@ -41,7 +41,7 @@ from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.shaping import Asked
 from foretaste.serving.shown import Last
-from foretaste.serving.slow import SlowViews, Views
+from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one

@@ -192,9 +192,7 @@ class Replay:
                     inputs.get(b),
                 )
                 num_new = num_after(past, seen[b], batch[b].asked.controls.before_mark)
-                values |= decided(
-                    batch[b], codes[b], predictions[b], inputs.get(b), shaped[b], num_new=num_new
-                )
+                values |= decided(batch[b], codes[b], predictions[b], inputs.get(b), shaped[b], num_new=num_new)
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

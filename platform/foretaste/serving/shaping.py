@@ -3,8 +3,8 @@
 All of it comes before the policy, from what the decision row holds, so that a list is made again from its row and
 propensities stay exact. Requests and replays call the same functions.
 
-Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool, S titles of the
-session.
+Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool, S titles of
+the session.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ class Shaped:
         return scores_C if self.factor_N1 is None else lifted(scores_C, self.factor_N1[codes_C], log=log)
 
 
-def lifted(
-    scores: NDArray[np.float64], factor: NDArray[np.float64], *, log: bool
-) -> NDArray[np.float64]:
+def lifted(scores: NDArray[np.float64], factor: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
     """Multiply what scores stand for: a value of 0 or more itself, of a logarithm what it is the logarithm of.
 
     So a factor above 1 never puts a title lower, one below 1 never higher, and one factor for all changes no order.
@@ -135,9 +133,7 @@ def shape(
     return Shaped(blocked_N1, brought, factors(models, members, asked, asof=asof, depth=depth))
 
 
-def factors(
-    models: Models, members: MemberView, asked: Asked, *, asof: int, depth: int
-) -> NDArray[np.float64] | None:
+def factors(models: Models, members: MemberView, asked: Asked, *, asof: int, depth: int) -> NDArray[np.float64] | None:
     """What each title's score is multiplied by: its boosts, and the member's taste; float64[N1], None: all 1.
 
     The taste of a title is the mean of the member's long-term shares of its genres over an even share, at least
