@@ -59,7 +59,7 @@ def answer(
         layout=None if scored.prediction is None else layout_of(scored.prediction),
         policy=PolicyAnswer(name=policy.name, version=policy.version, explored=slate.explored),
         freshness=freshness_of(seen, views.stale),
-        fallback=FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback),
+        fallback=FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback, level=scored.source),
         missing_ids=[title_id for title_id in request.exclude_ids if title_id not in catalogue.code_of],
         stages=stages,
         signals=signals,
@@ -89,7 +89,7 @@ def _items(
             position=position,
             propensity=propensity,
             reasons=why[position],
-            source=scored.source,
+            source=scored.source.value,
         )
         for position, (index, propensity, _) in enumerate(places(slate))
     ]

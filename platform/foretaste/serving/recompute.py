@@ -20,6 +20,7 @@ from foretaste.feedback.past import Past
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.policies.epsilon_greedy import replay as choose_again
+from foretaste.serving.fallback import nearest
 from foretaste.serving.logged import Logged, same_titles
 from foretaste.serving.models import Predictor
 from foretaste.serving.recommender import SURFACES
@@ -53,6 +54,16 @@ def predicted(
     """Ask the intent model again, one answer at a time; None where the answer did not ask it or had no answer of it."""
     return [
         model.predict(histories.rows(np.array([b])), asof_B[[b]]) if model is not None and one.has_intent else None
+        for b, one in enumerate(batch)
+    ]
+
+
+def near(batch: Sequence[Logged], histories: Histories, asof_B: NDArray[np.int64]) -> list[NDArray[np.float32] | None]:
+    """Scores of the catalogue by the nearest sessions, float32[N]; None where those of an answer were not theirs."""
+    return [
+        nearest(histories.rows(np.array([b])), asof_B[[b]], one.models.neighbours)
+        if one.by_neighbours and one.models.neighbours is not None
+        else None
         for b, one in enumerate(batch)
     ]
 
@@ -125,13 +136,13 @@ def counted(past: Past, rows: NDArray[np.int64]) -> Values:
 def decided(
     one: Logged,
     codes_C: NDArray[np.int32],
-    prediction: IntentPrediction | None,
+    scores_N: NDArray[np.float32] | None,
     inputs: RankerInputs | None,
 ) -> Values:
     """What was decided by those values: the order of the titles of the pool, and the slate."""
     scores_C = None
-    if prediction is not None:
-        scores_C = prediction.scores_BN[0][codes_C - 1].astype(np.float64)
+    if scores_N is not None:
+        scores_C = scores_N[codes_C - 1].astype(np.float64)
     if inputs is not None and one.models.ranker is not None:
         ranked_C = one.models.ranker.scores(inputs)[0]
         order_C = np.argsort(-ranked_C, kind="stable")

@@ -10,7 +10,7 @@ Shapes: B answers of one batch, C candidates of a pool, N titles (column j is co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
-from foretaste.serving.logged import LeftOutError, Logged, logged, otherwise
-from foretaste.serving.models import Models, models_of
+from foretaste.serving.logged import LeftOutError, Logged, logged, neighbours_named, otherwise
+from foretaste.serving.models import Models, Neighbours, models_of, neighbours_of
 from foretaste.serving.recompute import (
     counted,
     decided,
     described,
     in_order,
+    near,
     of_like_titles,
     one_thread,
     pool_again,
@@ -85,6 +86,8 @@ class Replay:
             return models_of(registry, prepared, intent=intent, ranker=ranker)
 
         self._models = lru_cache(MODELS_KEPT)(load)
+        self._registry = registry
+        self._neighbours: dict[tuple[str, str], Neighbours] = {}
 
     def compare(self, decisions: Sequence[Mapping[str, Any]], past: Past) -> Tally:
         """Compare DECISIONS rows (times in microseconds) whose `served` is not null with what `past` gives.
@@ -126,11 +129,21 @@ class Replay:
     def _logged(self, row: Mapping[str, Any]) -> Logged:
         try:
             models = self._models(row["intent_model"], row["ranker_model"])
+            if (named := neighbours_named(row)) is not None:
+                models = self._with_neighbours(models, named)
         except FileNotFoundError as error:
             raise LeftOutError("a model of the decision is gone from the registry") from error
         except ValueError as error:
             raise LeftOutError("a model of the decision cannot be loaded") from error
         return logged(row, models)
+
+    def _with_neighbours(self, models: Models, fingerprint: str) -> Models:
+        key = (models.catalogue.fingerprint, fingerprint)
+        if key not in self._neighbours:
+            if len(self._neighbours) >= MODELS_KEPT:
+                self._neighbours.clear()
+            self._neighbours[key] = neighbours_of(self._registry, models.catalogue, fingerprint)
+        return replace(models, neighbours=self._neighbours[key], neighbours_fingerprint=fingerprint)
 
     def _batch(self, batch: Sequence[Logged], past: Past, tally: Tally) -> None:
         """Compare answers of one kind together, or one by one where one of them is in the way of all."""
@@ -160,9 +173,13 @@ class Replay:
         signals = session_signals_batch(known, models.catalogue, models.rule)
         members = self._members(batch, models.catalogue)
         predictions = predicted(batch, histories, asof_B, models.intent)
+        whole = [
+            near_N if asked is None else asked.scores_BN[0]
+            for asked, near_N in zip(predictions, near(batch, histories, asof_B), strict=True)
+        ]
         pools = [
-            None if found is None else pool_again(one, histories.rows(np.array([b])), found.scores_BN[0])
-            for b, (one, found) in enumerate(zip(batch, predictions, strict=True))
+            None if scores_N is None else pool_again(one, histories.rows(np.array([b])), scores_N)
+            for b, (one, scores_N) in enumerate(zip(batch, whole, strict=True))
         ]
         codes = [in_order(one, pool_C) for one, pool_C in zip(batch, pools, strict=True)]
         found: dict[int, Values] = {}
@@ -182,7 +199,7 @@ class Replay:
                     predictions[b],
                     inputs.get(b),
                 )
-                values |= decided(batch[b], codes[b], predictions[b], inputs.get(b))
+                values |= decided(batch[b], codes[b], whole[b], inputs.get(b))
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

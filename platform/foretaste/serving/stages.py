@@ -1,6 +1,7 @@
 """The stages of an answer up to the scores: each gives what the next one needs, or the reason why it cannot.
 
-Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool.
+Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool,
+G genres.
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.decisions import Fallback, Level
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import Intent
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
-from foretaste.serving.budget import INTENT, RANKER, Guard, Guards, LateError
-from foretaste.serving.fallback import popularity
+from foretaste.serving.budget import INTENT, RANKER, SESSION_KNN, Guard, Guards, LateError
+from foretaste.serving.fallback import session_genres, without_intent
 from foretaste.serving.models import Models
 from foretaste.serving.slow import Views
 from foretaste.serving.watch import Watch
 from foretaste.signals.ranking import ranker_inputs
 from foretaste.surfaces.prequery import pool
-
-POPULAR = "popular"
 
 _log = logging.getLogger(__name__)
 
@@ -56,11 +56,19 @@ class Scored:
 
     codes_C: NDArray[np.int32]
     scores_C: NDArray[np.float64]
-    source: str  # what the scores are of
+    source: Level  # what the scores are of
     prediction: IntentPrediction | None
     fallback: Fallback | None
     pool_C: NDArray[np.int32]  # the same titles in the order in which they were described
     inputs: RankerInputs | None = None  # what the ranker was told of them, where its scores count
+
+
+class Predicted(NamedTuple):
+    """What the intent model said, or why not."""
+
+    prediction: IntentPrediction | None
+    why: Fallback | None
+    genre_G: NDArray[np.float32] | None = None  # all that was of use of a prediction that was none
 
 
 def score(
@@ -73,50 +81,73 @@ def score(
     guards: Guards,
     watch: Watch,
 ) -> Scored:
-    """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
+    """Score the pool by the ranker, else by the intent model, else as `fallback` says; the reason says why not."""
     num = len(models.catalogue)
-    prediction, why = predict(seen, models, guard=guards[INTENT], watch=watch)
+    prediction, why, genre_G = predict(seen, models, guard=guards[INTENT], watch=watch)
     watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
-    scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
+    if prediction is None:
+        level, scores_N = without_intent(
+            seen.history,
+            seen.asof_B,
+            neighbours=models.neighbours,
+            guard=guards[SESSION_KNN],
+            elapsed_ms=watch.elapsed_ms,
+            titles=views.titles,
+            catalogue=models.catalogue,
+            shares=_wanted(seen, views, models, genre_G),
+        )
+        watch.lap(level.value, num_in=num, num_out=num)
+    else:
+        level, scores_N = Level.INTENT, prediction.scores_BN[0]
     codes_C = pool(scores_N, blocked_N1, size=pool_size)
     watch.lap("pool", num_in=num, num_out=len(codes_C))
     own_C = scores_N[codes_C - 1].astype(np.float64)
     if prediction is None:
-        return Scored(codes_C, own_C, POPULAR, None, why, codes_C)
+        return Scored(codes_C, own_C, level, None, why, codes_C)
     if len(codes_C) == 0:
-        return Scored(codes_C, own_C, INTENT, prediction, None, codes_C)
+        return Scored(codes_C, own_C, level, prediction, None, codes_C)
     ranked, why = _rank(seen, views, models, prediction, codes_C, guard=guards[RANKER], watch=watch)
     watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
     if ranked is None:
-        return Scored(codes_C, own_C, INTENT, prediction, why, codes_C)
+        return Scored(codes_C, own_C, level, prediction, why, codes_C)
     ranked_C, inputs = ranked
-    order_C = np.argsort(-ranked_C, kind="stable")
-    return Scored(codes_C[order_C], ranked_C[order_C], RANKER, prediction, seen.why or views.why, codes_C, inputs)
+    order_C, why = np.argsort(-ranked_C, kind="stable"), seen.why or views.why
+    return Scored(codes_C[order_C], ranked_C[order_C], Level.RANKER, prediction, why, codes_C, inputs)
 
 
-def predict(
-    seen: Seen, models: Models, *, guard: Guard, watch: Watch
-) -> tuple[IntentPrediction | None, Fallback | None]:
+def predict(seen: Seen, models: Models, *, guard: Guard, watch: Watch) -> Predicted:
     """Ask the intent model, or say why it was not asked or had no answer."""
     model = models.intent
     if model is None:
-        return None, Fallback.NO_MODEL
+        return Predicted(None, Fallback.NO_MODEL)
 
     def ask() -> IntentPrediction:
-        prediction = model.predict(seen.history, seen.asof_B)
-        said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
-        for what, values in said.items():
-            _finite(values, f"intent {what}")
-        return prediction
+        return model.predict(seen.history, seen.asof_B)
 
     try:
-        return guard.run(watch.elapsed_ms, ask), None
+        prediction = guard.run(watch.elapsed_ms, ask)
     except LateError as why:
         _log.warning("%s; answering without the intent model", why)
-        return None, Fallback.INTENT_LATE
+        return Predicted(None, Fallback.INTENT_LATE)
     except Exception:  # whatever it is, the member still gets a list, and the answer says why it is another one
         _log.exception("the intent model failed; answering without")
-        return None, Fallback.INTENT_FAILED
+        return Predicted(None, Fallback.INTENT_FAILED)
+    said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
+    spoiled = [what for what, values in said.items() if not np.isfinite(values).all()]
+    if not spoiled:
+        return Predicted(prediction, None)
+    _log.error("the intent model failed: its %s are not finite; answering without", ", ".join(spoiled))
+    genre_BG = prediction.intents.get(Intent.GENRE.value)
+    told = genre_BG is not None and prediction.classes[Intent.GENRE.value] == models.catalogue.genres
+    return Predicted(None, Fallback.INTENT_FAILED, genre_BG[0] if told and genre_BG is not None else None)
+
+
+def _wanted(
+    seen: Seen, views: Views, models: Models, genre_G: NDArray[np.float32] | None
+) -> list[NDArray[np.float32] | None]:
+    """Shares of genres by which what is popular is chosen: of the intent, of the session so far, of the member."""
+    of_session = session_genres(seen.history, seen.asof_B, models.catalogue, models.rule)
+    return [genre_G, of_session, views.members.genre_affinity_BG[0]]
 
 
 def _rank(
