@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from foretaste.jobs.settings import Settings
 
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
-MODELS = ("all", "intent", "ranker")
+MODELS = ("all", "intent", "ranker", "session_knn")
 BENCHES = ("prepare", "features", "models", "parity")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")

@@ -23,8 +23,11 @@ from foretaste.contracts.wire import (
     IntentRequest,
     MergeAnswer,
     MergeRequest,
+    NextRequest,
     PolicyAnswer,
     Problem,
+    RankAnswer,
+    RankRequest,
     RecommendAnswer,
     RecommendRequest,
 )
@@ -63,6 +66,13 @@ class Noting:
             missing_ids=[],
             took_ms=0.1,
         )
+
+    def next(self, request: NextRequest) -> RecommendAnswer:
+        return self.recommend(RecommendRequest(session_id=request.session_id, k=request.k))
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        asked = RecommendRequest(session_id=request.session_id, k=request.k)
+        return RankAnswer(**self.recommend(asked).model_dump(), left_out=["t2"])
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         self.asked.append(request)

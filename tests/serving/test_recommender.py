@@ -164,7 +164,9 @@ def test_a_decision_says_what_it_knew_and_of_which_versions(bench: Any) -> None:
     assert json.loads(known["session_window"])["read_events"] == bench.config.session_log.read_events
     assert "failed" not in known
     stages = [timing["stage"] for timing in row["timings"]]
-    assert stages == ["session_log", "features", "intent", "pool", "ranker", "policy"]
+    assert stages == [
+        *("session_log", "features", "intent", "filter", "sources", "pool", "ranker", "arrange", "policy")
+    ]
     rows, mark = bench.sessions.read("m1", limit=200, mark=row["sequence_mark"], before_us=row["at"])
     assert (len(rows), mark) == (2, row["sequence_mark"])
 
@@ -196,7 +198,7 @@ def test_without_a_model_the_most_played_are_shown(bench: Any) -> None:
     assert answer.fallback.reason is Fallback.NO_MODEL
     assert answer.intent is None
     assert {item.source for item in answer.items} == {"popular"}
-    assert answer.items[0].reasons == ["popular this week"]
+    assert answer.items[0].reasons == ["trending", "popular this week"]
     assert bench.decisions.get(answer.decision_id)["fallback"] == "no_model"
 
 

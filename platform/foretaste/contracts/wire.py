@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.decisions import Fallback, Level
 from foretaste.contracts.events import GUEST, NEEDS_TITLE, Action
 from foretaste.contracts.expression_text import MAX_LENGTH, ExpressionError
 from foretaste.contracts.title_fields import TITLE_FIELDS, title_condition
@@ -283,7 +283,7 @@ class Item(Wire):
     position: int = Field(description="0-based; goes on where the list before ended")
     propensity: float = Field(description="probability of this title here, given those above it")
     reasons: list[str]
-    source: str = Field(description="ranker, intent or popular: what the score is of")
+    source: str = Field(description="ranker, intent, session_knn, popular_in_genres or popular: what the score is of")
     sources: list[str] = Field(
         [], description="what brought it to the pool: scores, shown, continue, similar, trending, new; with explain"
     )
@@ -311,6 +311,7 @@ class FallbackAnswer(Wire):
 
     used: bool
     reason: Fallback | None
+    level: Level | None = Field(None, description="what the scores of a list are of; null where there is no list")
 
 
 class StageAnswer(Wire):

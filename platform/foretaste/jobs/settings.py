@@ -16,6 +16,7 @@ from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
+from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
 from foretaste.serving.config import ServingConfig
@@ -41,6 +42,7 @@ class Settings(Frozen):
     snapshots: SnapshotConfig = SnapshotConfig()
     intent: IntentModelConfig = IntentModelConfig()
     ranker: RankerConfig = RankerConfig()
+    session_knn: SessionKNNConfig = Field(SessionKNNConfig(), description="what answers while no model does")
     training: TrainingConfig = Field(TrainingConfig(), description="of the intent model")
     ranker_training: RankerTrainingConfig = Field(RankerTrainingConfig(), description="of the ranker")
     tune: TuneConfig = Field(TuneConfig(), description="the search for settings of the intent model")

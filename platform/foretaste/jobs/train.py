@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.features import feature_store
+from foretaste.jobs.session_knn import file_session_knn
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.telemetry import say
@@ -16,11 +17,15 @@ from foretaste.training.ranker import train_ranker
 
 
 def train(
-    settings: Settings, *, model: Literal["all", "intent", "ranker"] = "all", split: Literal["time", "last"] = "time"
+    settings: Settings,
+    *,
+    model: Literal["all", "intent", "ranker", "session_knn"] = "all",
+    split: Literal["time", "last"] = "time",
 ) -> dict[str, Any]:
     """Train the intent model, then the ranker on what the intent model has not seen; returns their figures.
 
-    Under leave-one-out no window of time is left for the ranker: only the intent model is trained.
+    Under leave-one-out no window of time is left for the ranker: only the intent model is trained. The nearest
+    sessions, which answer while no model does, are indexed last.
     """
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
@@ -53,6 +58,8 @@ def train(
                 read_events=settings.serving.session_log.read_events,
             )
             done["ranker"] = _figures("ranker", ranker)
+    if model in ("all", "session_knn"):
+        done["session_knn"] = file_session_knn(settings, now=datetime.now(UTC))
     return done
 
 

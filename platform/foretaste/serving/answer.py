@@ -61,23 +61,23 @@ def answer(
     if asked.controls.candidates is not None:
         named += asked.controls.candidates
         left_out = {"left_out": _left_out(asked.controls.candidates, scored, catalogue)}
-    return left_out | dict(
-        decision_id=decision_id,
-        items=items,
-        intent=None if scored.prediction is None else _intent(scored.prediction),
-        top_intent=None if scored.prediction is None else top_intent(scored.prediction),
-        layout=None if scored.prediction is None else layout_of(scored.prediction),
-        policy=PolicyAnswer(name=policy.name, version=policy.version, explored=slate.explored),
-        freshness=freshness_of(seen, views.stale),
-        fallback=FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback),
-        missing_ids=[title_id for title_id in named if title_id not in catalogue.code_of],
-        previous_id=asked.previous_id,
-        stability=_stability(asked, items),
-        sources=sources,
-        stages=stages,
-        signals=signals,
-        took_ms=watch.elapsed_ms,
-    )
+    return left_out | {
+        "decision_id": decision_id,
+        "items": items,
+        "intent": None if scored.prediction is None else _intent(scored.prediction),
+        "top_intent": None if scored.prediction is None else top_intent(scored.prediction),
+        "layout": None if scored.prediction is None else layout_of(scored.prediction),
+        "policy": PolicyAnswer(name=policy.name, version=policy.version, explored=slate.explored),
+        "freshness": freshness_of(seen, views.stale),
+        "fallback": FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback, level=scored.source),
+        "missing_ids": [title_id for title_id in named if title_id not in catalogue.code_of],
+        "previous_id": asked.previous_id,
+        "stability": _stability(asked, items),
+        "sources": sources,
+        "stages": stages,
+        "signals": signals,
+        "took_ms": watch.elapsed_ms,
+    }
 
 
 def _stability(asked: Asked, items: Sequence[Item]) -> StabilityAnswer | None:
@@ -116,7 +116,7 @@ def _items(asked: Asked, seen: Seen, views: Views, scored: Scored, slate: Slate,
             position=asked.offset + position,
             propensity=propensity,
             reasons=why[position],
-            source=scored.source,
+            source=scored.source.value,
             sources=brought[position],
         )
         for position, (index, propensity, _) in enumerate(places(slate))

@@ -27,6 +27,7 @@ from foretaste.serving.record import (
     CATALOGUE,
     FAILED,
     GENERATION,
+    NEIGHBOURS,
     RULE,
     TITLES_GENERATION,
     TITLES_VERSION,
@@ -105,6 +106,11 @@ class Logged:
         return self.row["intent_model"] is not None and self.row["fallback"] not in NO_INTENT
 
     @property
+    def by_neighbours(self) -> bool:
+        """Whether its scores are those of the nearest sessions."""
+        return NEIGHBOURS in self.known and not self.otherwise
+
+    @property
     def has_ranker(self) -> bool:
         """Whether the ranker ordered the pool."""
         asked = self.has_intent and self.row["ranker_model"] is not None and len(self.candidates_C) > 0
@@ -121,6 +127,11 @@ class Logged:
             before_us=self.asof_us,
             window_us=log.window_us(actor),
         )
+
+
+def neighbours_named(row: Mapping[str, Any]) -> str | None:
+    """Fingerprint of the nearest sessions whose scores a DECISIONS row has; None where they are of something else."""
+    return next((one["value"] for one in row["features"] if one["name"] == NEIGHBOURS), None)
 
 
 def logged(row: Mapping[str, Any], models: Models) -> Logged:

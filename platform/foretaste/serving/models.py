@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.title_fields import TitleColumns
+from foretaste.models.baselines.saved_knn import build_knn
 from foretaste.models.intent import IntentPrediction, build_intent
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import build_ranker
@@ -30,6 +32,7 @@ from foretaste.surfaces.sources import Likeness
 
 INTENT = "intent"
 RANKER = "ranker"
+SESSION_KNN = "session_knn"
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,19 @@ class Scorer(Protocol):
         ...
 
 
+class Neighbours(Protocol):
+    """The nearest sessions as the chain uses them while no intent model answers."""
+
+    @property
+    def prior_N(self) -> NDArray[np.float32]:
+        """What every history without a neighbour is given."""
+        ...
+
+    def scores(self, histories: Histories, asof_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score the catalogue for B histories."""
+        ...
+
+
 @dataclass(frozen=True)
 class Models:
     """A set of models that belong together; without an intent model there is no ranker either."""
@@ -75,6 +91,8 @@ class Models:
     ranker_fingerprint: str | None = None
     likeness: Likeness | None = None  # by the intent model's title vectors
     views: Mapping[str, Any] | None = None  # what the ranker was trained with of the slow views; None: not known
+    neighbours: Neighbours | None = None
+    neighbours_fingerprint: str | None = None
 
 
 def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None) -> Models:
@@ -86,9 +104,9 @@ def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = No
     """
     intent = _current(registry, INTENT)
     if intent is None:
-        _log.warning("no intent model in %s: answers come from the popularity list", registry)
-        return _without_models(prepared, rule)
-    return _loaded(intent, _current(registry, RANKER), rule)
+        _log.warning("no intent model in %s: answers come from the nearest sessions, or are what is popular", registry)
+        return _with_neighbours(_without_models(prepared, rule), registry)
+    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule), registry)
 
 
 def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str | None) -> Models:
@@ -97,6 +115,38 @@ def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str
         return _without_models(prepared, None)
     bundle = find_bundle(registry, INTENT, intent)
     return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None)
+
+
+def neighbours_of(registry: Path, known: Catalogue, fingerprint: str) -> Neighbours:
+    """Load the nearest sessions that a decision names.
+
+    Raises ValueError where they are of another catalogue or not as they were filed, FileNotFoundError without them.
+    """
+    return _load_neighbours(find_bundle(registry, SESSION_KNN, fingerprint), known)
+
+
+def _with_neighbours(models: Models, registry: Path) -> Models:
+    """Add the current nearest sessions; what there is of them must not keep a service from starting."""
+    try:
+        bundle = _current(registry, SESSION_KNN)
+        if bundle is None:
+            return models
+        found = _load_neighbours(bundle, models.catalogue)
+    except Exception:
+        _log.exception("the nearest sessions cannot be loaded; the chain of fallbacks goes on without")
+        return models
+    return replace(models, neighbours=found, neighbours_fingerprint=bundle.fingerprint)
+
+
+def _load_neighbours(bundle: Bundle, known: Catalogue) -> Neighbours:
+    of = bundle.manifest["about"].get("catalogue")
+    if of != known.fingerprint:
+        raise ValueError(
+            f"session_knn {bundle.version} is of catalogue {of}, served is {known.fingerprint}: "
+            "run `foretaste train session_knn`"
+        )
+    config, arrays = read_json(bundle.path / "config.json"), load_arrays(bundle.path / "index.safetensors")
+    return build_knn(config, arrays, num_titles=len(known))
 
 
 def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> Models:

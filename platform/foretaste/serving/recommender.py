@@ -169,7 +169,7 @@ class Recommender:
         watch = Watch(self._timer)
         seen = self._see(request, self._clock(), watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
-        prediction, why = predict(seen, self.models, guard=self.guards[INTENT], watch=watch)
+        prediction, why, _ = predict(seen, self.models, guard=self.guards[INTENT], watch=watch)
         watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
         return intent_answer(
             request,

@@ -22,6 +22,7 @@ from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import replay as choose_again
+from foretaste.serving.fallback import nearest
 from foretaste.serving.logged import Logged, same_titles
 from foretaste.serving.models import Predictor
 from foretaste.serving.record import SIGNALS
@@ -54,6 +55,16 @@ def predicted(
     """Ask the intent model again, one answer at a time; None where the answer did not ask it or had no answer of it."""
     return [
         model.predict(histories.rows(np.array([b])), asof_B[[b]]) if model is not None and one.has_intent else None
+        for b, one in enumerate(batch)
+    ]
+
+
+def near(batch: Sequence[Logged], histories: Histories, asof_B: NDArray[np.int64]) -> list[NDArray[np.float32] | None]:
+    """Scores of the catalogue by the nearest sessions, float32[N]; None where those of an answer were not theirs."""
+    return [
+        nearest(histories.rows(np.array([b])), asof_B[[b]], one.models.neighbours)
+        if one.by_neighbours and one.models.neighbours is not None
+        else None
         for b, one in enumerate(batch)
     ]
 
@@ -132,7 +143,7 @@ def counted(past: Past, rows: NDArray[np.int64]) -> Values:
 def decided(
     one: Logged,
     codes_C: NDArray[np.int32],
-    prediction: IntentPrediction | None,
+    scores_N: NDArray[np.float32] | None,
     inputs: RankerInputs | None,
     shaped: Shaped,
     *,
@@ -145,11 +156,11 @@ def decided(
     scores_C = None
     if inputs is not None and one.models.ranker is not None:
         scores_C = shaped.lifted(one.models.ranker.scores(inputs)[0], codes_C, log=False)
-    elif prediction is not None:
-        scores_C = shaped.lifted(prediction.scores_BN[0][codes_C - 1].astype(np.float64), codes_C, log=True)
+    elif scores_N is not None:
+        scores_C = shaped.lifted(scores_N[codes_C - 1].astype(np.float64), codes_C, log=one.has_intent)
     if scores_C is None:  # of the popularity of all titles, of which only the pool's versions are logged
         codes_C, scores_C = one.values["decision.candidates"], one.values["decision.scores"]
-        order_C = np.lexsort([codes_C, -scores_C])
+        order_C = np.lexsort((codes_C, -scores_C))
     else:
         order_C = np.argsort(-scores_C, kind="stable")
     codes_C, scores_C = codes_C[order_C], scores_C[order_C]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from foretaste.contracts.columns import AT, DECISIONS
+from foretaste.contracts.decisions import Level
 from foretaste.feedback.forgotten import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.policies.slate import Slate, SlatePolicy
-from foretaste.serving.budget import FEATURES, INTENT, RANKER, SESSION_LOG
+from foretaste.serving.budget import FEATURES, INTENT, RANKER, SESSION_KNN, SESSION_LOG
 from foretaste.serving.models import Models
 from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import MEMBERS, Views
@@ -24,6 +25,8 @@ from foretaste.signals.served import encode, of_answer, sampled
 
 SIGNALS = "signals"
 FAILED, ANSWERED = "failed", "answered"
+NEIGHBOURS = "session_knn"
+"""Fingerprint of the nearest sessions, where the scores are theirs."""
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 TITLES_VERSION = "titles_asof_ms"
 GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
@@ -55,6 +58,8 @@ def record(
     ids = [models.catalogue.ids[code - 1] for code in scored.codes_C.tolist()]
     scores = scored.scores_C.tolist()
     known = versions(views, scored) | failed(seen, views) | answered(seen, views, scored) | oldest(seen) | dict(reading)
+    if scored.source is Level.SESSION_KNN and models.neighbours_fingerprint is not None:
+        known[NEIGHBOURS] = models.neighbours_fingerprint
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,
@@ -70,7 +75,7 @@ def record(
                 "score": scores[index],
                 "position": asked.offset + position,
                 "propensity": propensity,
-                "source": scored.source,
+                "source": scored.source.value,
                 "explored": explored,
             }
             for position, (index, propensity, explored) in enumerate(places(slate))
@@ -141,6 +146,7 @@ def answered(seen: Seen, views: Views, scored: Scored) -> dict[str, str]:
         FEATURES: MEMBERS not in views.failures,
         INTENT: scored.prediction is not None,
         RANKER: scored.inputs is not None,
+        SESSION_KNN: scored.source is Level.SESSION_KNN,
     }
     return {ANSWERED: ",".join(stage for stage, is_so in did.items() if is_so)}
 

@@ -10,7 +10,7 @@ Shapes: B answers of one batch, C candidates of a pool, N titles (column j is co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
-from foretaste.serving.logged import LeftOutError, Logged, logged, otherwise
-from foretaste.serving.models import Models, models_of
+from foretaste.serving.logged import LeftOutError, Logged, logged, neighbours_named, otherwise
+from foretaste.serving.models import Models, Neighbours, models_of, neighbours_of
 from foretaste.serving.recompute import (
     counted,
     decided,
     described,
     in_order,
+    near,
     num_after,
     of_like_titles,
     one_thread,
@@ -87,6 +88,8 @@ class Replay:
             return models_of(registry, prepared, intent=intent, ranker=ranker)
 
         self._models = lru_cache(MODELS_KEPT)(load)
+        self._registry = registry
+        self._neighbours: dict[tuple[str, str], Neighbours] = {}
 
     def compare(self, decisions: Sequence[Mapping[str, Any]], past: Past) -> Tally:
         """Compare DECISIONS rows (times in microseconds) whose `served` is not null with what `past` gives.
@@ -128,11 +131,21 @@ class Replay:
     def _logged(self, row: Mapping[str, Any]) -> Logged:
         try:
             models = self._models(row["intent_model"], row["ranker_model"])
+            if (named := neighbours_named(row)) is not None:
+                models = self._with_neighbours(models, named)
         except FileNotFoundError as error:
             raise LeftOutError("a model of the decision is gone from the registry") from error
         except ValueError as error:
             raise LeftOutError("a model of the decision cannot be loaded") from error
         return logged(row, models)
+
+    def _with_neighbours(self, models: Models, fingerprint: str) -> Models:
+        key = (models.catalogue.fingerprint, fingerprint)
+        if key not in self._neighbours:
+            if len(self._neighbours) >= MODELS_KEPT:
+                self._neighbours.clear()
+            self._neighbours[key] = neighbours_of(self._registry, models.catalogue, fingerprint)
+        return replace(models, neighbours=self._neighbours[key], neighbours_fingerprint=fingerprint)
 
     def _batch(self, batch: Sequence[Logged], past: Past, tally: Tally) -> None:
         """Compare answers of one kind together, or one by one where one of them is in the way of all."""
@@ -162,6 +175,10 @@ class Replay:
         signals = session_signals_batch(known, models.catalogue, models.rule)
         members = self._members(batch, models.catalogue)
         predictions = predicted(batch, histories, asof_B, models.intent)
+        whole = [
+            near_N if asked is None else asked.scores_BN[0]
+            for asked, near_N in zip(predictions, near(batch, histories, asof_B), strict=True)
+        ]
         pools: dict[int, NDArray[np.int32] | None] = {}
         codes: dict[int, NDArray[np.int32]] = {}
         shaped: dict[int, Shaped] = {}
@@ -171,13 +188,13 @@ class Replay:
             if batch[part[0]].otherwise:
                 self._add_titles(titles, batch[part[0]])
             for b in part:
-                one, predicted_b = batch[b], predictions[b]
+                one, scores_N = batch[b], whole[b]
                 told = {} if SIGNALS in one.failed else {name: value_BW[b] for name, value_BW in signals.items()}
                 rows = np.array([b])
                 shaped[b] = shaped_again(one, histories.rows(rows), told, members.rows(rows), titles)
                 pools[b] = None
-                if predicted_b is not None:
-                    pools[b] = shaped[b].pool(predicted_b.scores_BN[0], size=one.asked.pool_size, log=True)
+                if scores_N is not None:
+                    pools[b] = shaped[b].pool(scores_N, size=one.asked.pool_size, log=one.has_intent)
                 codes[b] = in_order(one, pools[b])
             inputs = described(part, batch, codes, histories, asof_B, predictions, members, titles, signals)
             for b in part:
@@ -192,7 +209,7 @@ class Replay:
                     inputs.get(b),
                 )
                 num_new = num_after(past, seen[b], batch[b].asked.controls.before_mark)
-                values |= decided(batch[b], codes[b], predictions[b], inputs.get(b), shaped[b], num_new=num_new)
+                values |= decided(batch[b], codes[b], whole[b], inputs.get(b), shaped[b], num_new=num_new)
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

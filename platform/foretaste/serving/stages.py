@@ -1,6 +1,7 @@
 """The stages of an answer up to the scores: each gives what the next one needs, or the reason why it cannot.
 
-Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool.
+Shapes: N titles (column j is catalogue code j + 1), N1 rows by catalogue code, C candidates of the pool,
+G genres.
 """
 
 from __future__ import annotations
@@ -8,24 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.decisions import Fallback, Level
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.intents import Intent
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
-from foretaste.serving.budget import INTENT, RANKER, Guard, Guards, LateError
-from foretaste.serving.fallback import popularity
+from foretaste.serving.budget import INTENT, RANKER, SESSION_KNN, Guard, Guards, LateError
+from foretaste.serving.fallback import session_genres, without_intent
 from foretaste.serving.models import Models
 from foretaste.serving.shaping import Asked, Shaped, arrange, may_not, shape
 from foretaste.serving.slow import Views
 from foretaste.serving.watch import Watch
 from foretaste.signals.ranking import ranker_inputs
 
-POPULAR = "popular"
 FILTER, SOURCES = "filter", "sources"
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Scored:
 
     codes_C: NDArray[np.int32]
     scores_C: NDArray[np.float64]  # boosts included
-    source: str  # what the scores are of
+    source: Level  # what the scores are of
     prediction: IntentPrediction | None
     fallback: Fallback | None
     pool_C: NDArray[np.int32]  # the same titles in the order in which they were described
@@ -65,11 +66,33 @@ class Scored:
     inputs: RankerInputs | None = None  # what the ranker was told of them, where its scores count
 
 
+class Predicted(NamedTuple):
+    """What the intent model said, or why not."""
+
+    prediction: IntentPrediction | None
+    why: Fallback | None
+    genre_G: NDArray[np.float32] | None = None  # all that was of use of a prediction that was none
+
+
 def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Guards, watch: Watch) -> Scored:
-    """Score the pool by the ranker, else by the intent model, else by popularity; the fallback says why not."""
+    """Score the pool by the ranker, else by the intent model, else as `fallback` says; the reason says why not."""
     num = len(models.catalogue)
-    prediction, why = predict(seen, models, guard=guards[INTENT], watch=watch)
+    prediction, why, genre_G = predict(seen, models, guard=guards[INTENT], watch=watch)
     watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
+    if prediction is None:
+        level, scores_N = without_intent(
+            seen.history,
+            seen.asof_B,
+            neighbours=models.neighbours,
+            guard=guards[SESSION_KNN],
+            elapsed_ms=watch.elapsed_ms,
+            titles=views.titles,
+            catalogue=models.catalogue,
+            shares=_wanted(seen, views, models, genre_G),
+        )
+        watch.lap(level.value, num_in=num, num_out=num)
+    else:
+        level, scores_N = Level.INTENT, prediction.scores_BN[0]
     blocked_N1 = may_not(models, seen.history, asked, asof=seen.asof_us)
     watch.lap(FILTER, num_in=num, num_out=num + 1 - int(blocked_N1.sum()))
     shaped = shape(
@@ -84,33 +107,32 @@ def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Gua
         similar=prediction is not None,
     )
     watch.lap(SOURCES, num_in=num, num_out=len(np.unique(shaped.brought.all)))
-    scores_N = popularity(views.titles, models.catalogue) if prediction is None else prediction.scores_BN[0]
-    codes_C = shaped.pool(scores_N, size=asked.pool_size, log=prediction is not None)
+    codes_C = shaped.pool(scores_N, size=asked.pool_size, log=level is Level.INTENT)
     watch.lap("pool", num_in=num, num_out=len(codes_C))
     own_C = scores_N[codes_C - 1].astype(np.float64)
     if prediction is None:
-        return _ordered(codes_C, own_C, POPULAR, shaped, None, why)
+        return _ordered(codes_C, own_C, level, shaped, None, why)
     if len(codes_C) == 0:
-        return _ordered(codes_C, own_C, INTENT, shaped, prediction, None)
+        return _ordered(codes_C, own_C, level, shaped, prediction, None)
     ranked, why = _rank(seen, views, models, prediction, codes_C, guard=guards[RANKER], watch=watch)
     watch.lap(RANKER, num_in=len(codes_C), num_out=len(codes_C) if ranked is not None else 0)
     if ranked is None:
-        return _ordered(codes_C, own_C, INTENT, shaped, prediction, why)
+        return _ordered(codes_C, own_C, level, shaped, prediction, why)
     ranked_C, inputs = ranked
-    return _ordered(codes_C, ranked_C, RANKER, shaped, prediction, seen.why or views.why, inputs)
+    return _ordered(codes_C, ranked_C, Level.RANKER, shaped, prediction, seen.why or views.why, inputs)
 
 
 def _ordered(
     codes_C: NDArray[np.int32],
     scores_C: NDArray[np.float64],
-    source: str,
+    source: Level,
     shaped: Shaped,
     prediction: IntentPrediction | None,
     why: Fallback | None,
     inputs: RankerInputs | None = None,
 ) -> Scored:
     """Boost the scores of the pool and put the best first, equal ones in its order."""
-    boosted_C = shaped.lifted(scores_C, codes_C, log=source == INTENT)
+    boosted_C = shaped.lifted(scores_C, codes_C, log=source is Level.INTENT)
     order_C = np.argsort(-boosted_C, kind="stable")
     return Scored(codes_C[order_C], boosted_C[order_C], source, prediction, why, codes_C, shaped, inputs)
 
@@ -124,29 +146,39 @@ def arranged(scored: Scored, models: Models, asked: Asked, *, num_new: int) -> t
     return replace(scored, codes_C=scored.codes_C[order_C], scores_C=scored.scores_C[order_C]), protected
 
 
-def predict(
-    seen: Seen, models: Models, *, guard: Guard, watch: Watch
-) -> tuple[IntentPrediction | None, Fallback | None]:
+def predict(seen: Seen, models: Models, *, guard: Guard, watch: Watch) -> Predicted:
     """Ask the intent model, or say why it was not asked or had no answer."""
     model = models.intent
     if model is None:
-        return None, Fallback.NO_MODEL
+        return Predicted(None, Fallback.NO_MODEL)
 
     def ask() -> IntentPrediction:
-        prediction = model.predict(seen.history, seen.asof_B)
-        said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
-        for what, values in said.items():
-            _finite(values, f"intent {what}")
-        return prediction
+        return model.predict(seen.history, seen.asof_B)
 
     try:
-        return guard.run(watch.elapsed_ms, ask), None
+        prediction = guard.run(watch.elapsed_ms, ask)
     except LateError as why:
         _log.warning("%s; answering without the intent model", why)
-        return None, Fallback.INTENT_LATE
+        return Predicted(None, Fallback.INTENT_LATE)
     except Exception:  # whatever it is, the member still gets a list, and the answer says why it is another one
         _log.exception("the intent model failed; answering without")
-        return None, Fallback.INTENT_FAILED
+        return Predicted(None, Fallback.INTENT_FAILED)
+    said = {"scores": prediction.scores_BN, "attention": prediction.attention_BI, **prediction.intents}
+    spoiled = [what for what, values in said.items() if not np.isfinite(values).all()]
+    if not spoiled:
+        return Predicted(prediction, None)
+    _log.error("the intent model failed: its %s are not finite; answering without", ", ".join(spoiled))
+    genre_BG = prediction.intents.get(Intent.GENRE.value)
+    told = genre_BG is not None and prediction.classes[Intent.GENRE.value] == models.catalogue.genres
+    return Predicted(None, Fallback.INTENT_FAILED, genre_BG[0] if told and genre_BG is not None else None)
+
+
+def _wanted(
+    seen: Seen, views: Views, models: Models, genre_G: NDArray[np.float32] | None
+) -> list[NDArray[np.float32] | None]:
+    """Shares of genres by which what is popular is chosen: of the intent, of the session so far, of the member."""
+    of_session = session_genres(seen.history, seen.asof_B, models.catalogue, models.rule)
+    return [genre_G, of_session, views.members.genre_affinity_BG[0]]
 
 
 def _rank(
