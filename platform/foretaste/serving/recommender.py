@@ -19,13 +19,15 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import dice
 from foretaste.serving.answer import answer
-from foretaste.serving.budget import INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.breaker import State
+from foretaste.serving.budget import DECISION_LOG, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.intents import intent_answer
 from foretaste.serving.models import Models
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.slow import SlowViews, Views
 from foretaste.serving.stages import Scored, Seen, predict, score
 from foretaste.serving.watch import Watch
@@ -93,10 +95,14 @@ class Recommender:
         self._reading = reading(models, config.session_log)
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not."""
+        """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not,
+        ShedError where the decision cannot be logged.
+        """
         surface = SURFACES.get(request.surface)
         if surface is None:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
+        if not request.dry_run:
+            self._check_log()
         watch, at, seed = Watch(self._timer), self._clock(), self._seeds()
         seen = self._see(request, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
@@ -123,8 +129,8 @@ class Recommender:
                 reading=self._reading,
                 audit_share=self._config.audit_share,
             )
-            decision_id = self._logged(row)
-            watch.lap("decision_log", num_in=1, num_out=1 if decision_id is not None else 0)
+            self._store(row)
+            watch.lap(DECISION_LOG, num_in=1, num_out=1)
         return answer(
             decision_id,
             request,
@@ -204,13 +210,18 @@ class Recommender:
             watch=watch,
         )
 
-    def _logged(self, row: dict[str, object]) -> str | None:
-        """Log a decision; where that fails the answer goes out without a name, so that nobody refers to it."""
+    def _check_log(self) -> None:
+        """Compute nothing for an answer that could not be logged. Raises ShedError."""
+        breaker = self.guards[DECISION_LOG].breaker
+        if breaker is not None and breaker.state is State.OPEN:
+            raise ShedError(Shed.DECISION_LOG, retry_after_seconds=breaker.retry_after_seconds)
+
+    def _store(self, row: dict[str, object]) -> None:
+        """Log a decision. Raises ShedError where that fails: what is answered is logged, and can be referred to."""
         try:
-            self._decisions.append(row)
-        except OSError:
-            _log.exception("a decision could not be logged; its answer has no decision_id")
-            return None
+            self.guards[DECISION_LOG].run(0.0, lambda: self._decisions.append(row))
+        except OSError as error:  # full, failing, too slow, or left alone for one of these
+            _log.error("a decision could not be logged, its answer is not given: %s", error)
+            raise ShedError(Shed.DECISION_LOG) from error
         if self._audit is not None:
             self._audit(row)
-        return str(row["decision_id"])
