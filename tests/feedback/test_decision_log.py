@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from foretaste.contracts.columns import DECISIONS
-from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig
+from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig, LogFullError
 from foretaste.feedback.write_ahead import WriteAhead
 from foretaste.testing.decisions import decision
 
@@ -177,6 +179,89 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     file.remove()
 
 
+def test_half_a_line_that_cannot_be_taken_back_spoils_no_other_decision(
+    log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append(decision("d1"))
+    write = WriteAhead.write
+
+    class Dead:
+        """A disk that took a part of a line and takes nothing back."""
+
+        def __init__(self, whole: Any) -> None:
+            self.whole = whole
+
+        def write(self, line: bytes) -> int:
+            return int(self.whole.write(line[:20]))
+
+        def truncate(self, _: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.whole, name)
+
+    def half(file: WriteAhead, line: bytes) -> None:
+        file._file = Dead(file._file)  # type: ignore[assignment]
+        write(file, line)
+
+    monkeypatch.setattr(WriteAhead, "write", half)
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(decision("d2"))
+    monkeypatch.setattr(WriteAhead, "write", write)
+    log.append(decision("d3"))
+    log.close()
+    assert ids(log) == ["d1", "d3"]
+    assert log.num_dropped == 1
+
+
+def test_what_waits_to_be_rolled_is_bounded_and_taken_again_once_it_is(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DecisionLogConfig(roll_decisions=2, max_backlog_mb=0.01)
+    with closing(DecisionLog(tmp_path, config, clock=clock)) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr("foretaste.feedback.decision_log.write_parquet", full_disk)
+            appended = until_refused(log, LogFullError)
+            assert 5 <= len(appended) < 30
+            with pytest.raises(LogFullError, match="wait to be rolled"):
+                log.append(decision("late"))
+            assert log.backlog_bytes >= 10_000
+        log.roll()
+        while log.backlog_bytes:
+            log.roll_if_due()
+            time.sleep(0.01)
+        log.append(decision("again"))
+        assert sorted(ids(log)) == sorted([*appended, "again"])
+
+
+def test_a_disk_with_little_left_is_not_filled_to_the_last(tmp_path: Path, clock: Clock) -> None:
+    free = [100_000_000]
+    with closing(DecisionLog(tmp_path, clock=clock, free_bytes=lambda _: free[0])) as log:
+        log.append(decision("d1"))
+        free[0] = 63_000_000
+        with pytest.raises(LogFullError, match="63000000 bytes left"):
+            log.append(decision("d2"))
+        free[0] = 65_000_000
+        log.append(decision("d3"))
+        assert ids(log) == ["d1", "d3"]
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def until_refused(log: DecisionLog, error: type[OSError]) -> list[str]:
+    """Append until it raises; names of what was appended."""
+    done: list[str] = []
+    try:
+        while len(done) < 10_000:
+            log.append(decision(f"d{len(done)}"))
+            done.append(f"d{len(done)}")
+    except error:
+        return done
+    raise AssertionError("never refused")
+
+
 def test_a_decision_with_missing_or_unknown_columns_is_refused(log: DecisionLog) -> None:
     bad = decision("d1") | {"colour": "red"}
     del bad["seed"]
@@ -224,6 +309,43 @@ for number in range(1_000_000):
     log.append(decision(f"{sys.argv[2]}-{number}"))
     print(number, flush=True)
 """
+
+
+FULL = """
+import os, resource, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig
+from foretaste.testing.decisions import decision
+log = DecisionLog(Path(sys.argv[1]), DecisionLogConfig(roll_decisions=1000), clock=lambda: datetime.now(UTC))
+number = refused = 0
+while refused < 20:
+    limit = 20_000 if number < 60 and refused < 10 else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if number == 60:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        log.append(decision(f"d{number}"))
+    except OSError:
+        refused += 1
+        print("refused", flush=True)
+        continue
+    print(f"d{number}", flush=True)
+    number += 1
+"""
+
+
+def test_after_a_full_disk_and_kill_9_everything_acknowledged_is_there_and_nothing_that_was_refused(
+    tmp_path: Path, clock: Clock
+) -> None:
+    told = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    assert told.returncode == -signal.SIGKILL
+    lines = told.stdout.split()
+    assert lines.count("refused") == 10
+    assert lines[-1] == "d59"
+    with closing(DecisionLog(tmp_path, clock=clock)) as log:
+        assert ids(log) == [line for line in lines if line != "refused"] == [f"d{number}" for number in range(60)]
+        assert log.num_dropped == 0
 
 
 def test_after_kill_9_everything_acknowledged_is_there_once(tmp_path: Path, clock: Clock) -> None:

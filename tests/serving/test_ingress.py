@@ -46,7 +46,7 @@ class Noting:
         self.is_ready = True
         self.closed = False
 
-    def accept(self, request: EventsRequest) -> EventsAnswer:
+    def accept(self, request: EventsRequest, *, tenant: str) -> EventsAnswer:
         self.asked.append(request)
         return EventsAnswer(accepted=len(request.events), duplicate=0, rejected=[])
 
@@ -99,11 +99,11 @@ class Noting:
         self.asked.append(member_id)
         return DeletionAnswer(deleted_events=3, deleted_views=1)
 
-    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+    def ack(self, decision_id: str, request: AckRequest, *, tenant: str) -> AckAnswer | None:
         self.asked.append((decision_id, request))
         return None if decision_id != "d1" else AckAnswer(decision_id="d1", recorded=1, shown=["t1"], propensity=1.0)
 
-    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+    def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str) -> ReplayAnswer | None:
         self.asked.append((decision_id, request))
         if decision_id == "gone":
             raise ConflictError("a model of the decision is gone from the registry")
@@ -122,7 +122,7 @@ class Noting:
             merged_sessions=[],
         )
 
-    def decision(self, decision_id: str) -> dict[str, Any] | None:
+    def decision(self, decision_id: str, *, tenant: str) -> dict[str, Any] | None:
         return {"decision_id": "d1"} if decision_id == "d1" else None
 
     def ready(self) -> dict[str, Any]:

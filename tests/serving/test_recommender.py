@@ -13,6 +13,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.wire import RecommendAnswer
 from foretaste.policies.epsilon_greedy import replay
 from foretaste.serving.problems import RefusedError
+from foretaste.serving.shedding import Shed, ShedError
 from foretaste.signals.declared import SESSION_SIGNALS
 
 
@@ -266,14 +267,28 @@ def test_when_the_session_log_fails_the_answer_knows_nothing_and_says_so(bench: 
     assert answer.freshness.last_event_id is None
 
 
-def test_when_the_decision_log_fails_the_answer_has_no_name(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_cannot_be_logged_is_not_given_but_for_a_dry_run(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bench.decisions, "append", full)
-    answer = bench.ask()
-    assert answer.decision_id is None
-    assert len(answer.items) == 10
+    recommender = bench.recommender()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.decisions, "append", full)
+        for _ in range(bench.config.breaker.failures):
+            with pytest.raises(ShedError) as caught:
+                bench.ask(on=recommender)
+            assert (caught.value.status, caught.value.reason) == (503, Shed.DECISION_LOG)
+        asked = bench.intent.num_asked
+        with pytest.raises(ShedError):
+            bench.ask(on=recommender)
+        assert bench.intent.num_asked == asked, "nothing is computed for it"
+        assert len(bench.ask(on=recommender, dry_run=True).items) == 10
+    with pytest.raises(ShedError):
+        bench.ask(on=recommender)
+    bench.clock.seconds += bench.config.breaker.rest_seconds
+    assert bench.decisions.get(bench.ask(on=recommender).decision_id) is not None
 
 
 def test_past_the_budget_no_further_model_is_asked(bench: Any) -> None:

@@ -348,7 +348,7 @@ SignalValue = int | float | list[int] | list[str] | dict[str, int | float]
 class RecommendAnswer(Wire):
     """A list, how it was chosen and what it knew."""
 
-    decision_id: str | None = Field(description="null where nothing was logged: a dry run, or a log that failed")
+    decision_id: str | None = Field(description="null for a dry run, which is not logged")
     items: list[Item]
     intent: dict[str, dict[str, float]] | None = Field(
         description="probability of each class by head (action, genre, kind, recency, search; those that are on), each "

@@ -94,13 +94,13 @@ class AckLog:
         return written
 
     def read(self) -> pa.Table:
-        """Give all ACKS, each (decision_id, title_id) once, in order of them."""
+        """Give all ACKS, each (decision_id, title_id) once, in order of decision and place."""
         with self._transaction() as connection:
             rows = [dict(zip(_NAMES, row, strict=True)) for row in connection.execute(f"SELECT {_LISTED} FROM acks")]
         parts = [conform(pq.read_table(path, partitioning=None), ACKS, what=path.name) for path in self._files()]
         every = pl.DataFrame(pl.from_arrow(pa.concat_tables([*parts, _table(rows)])))
-        order = ["decision_id", "title_id"]
-        once = every.sort("received_at").unique(order, keep="first", maintain_order=True).sort(order)
+        once = every.sort("received_at").unique(["decision_id", "title_id"], keep="first")
+        once = once.sort("decision_id", "position")
         return conform(once.to_arrow(), ACKS, what="acks")
 
     def forget(self, deleted: Mapping[str, int]) -> int:

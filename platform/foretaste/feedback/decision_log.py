@@ -5,12 +5,15 @@
       20260102T030405-41-5f2c9a10-000000.parquet    rolled: the same decisions, as DECISIONS
 
 A line is handed to the operating system before `append` returns, so it survives the death of the process, not of the
-machine. A file that nobody holds is a dead process's; the next log that opens the folder rolls it. A decision stands
-in the Parquet file or in the write-ahead file of one name, and while both are there the Parquet file counts.
+machine. Where there is no room, on the disk or within the bound of what waits to be rolled, a decision is refused, so
+that none is lost that was answered. A file that nobody holds is a dead process's; the next log that opens the folder
+rolls it. A decision stands in the Parquet file or in the write-ahead file of one name, and while both are there the
+Parquet file counts.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -49,6 +52,22 @@ class DecisionLogConfig(Frozen):
     roll_decisions: int = Field(2_000, ge=1, description="decisions in a write-ahead file before it is rolled")
     roll_seconds: float = Field(300.0, gt=0, description="seconds after its first decision before a file is rolled")
     recent_decisions: int = Field(2_000, ge=0, description="newest decisions kept in memory for reading back")
+    max_backlog_mb: float = Field(
+        512.0, gt=0, description="megabytes of a process's decisions that wait to be rolled; beyond it none is taken"
+    )
+    min_free_mb: float = Field(
+        64.0, ge=0, description="megabytes that the disk must have left for a decision to be taken; 0: any"
+    )
+
+
+class LogFullError(OSError):
+    """There is no room for a decision: nothing of it was stored, and its answer must not go out."""
+
+
+def free_bytes_of(folder: Path) -> int:
+    """Bytes that an ordinary user may still write to the disk of a folder."""
+    about = os.statvfs(folder)
+    return about.f_bavail * about.f_frsize
 
 
 class DecisionLog:
@@ -61,6 +80,7 @@ class DecisionLog:
         *,
         clock: Callable[[], datetime],
         deleted: Callable[[], Mapping[str, int]] = dict,
+        free_bytes: Callable[[Path], int] = free_bytes_of,
     ) -> None:
         """Open the log at `folder` and roll what dead processes left there; `clock` gives aware times.
 
@@ -68,11 +88,14 @@ class DecisionLog:
         """
         self.config = config or DecisionLogConfig()
         self.num_dropped = 0  # torn or unreadable lines, left out while rolling
-        self.num_failed = 0  # files that could not be rolled; they stay and are tried again at the next start
+        self.num_failed = 0  # times that a file could not be rolled; it stays and is tried again
         self._folder = folder
         self._clock = clock
         self._deleted = deleted
         self._name = f"{clock():%Y%m%dT%H%M%S}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._free_bytes = free_bytes
+        self._unrolled: dict[str, int] = {}  # bytes by name of the files that are full or could not be rolled
+        self._roll_again = False
         self._number = 0
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, bytes] = OrderedDict()
@@ -88,8 +111,8 @@ class DecisionLog:
     def append(self, decision: Mapping[str, Any]) -> None:
         """Write one decision; every column of DECISIONS has to be there, times in microseconds since 1970.
 
-        Raises ValueError naming the columns that are missing or too many, or where the log is closed; OSError where
-        the disk is full, with nothing of the decision left in the file.
+        Raises ValueError naming the columns that are missing or too many, or where the log is closed; LogFullError
+        where there is no room, OSError where the disk fails: in either case nothing of the decision is stored.
         """
         if decision.keys() != _COLUMNS:
             missing, more = sorted(_COLUMNS - decision.keys()), sorted(decision.keys() - _COLUMNS)
@@ -99,12 +122,19 @@ class DecisionLog:
             if self._closed:
                 raise ValueError(f"decision log {self._folder}: is closed")
             self._roll_if_due()
+            self._check_room()
             if self._current is None:
                 self._current, self._first_at = self._open(), self._clock()
-            self._current.write(line)
+            self._write(self._current, line)
             self._recent[decision["decision_id"]] = line
             while len(self._recent) > self.config.recent_decisions:
                 self._recent.popitem(last=False)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of this process's decisions that are not rolled."""
+        with self._lock:
+            return self._backlog()
 
     def get(self, decision_id: str) -> dict[str, Any] | None:
         """Find a decision of any process, as it was appended; None where there is none."""
@@ -126,14 +156,17 @@ class DecisionLog:
     def roll(self) -> None:
         """Roll what is written so far, in this thread; nothing to do where nothing is."""
         with self._lock:
-            full, self._current = self._current, None
+            full = self._retire()
         if full is not None:
             self._roll(full)
 
     def roll_if_due(self) -> None:
-        """Have the file rolled in the background where it is old enough: for a log that nobody appends to."""
+        """Have the file rolled in the background where it is old enough, and try again what could not be rolled."""
         with self._lock:
             self._roll_if_due()
+            again, self._roll_again = self._roll_again, False
+        if again:
+            self.adopt()
 
     def forget(self, deleted: Mapping[str, int]) -> int:
         """Remove the rolled decisions of deleted actors (see `past.before_deletion`); returns how many.
@@ -158,7 +191,7 @@ class DecisionLog:
             if self._closed:
                 return
             self._closed = True
-            last, self._current = self._current, None
+            last = self._retire()
         self._full.put(last)
         self._full.put(None)
         self._roller.join()
@@ -176,8 +209,37 @@ class DecisionLog:
             return
         old = (self._clock() - self._first_at).total_seconds() >= self.config.roll_seconds
         if old or self._current.num_lines >= self.config.roll_decisions:
-            self._full.put(self._current)
-            self._current = None
+            self._full.put(self._retire())
+
+    def _retire(self) -> WriteAhead | None:
+        """Write no more to the current file."""
+        full, self._current = self._current, None
+        if full is not None:
+            self._unrolled[full.path.name] = full.num_bytes
+        return full
+
+    def _write(self, file: WriteAhead, line: bytes) -> None:
+        try:
+            file.write(line)
+        except OSError:
+            if file.broken:
+                self._full.put(self._retire())
+            raise
+
+    def _check_room(self) -> None:
+        most = self.config.max_backlog_mb * 1e6
+        if (waiting := self._backlog()) >= most:
+            if self._current is not None:  # it may be all that waits
+                self._full.put(self._retire())
+            raise LogFullError(
+                errno.ENOSPC, f"{waiting} bytes of decisions wait to be rolled, at most {most:.0f}"
+            )
+        least = self.config.min_free_mb * 1e6
+        if least and (free := self._free_bytes(self._folder)) < least:
+            raise LogFullError(errno.ENOSPC, f"the disk has {free} bytes left, at least {least:.0f} have to be")
+
+    def _backlog(self) -> int:
+        return sum(self._unrolled.values()) + (0 if self._current is None else self._current.num_bytes)
 
     def _roll_queued(self) -> None:
         while (full := self._full.get()) is not None:
@@ -195,7 +257,12 @@ class DecisionLog:
             self.num_failed += 1
             _log.exception("decision log: %s could not be rolled and stays", file.path.name)
             file.release()
+            with self._lock:
+                self._unrolled.setdefault(file.path.name, file.path.stat().st_size if file.path.exists() else 0)
+                self._roll_again = True
             return
+        with self._lock:
+            self._unrolled.pop(file.path.name, None)
         if num_dropped:
             self.num_dropped += num_dropped
             _log.warning("decision log: dropped %d unreadable lines of %s", num_dropped, file.path.name)

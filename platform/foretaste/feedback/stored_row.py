@@ -12,7 +12,7 @@ import pyarrow as pa
 from foretaste.contracts.columns import EVENTS
 from foretaste.contracts.events import PASSIVE, actor_id
 
-MAX_ID_BYTES = 800  # 200 characters of any script
+MAX_ID_BYTES = 840  # 200 characters of any script, and a tenant's name
 LAST_US = 2**53
 """Times and sequences are below it, so that a double holds them exactly."""
 

@@ -18,7 +18,8 @@ class WriteAhead:
 
     def __init__(self, path: Path, file: io.FileIO) -> None:
         self.path = path
-        self.num_lines = 0
+        self.num_lines = self.num_bytes = 0
+        self.broken = False  # whether half a line is left in it: the next one would be spoilt
         self._file = file
 
     @classmethod
@@ -36,17 +37,20 @@ class WriteAhead:
         return None
 
     def write(self, line: bytes) -> None:
-        """Hand one line to the operating system whole. Raises OSError with nothing of it left in the file."""
+        """Hand one line to the operating system whole. Raises OSError with nothing of it left, or `broken`."""
         before = self._file.tell()
         try:
             written = self._file.write(line + b"\n")
             if written != len(line) + 1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError:
-            self._file.truncate(before)  # half a line would spoil the next one
+            self.broken = True
+            self._file.truncate(before)
             self._file.seek(before)
+            self.broken = False
             raise
         self.num_lines += 1
+        self.num_bytes += written
 
     def release(self) -> None:
         """Let go of the file and leave it."""

@@ -6,7 +6,7 @@ Shapes: B histories, N titles (column j is catalogue code j + 1), I heads that a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,17 @@ class IntentPrediction:
     z_BD: NDArray[np.float32]  # intent embedding: what the predicted intents say, fused; zeros without heads
     item_BD: NDArray[np.float32]  # state of the item encoder, whose products with `title_ND` are in the scores
     labels: LabelConfig = USUAL  # what the classes mean
+
+    def rows(self, index: slice) -> IntentPrediction:
+        """Pick some members."""
+        return replace(
+            self,
+            scores_BN=self.scores_BN[index],
+            intents={head: share_BC[index] for head, share_BC in self.intents.items()},
+            attention_BI=self.attention_BI[index],
+            z_BD=self.z_BD[index],
+            item_BD=self.item_BD[index],
+        )
 
 
 class IntentRecommender:

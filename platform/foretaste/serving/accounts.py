@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from foretaste.contracts.columns import LOGGED_EVENTS, conform
 from foretaste.contracts.events import actor_id
+from foretaste.contracts.tenants import DEFAULT, outside, tenant_of
 from foretaste.contracts.wire_records import (
     AckAnswer,
     AckRequest,
@@ -36,6 +37,7 @@ from foretaste.serving.names import is_decision_name
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.replay import Replay
 from foretaste.serving.stages import Seen
+from foretaste.serving.tenancy import row_outside
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
 
@@ -70,20 +72,20 @@ class Accounts:
         self._registry = registry
         self._one_at_a_time = threading.Lock()
 
-    def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """A DECISIONS row, times in microseconds; None where there is none, or not any more."""
+    def decision(self, decision_id: str, *, tenant: str = DEFAULT) -> dict[str, Any] | None:
+        """A DECISIONS row, times in microseconds; None where the tenant has none, or not any more."""
         row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
-        if row is None:
+        if row is None or tenant_of(row["session_id"]) != tenant:
             return None
         named = {**row, "actor_id": actor_id(row["member_id"], row["session_id"])}
         return None if before_deletion(named, self._tombstones.read()) else row
 
-    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+    def ack(self, decision_id: str, request: AckRequest, *, tenant: str = DEFAULT) -> AckAnswer | None:
         """Take note of what was shown of a list; None for an unknown decision.
 
         Raises RefusedError naming the title that is not on the list, or stands in another order.
         """
-        row = self.decision(decision_id)
+        row = self.decision(decision_id, tenant=tenant)
         if row is None:
             return None
         now = self._clock()
@@ -104,12 +106,12 @@ class Accounts:
             propensity *= item["propensity"]
         return AckAnswer(decision_id=decision_id, recorded=recorded, shown=shown, propensity=propensity)
 
-    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+    def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str = DEFAULT) -> ReplayAnswer | None:
         """Make a decision again; None for an unknown one.
 
         Raises LeftOutError where it cannot be made again, RefusedError naming the field of a model that will not do.
         """
-        row = self.decision(decision_id)
+        row = self.decision(decision_id, tenant=tenant)
         if row is None or self._replay is None:
             return None
         past = self._past(actor_id(row["member_id"], row["session_id"]), row["sequence_mark"])
@@ -125,14 +127,14 @@ class Accounts:
         signals = signals_of_one(acts, models.catalogue, models.rule)
         seen = Seen(actor, asof, acts.histories(), rows, mark, False, signals)
         return SessionAnswer(
-            member_id=member_id,
-            session_id=session_id,
+            member_id=None if member_id is None else outside(member_id),
+            session_id=outside(session_id),
             as_of=at,
             mark=seen.mark,
-            events=[_event(row, models) for row in seen.rows],
+            events=[_event(row_outside(row), models) for row in seen.rows],
             signals=told(signals, models.catalogue),
             freshness=freshness_of(seen),
-            merged_sessions=[] if member_id is None else self._sessions.merged(member_id),
+            merged_sessions=[] if member_id is None else [outside(one) for one in self._sessions.merged(member_id)],
         )
 
     def _past(self, actor: str, mark: int) -> Past:

@@ -11,6 +11,7 @@ import numpy as np
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.controls import Kind
+from foretaste.contracts.tenants import outside
 from foretaste.contracts.wire import (
     Explain,
     FallbackAnswer,
@@ -164,7 +165,7 @@ def freshness_of(seen: Seen, stale_views: Sequence[str] = ()) -> Freshness:
         return Freshness(last_event_id=None, last_event_at=None, age_seconds=None, stale=stale)
     newest = seen.rows[-1]
     return Freshness(
-        last_event_id=newest["event_id"],
+        last_event_id=outside(newest["event_id"]),
         last_event_at=_EPOCH + timedelta(microseconds=newest["at"]),
         age_seconds=(seen.asof_us - newest["at"]) / 1e6,
         stale=stale,

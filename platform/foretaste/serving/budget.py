@@ -23,6 +23,7 @@ from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
 DECISION_LOG = "decision_log"
 STORES = (SESSION_LOG, FEATURES)
+GUARDED_STORES = (*STORES, DECISION_LOG)
 
 _WEIGHT = 0.125
 _DEVIATIONS = 2.0
@@ -43,16 +44,20 @@ class BudgetConfig(Frozen):
     session_knn: float = Field(
         0.95, gt=0, le=1, description="the same of the nearest sessions, where no model answered"
     )
+    decision_log_ms: float = Field(
+        200.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
+    )
     workers: int = Field(
-        4, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
+        8, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
     )
     retry_seconds: float = Field(
         5.0, gt=0, description="seconds until one request tries a stage that is left out because it usually runs over"
     )
 
     def deadlines_ms(self, budget_ms: float) -> dict[str, float]:
-        """Milliseconds after the beginning of a request by which each stage has to have ended."""
-        return {name: budget_ms * getattr(self, name) for name in (*STORES, INTENT, RANKER, SESSION_KNN)}
+        """Milliseconds by which each stage has to have ended after the request began; the last, after itself began."""
+        stages = (*STORES, INTENT, RANKER, SESSION_KNN)
+        return {name: budget_ms * getattr(self, name) for name in stages} | {DECISION_LOG: self.decision_log_ms}
 
 
 class LateError(TimeoutError):
@@ -192,7 +197,7 @@ def guards(
             workers=config.workers,
             retry_seconds=config.retry_seconds,
             timer=timer,
-            breaker=Breaker(stage, breaker, timer=timer) if stage in STORES else None,
+            breaker=Breaker(stage, breaker, timer=timer) if stage in GUARDED_STORES else None,
         )
         for stage, deadline_ms in config.deadlines_ms(budget_ms).items()
     }

@@ -61,6 +61,7 @@ class Earlier:
         asked = before.model_copy(
             update={
                 "member_id": request.member_id,
+                "session_id": request.session_id,
                 "k": request.k,
                 "policy": request.policy or before.policy,
                 "explain": request.explain,
@@ -75,7 +76,8 @@ class Earlier:
         same = {"member_id", "session_id", "surface", "k", "context", "filter", "boost", "policy", "explain", "dry_run"}
         config = self._config.model_copy(update={"diversity": 0.0, "protected": 0, "max_move": None})
         controls = Controls(config=config, candidates=tuple(dict.fromkeys(request.candidate_ids)))
-        return Asked(RecommendRequest(**{name: getattr(request, name) for name in same}), Kind.RANK, controls)
+        asked = RecommendRequest.model_construct(**{name: getattr(request, name) for name in same})  # checked before
+        return Asked(asked, Kind.RANK, controls)
 
     def _named(self, request: RecommendRequest, decision_id: str, since_us: int) -> Last | None:
         """The list that a request names; None where it is none of this session: steadiness is lost, nothing else."""

@@ -17,6 +17,7 @@ from polars.exceptions import PanicException
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foretaste.contracts.tenants import inside
 from foretaste.contracts.wire import (
     DeletionAnswer,
     EventsAnswer,
@@ -34,8 +35,11 @@ from foretaste.contracts.wire import (
     RecommendRequest,
 )
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.serving.gate import Gate, caller
+from foretaste.serving.keys import KeyRing
 from foretaste.serving.openapi import document
 from foretaste.serving.problems import ECHO_KEY, MEDIA_TYPE, REQUEST_ID, REQUEST_ID_KEY, install
+from foretaste.serving.tenancy import request_inside
 
 HOUSEKEEPING_SECONDS = 20.0
 T = TypeVar("T")
@@ -62,10 +66,10 @@ _log = logging.getLogger(__name__)
 
 
 class Answers(Protocol):
-    """What the app asks; `service.Service` is it."""
+    """What the app asks; `service.Service` is it. What it is given carries its tenant, see `tenancy`."""
 
-    def accept(self, request: EventsRequest) -> EventsAnswer:
-        """Store events; may block on the disk."""
+    def accept(self, request: EventsRequest, *, tenant: str) -> EventsAnswer:
+        """Store events of a tenant; may block on the disk."""
         ...
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
@@ -92,20 +96,20 @@ class Answers(Protocol):
         """Say what an actor is probably here for; computes for a few milliseconds."""
         ...
 
-    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
-        """Take note of what was shown of a list; None for an unknown decision; may block on the disk."""
+    def ack(self, decision_id: str, request: AckRequest, *, tenant: str) -> AckAnswer | None:
+        """Take note of what was shown of a list; None where the tenant has no such decision; may block on the disk."""
         ...
 
-    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
-        """Make a decision again; None for an unknown one; computes for a while."""
+    def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str) -> ReplayAnswer | None:
+        """Make a decision again; None where the tenant has no such one; computes for a while."""
         ...
 
     def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
         """Say what an answer would read; may block on the disk."""
         ...
 
-    def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """Read a logged decision; may block on the disk."""
+    def decision(self, decision_id: str, *, tenant: str) -> dict[str, Any] | None:
+        """Read a logged decision of a tenant; may block on the disk."""
         ...
 
     def ready(self) -> dict[str, Any]:
@@ -127,9 +131,12 @@ def build_app(
     max_body_bytes: int,
     echo_request_id: bool = True,
     housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
+    keys: KeyRing | None = None,
+    rate_share: float = 1.0,
 ) -> FastAPI:
     """Make the app around a service, which it closes when it shuts down.
 
+    With `keys` whoever asks has to show one; `rate_share` of a tenant's rate is this process's to give.
     Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
     """
 
@@ -149,72 +156,84 @@ def build_app(
     _add_health(app, service)
     install(app)
     document(app)
+    app.add_middleware(Gate, keys=keys, share=rate_share)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
 
 def _add_v1(router: APIRouter, service: Answers) -> None:
     @router.post("/v1/events", response_model=EventsAnswer, responses=_STORE_ERRORS)
-    async def events(body: EventsRequest) -> Response:
+    async def events(request: Request, body: EventsRequest) -> Response:
         """Store events. Durable before it answers; the same event_id again changes nothing."""
-        return _json((await asyncio.to_thread(service.accept, body)).model_dump_json())
+        return _json((await asyncio.to_thread(service.accept, body, tenant=_tenant(request))).model_dump_json())
 
     @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_ERRORS)
-    async def recommend(body: RecommendRequest) -> Response:
+    async def recommend(request: Request, body: RecommendRequest) -> Response:
         """Answer with a list, how it was chosen and what it knew."""
+        body = request_inside(body, _tenant(request))
         if body.shown_id is not None:  # another replica's list is read from the disk
             return _json((await asyncio.to_thread(service.recommend, body)).model_dump_json())
         return _json(service.recommend(body).model_dump_json())
 
     @router.post("/v1/recommend/next", response_model=RecommendAnswer, responses=_ERRORS)
-    async def recommend_next(body: NextRequest) -> Response:
+    async def recommend_next(request: Request, body: NextRequest) -> Response:
         """Go on after a list, without a title that it or those before it had; what happened since counts."""
+        body = request_inside(body, _tenant(request))
         return _json((await asyncio.to_thread(service.next, body)).model_dump_json())
 
     @router.post("/v1/rank", response_model=RankAnswer, responses=_ERRORS)
-    async def rank(body: RankRequest) -> Response:
+    async def rank(request: Request, body: RankRequest) -> Response:
         """Order given titles for a member; those that may not be shown are named and left out."""
-        return _json(service.rank(body).model_dump_json())
+        return _json(service.rank(request_inside(body, _tenant(request))).model_dump_json())
 
     @router.post("/v1/intent", response_model=IntentAnswer, responses=_ERRORS)
-    async def intent(body: IntentRequest) -> Response:
+    async def intent(request: Request, body: IntentRequest) -> Response:
         """Say what a member or a guest is probably here for: intents, attention, segment, layout. Logs nothing."""
-        return _json(service.intents(body).model_dump_json())
+        return _json(service.intents(request_inside(body, _tenant(request))).model_dump_json())
 
     @router.post("/v1/members/{member_id:path}/merge", response_model=MergeAnswer, responses=_STORE_ERRORS)
-    async def merge(member_id: MemberId, body: MergeRequest) -> Response:
+    async def merge(request: Request, member_id: MemberId, body: MergeRequest) -> Response:
         """Make what a guest did the member's. Safe to repeat; adds what the guest did in between."""
-        return _json((await asyncio.to_thread(service.merge, member_id, body)).model_dump_json())
+        of = _tenant(request)
+        found = await asyncio.to_thread(service.merge, inside(member_id, of), request_inside(body, of))
+        return _json(found.model_dump_json())
 
     @router.delete("/v1/members/{member_id:path}", response_model=DeletionAnswer, responses=_DELETION_ERRORS)
-    async def delete(member_id: MemberId) -> Response:
+    async def delete(request: Request, member_id: MemberId) -> Response:
         """Forget a member: at once in all that answers read, with the next run in every table. Safe to repeat."""
-        return _json((await asyncio.to_thread(service.delete, member_id)).model_dump_json())
+        return _json((await asyncio.to_thread(service.delete, inside(member_id, _tenant(request)))).model_dump_json())
 
     @router.get("/v1/decisions/{decision_id}", response_model=dict[str, Any], responses=_NOT_FOUND)
-    async def decision(decision_id: str) -> Response:
+    async def decision(request: Request, decision_id: str) -> Response:
         """Read a decision as it was logged."""
-        found = await asyncio.to_thread(service.decision, decision_id)
+        found = await asyncio.to_thread(service.decision, decision_id, tenant=_tenant(request))
         return _json(orjson.dumps(_known(found, decision_id)))
 
     @router.post("/v1/decisions/{decision_id}/ack", response_model=AckAnswer, responses=_ERRORS | _NOT_FOUND)
-    async def ack(decision_id: str, body: AckRequest) -> Response:
+    async def ack(request: Request, decision_id: str, body: AckRequest) -> Response:
         """Tell what of a list was really shown. Durable before it answers; safe to repeat, and to add to."""
-        found = await asyncio.to_thread(service.ack, decision_id, body)
+        found = await asyncio.to_thread(service.ack, decision_id, body, tenant=_tenant(request))
         return _json(_known(found, decision_id).model_dump_json())
 
     @router.post(
         "/v1/decisions/{decision_id}/replay", response_model=ReplayAnswer, responses=_ERRORS | _problems(404, 409)
     )
-    async def replay(decision_id: str, body: ReplayRequest | None = None) -> Response:
+    async def replay(request: Request, decision_id: str, body: ReplayRequest | None = None) -> Response:
         """Make a logged decision again from what is stored; with a model named, say by stage what it would change."""
-        found = await asyncio.to_thread(service.replay, decision_id, body or ReplayRequest())
+        asked = body or ReplayRequest()
+        found = await asyncio.to_thread(service.replay, decision_id, asked, tenant=_tenant(request))
         return _json(_known(found, decision_id).model_dump_json())
 
     @router.get("/v1/sessions/{session_id:path}", response_model=SessionAnswer, responses=_DELETION_ERRORS)
-    async def session(session_id: Id, member_id: MemberId | None = None) -> Response:
+    async def session(request: Request, session_id: Id, member_id: MemberId | None = None) -> Response:
         """Say what an answer for a member, or for the guest of a session, would read now. Stores nothing."""
-        return _json((await asyncio.to_thread(service.session, session_id, member_id)).model_dump_json())
+        of = _tenant(request)
+        who = (inside(session_id, of), None if member_id is None else inside(member_id, of))
+        return _json((await asyncio.to_thread(service.session, *who)).model_dump_json())
+
+
+def _tenant(request: Request) -> str:
+    return caller(request).tenant
 
 
 def _known(found: T | None, decision_id: str) -> T:

@@ -14,8 +14,10 @@ import orjson
 from pydantic import ValidationError
 
 from foretaste.contracts.events import actor_id
+from foretaste.contracts.tenants import DEFAULT
 from foretaste.contracts.wire import Event, EventsAnswer, Rejected
 from foretaste.feedback.session_log import SessionLog, microseconds
+from foretaste.serving.tenancy import row_inside
 
 FUTURE = "future_time"
 DELETED = "deleted_member"
@@ -41,10 +43,10 @@ class Intake:
         self._ahead = timedelta(minutes=future_minutes)
         self._clock = clock
 
-    def accept(self, events: Sequence[Any]) -> EventsAnswer:
+    def accept(self, events: Sequence[Any], *, tenant: str = DEFAULT) -> EventsAnswer:
         """Store what is well formed, keeps the rule of clocks and is of nobody deleted; durable when this returns."""
         received_at, deleted = self._clock(), self._deleted()
-        good: list[Event] = []
+        good: list[dict[str, Any]] = []
         rejected: list[Rejected] = []
         for index, raw in enumerate(events):
             try:
@@ -52,16 +54,17 @@ class Intake:
             except ValidationError as error:
                 rejected.append(_rejected(index, error))
                 continue
+            stored = row_inside(row(event), tenant)
             if event.at > received_at + self._ahead:
                 message = f"at: {event.at.isoformat()} is more than {self._ahead} after {received_at.isoformat()}"
                 rejected.append(Rejected(index=index, code=FUTURE, message=message))
-            elif microseconds(event.at) <= deleted.get(actor_id(event.member_id, event.session_id), -1):
+            elif stored["at"] <= deleted.get(_actor(stored), -1):
                 message = "at: is not after the deletion of member_id, or of the member whose guest this was"
                 rejected.append(Rejected(index=index, code=DELETED, message=message))
             else:
-                good.append(event)
-        appended = self._log.append([row(event) for event in good], received_at=received_at) if good else []
-        self._forget_again({actor_id(event.member_id, event.session_id) for event in good}, deleted)
+                good.append(stored)
+        appended = self._log.append(good, received_at=received_at) if good else []
+        self._forget_again({_actor(stored) for stored in good}, deleted)
         duplicate = sum(one.duplicate for one in appended)
         return EventsAnswer(accepted=len(good) - duplicate, duplicate=duplicate, rejected=rejected)
 
@@ -81,6 +84,10 @@ def row(event: Event) -> dict[str, Any]:
     if event.properties is not None:
         values["properties"] = orjson.dumps(event.properties).decode()
     return values
+
+
+def _actor(stored: Mapping[str, Any]) -> str:
+    return actor_id(stored.get("member_id"), stored.get("session_id"))
 
 
 def _rejected(index: int, error: ValidationError) -> Rejected:

@@ -49,6 +49,11 @@ class Predictor(Protocol):
         """Title vectors, row 0 for an unknown title."""
         ...
 
+    @property
+    def steady(self) -> bool:
+        """Whether a prediction is the same to the bit whatever it is batched with."""
+        ...
+
 
 class Scorer(Protocol):
     """The ranker as the chain uses it."""

@@ -30,7 +30,8 @@ from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.answer import answer
-from foretaste.serving.budget import INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.breaker import State
+from foretaste.serving.budget import DECISION_LOG, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
@@ -40,6 +41,7 @@ from foretaste.serving.names import decision_name
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.shaping import Asked
+from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
@@ -99,22 +101,26 @@ class Recommender:
         """Of the newest answers, for the metrics."""
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not."""
+        """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not,
+        ShedError where the decision cannot be logged.
+        """
         at = self._clock()
         asked = self._earlier.recommend(request, actor_id(request.member_id, request.session_id), at)
         return RecommendAnswer(**self._decide(asked, at))
 
     def next(self, request: NextRequest) -> RecommendAnswer:
-        """Go on after a list; may read the disk. Raises RefusedError naming a decision that does not go on."""
+        """Go on after a list; may read the disk. Raises as `recommend`, naming a decision that does not go on."""
         at = self._clock()
         return RecommendAnswer(**self._decide(self._earlier.next(request, at), at))
 
     def rank(self, request: RankRequest) -> RankAnswer:
-        """Order given titles and log the decision."""
+        """Order given titles and log the decision. Raises ShedError where it cannot be logged."""
         return RankAnswer(**self._decide(self._earlier.rank(request), self._clock()))
 
     def _decide(self, asked: Asked, at: datetime) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
+        if not asked.request.dry_run:
+            self._check_log()
         watch, seed, request = Watch(self._timer), self._seeds(), asked.request
         seen = self._see(request, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
@@ -129,8 +135,9 @@ class Recommender:
         watch.lap("policy", num_in=len(scored.codes_C), num_out=len(slate))
         decision_id = None
         if not request.dry_run:
+            decision_id = decision_name(at, bits=secrets.randbits(80))
             row = record(
-                decision_name(at, bits=secrets.randbits(80)),
+                decision_id,
                 asked,
                 seen,
                 views,
@@ -143,22 +150,20 @@ class Recommender:
                 reading=self._reading,
                 audit_share=self._config.audit_share,
             )
-            decision_id = self._logged(row)
-            watch.lap("decision_log", num_in=1, num_out=1 if decision_id is not None else 0)
-        self._remember(asked, seen, scored, slate, decision_id)
+            self._store(row)
+            watch.lap(DECISION_LOG, num_in=1, num_out=1)
+            self._remember(asked, seen, scored, slate, decision_id)
         return answer(
             decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=self.models.catalogue, watch=watch
         )
 
-    def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str | None) -> None:
+    def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str) -> None:
         """Take note of a list for the next one of its session, and of what is shown to all."""
         codes_K = scored.codes_C[slate.order_K]
-        if not asked.request.dry_run:
-            self.concentration.add(codes_K)
-        if decision_id is not None and asked.kind is Kind.RECOMMEND:
+        self.concentration.add(codes_K)
+        if asked.kind is Kind.RECOMMEND:
             titles = tuple(self.models.catalogue.ids[code - 1] for code in codes_K.tolist())
-            last = Last(decision_id, titles, seen.mark, seen.asof_us)
-            self._earlier.shown.put(seen.actor_id, asked.request, last)
+            self._earlier.shown.put(seen.actor_id, asked.request, Last(decision_id, titles, seen.mark, seen.asof_us))
 
     def forget(self, actor: str) -> None:
         """Forget what was shown to an actor."""
@@ -211,13 +216,18 @@ class Recommender:
             why = why or Fallback.FEATURES_FAILED
         return Seen(actor, asof, acts.histories(), rows, mark, failed, signals, tuple(failures), why)
 
-    def _logged(self, row: dict[str, object]) -> str | None:
-        """Log a decision; where that fails the answer goes out without a name, so that nobody refers to it."""
+    def _check_log(self) -> None:
+        """Compute nothing for an answer that could not be logged. Raises ShedError."""
+        breaker = self.guards[DECISION_LOG].breaker
+        if breaker is not None and breaker.state is State.OPEN:
+            raise ShedError(Shed.DECISION_LOG, retry_after_seconds=breaker.retry_after_seconds)
+
+    def _store(self, row: dict[str, object]) -> None:
+        """Log a decision. Raises ShedError where that fails: what is answered is logged, and can be referred to."""
         try:
-            self._decisions.append(row)
-        except OSError:
-            _log.exception("a decision could not be logged; its answer has no decision_id")
-            return None
+            self.guards[DECISION_LOG].run(0.0, lambda: self._decisions.append(row))
+        except OSError as error:  # full, failing, too slow, or left alone for one of these
+            _log.error("a decision could not be logged, its answer is not given: %s", error)
+            raise ShedError(Shed.DECISION_LOG) from error
         if self._audit is not None:
             self._audit(row)
-        return str(row["decision_id"])

@@ -19,6 +19,7 @@ from foretaste.serving.models import Models
 from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import MEMBERS, Views
 from foretaste.serving.stages import Scored, Seen
+from foretaste.serving.tenancy import request_outside, row_outside
 from foretaste.serving.watch import Lap
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.served import encode, of_answer, sampled
@@ -66,7 +67,7 @@ def record(
         "session_id": request.session_id,
         "surface": request.surface,
         "at": seen.asof_us,
-        "request": request.model_dump_json(),
+        "request": request_outside(request).model_dump_json(),
         "candidates": ids,
         "candidate_scores": scores,
         "items": [
@@ -171,7 +172,7 @@ def versions(views: Views, scored: Scored) -> dict[str, str]:
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:
     """A logged decision for people: times as RFC 3339, JSON columns as objects."""
-    result = dict(row)
+    result = row_outside(row)
     for field in DECISIONS:
         if field.type == AT and row[field.name] is not None:
             at = _EPOCH + timedelta(microseconds=row[field.name])

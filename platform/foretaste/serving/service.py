@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.contracts.segments import INTENTS_FOLDER, SEGMENTS_FILE
+from foretaste.contracts.tenants import DEFAULT
 from foretaste.contracts.wire import (
     DeletionAnswer,
     EventsAnswer,
@@ -51,7 +52,7 @@ def utc_now() -> datetime:
 
 
 class Service:
-    """What the app asks: see `ingress.Answers`."""
+    """What the app asks: see `ingress.Answers`. Ids of members, sessions and events are those of `tenancy`, inside."""
 
     def __init__(
         self,
@@ -99,9 +100,9 @@ class Service:
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
 
-    def accept(self, request: EventsRequest) -> EventsAnswer:
+    def accept(self, request: EventsRequest, *, tenant: str = DEFAULT) -> EventsAnswer:
         """Store events."""
-        return self._intake.accept(request.events)
+        return self._intake.accept(request.events, tenant=tenant)
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
         """Make a guest's events the member's."""
@@ -129,18 +130,18 @@ class Service:
         """Say what a member or a guest is probably here for."""
         return self._recommender.intents(request)
 
-    def decision(self, decision_id: str) -> dict[str, Any] | None:
+    def decision(self, decision_id: str, *, tenant: str = DEFAULT) -> dict[str, Any] | None:
         """Read a logged decision."""
-        row = self._accounts.decision(decision_id)
+        row = self._accounts.decision(decision_id, tenant=tenant)
         return None if row is None else readable(row)
 
-    def ack(self, decision_id: str, request: AckRequest) -> AckAnswer | None:
+    def ack(self, decision_id: str, request: AckRequest, *, tenant: str = DEFAULT) -> AckAnswer | None:
         """Take note of what was shown of a list."""
-        return self._accounts.ack(decision_id, request)
+        return self._accounts.ack(decision_id, request, tenant=tenant)
 
-    def replay(self, decision_id: str, request: ReplayRequest) -> ReplayAnswer | None:
+    def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str = DEFAULT) -> ReplayAnswer | None:
         """Make a decision again."""
-        return self._accounts.replay(decision_id, request)
+        return self._accounts.replay(decision_id, request, tenant=tenant)
 
     def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
         """Say what an answer would read of a member, or of a session's guest."""

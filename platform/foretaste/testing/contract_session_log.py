@@ -135,7 +135,7 @@ def a_bad_row_is_refused_by_its_column_with_the_whole_batch(opener: Opener) -> N
         ("event_id", {"event_id": None}),
         ("event_id", {"event_id": ""}),
         ("event_id", {"event_id": 7}),
-        ("event_id", {"event_id": "x" * 801}),
+        ("event_id", {"event_id": "x" * 841}),
         ("member_id", {"member_id": ""}),
         ("at", {"at": None}),
         ("at", {"at": "now"}),

@@ -67,6 +67,8 @@ class FakeIntent:
     With `failure` set it raises that, with `spoiled` its scores are NaN.
     """
 
+    steady = False
+
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.failure: Exception | None = None

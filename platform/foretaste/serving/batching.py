@@ -1,0 +1,167 @@
+"""Requests that are worked on at the same time share one pass through a model; nobody waits for a timer.
+
+Who asks while a pass is under way waits for its end and goes into the next one with all who wait by then. The models
+are those that give a request the same bits whatever it is batched with (`models.steady`): a batch changes no answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.contracts.histories import Histories, concatenate
+from foretaste.models.intent import IntentPrediction
+from foretaste.models.ranker_inputs import RankerInputs, join_inputs
+from foretaste.serving.models import Models, Predictor, Scorer
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class _Asked(Generic[Q, A]):
+    """One question that waits for its answer, or for its turn to lead."""
+
+    def __init__(self, question: Q) -> None:
+        self.question = question
+        self.woken = threading.Event()
+        self.leads = False
+        self.answer: A | None = None
+        self.error: BaseException | None = None
+
+
+class Batcher(Generic[Q, A]):
+    """Answers questions of many threads, those that come together by one call of `answer_all`."""
+
+    def __init__(self, answer_all: Callable[[Sequence[Q]], Sequence[A]], *, largest: int) -> None:
+        """`answer_all` gives an answer for each question, in order; `largest` bounds how many it is given."""
+        if largest < 1:
+            raise ValueError(f"largest: wanted 1 or more, got {largest}")
+        self._answer_all = answer_all
+        self._largest = largest
+        self._lock = threading.Lock()
+        self._waiting: deque[_Asked[Q, A]] = deque()
+        self._led = False
+        self.num_asked = 0
+        self.num_passes = 0
+
+    def ask(self, question: Q) -> A:
+        """Wait for the answer. Raises what the pass raised for this question alone."""
+        mine: _Asked[Q, A] = _Asked(question)
+        with self._lock:
+            self._waiting.append(mine)
+            self.num_asked += 1
+            if not self._led:
+                self._led = mine.leads = True
+        if not mine.leads:
+            mine.woken.wait()
+        if mine.leads:
+            self._lead(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.answer  # type: ignore[return-value]
+
+    def _lead(self, mine: _Asked[Q, A]) -> None:
+        """Answer all who wait, oneself among them, and let one who came meanwhile lead next."""
+        with self._lock:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest))]
+            self.num_passes += 1
+        try:
+            self._answer(batch)
+        finally:
+            with self._lock:
+                following = self._waiting[0] if self._waiting else None
+                self._led = following is not None
+                if following is not None:
+                    following.leads = True
+            for asked in batch:
+                if asked is not mine:
+                    asked.woken.set()
+            if following is not None:
+                following.woken.set()
+
+    def _answer(self, batch: Sequence[_Asked[Q, A]]) -> None:
+        try:
+            answers = self._answer_all([asked.question for asked in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            for asked in batch:  # one of them is to blame: the others get their answer all the same
+                self._answer([asked])
+            return
+        for asked, found in zip(batch, answers, strict=True):
+            asked.answer = found
+
+
+class BatchedPredictor:
+    """An intent model that requests share; each asks for one history."""
+
+    def __init__(self, model: Predictor, *, largest: int) -> None:
+        self.model = model
+        self.batcher: Batcher[tuple[Histories, NDArray[np.int64]], IntentPrediction] = Batcher(
+            self._all, largest=largest
+        )
+
+    @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors, row 0 for an unknown title."""
+        return self.model.title_N1D
+
+    @property
+    def steady(self) -> bool:
+        """As the model itself: batches change nothing."""
+        return self.model.steady
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict, with those who ask at the same time."""
+        return self.batcher.ask((histories, asof_B))
+
+    def _all(self, asked: Sequence[tuple[Histories, NDArray[np.int64]]]) -> list[IntentPrediction]:
+        if len(asked) == 1:
+            return [self.model.predict(*asked[0])]
+        found = self.model.predict(
+            concatenate([histories for histories, _ in asked]), np.concatenate([asof_B for _, asof_B in asked])
+        )
+        stops = np.cumsum([len(asof_B) for _, asof_B in asked])
+        return [found.rows(slice(stop - len(asof_B), stop)) for stop, (_, asof_B) in zip(stops, asked, strict=True)]
+
+
+class BatchedScorer:
+    """A ranker that requests share."""
+
+    def __init__(self, model: Scorer, *, largest: int) -> None:
+        self.model = model
+        self.batcher: Batcher[RankerInputs, NDArray[np.float64]] = Batcher(self._all, largest=largest)
+
+    @property
+    def recent(self) -> int:
+        """How many of the newest interactions it reads."""
+        return self.model.recent
+
+    def scores(self, inputs: RankerInputs) -> NDArray[np.float64]:
+        """Score, with those who ask at the same time."""
+        return self.batcher.ask(inputs)
+
+    def _all(self, asked: Sequence[RankerInputs]) -> list[NDArray[np.float64]]:
+        if len(asked) == 1:
+            return [self.model.scores(asked[0])]
+        found_BC = self.model.scores(join_inputs(asked))
+        stops = np.cumsum([len(inputs) for inputs in asked])
+        return [
+            found_BC[stop - len(inputs) : stop, : inputs.code_BC.shape[1]]
+            for stop, inputs in zip(stops, asked, strict=True)
+        ]
+
+
+def batched(models: Models, *, largest: int) -> Models:
+    """The same models, shared by requests that come together; unsteady ones, and all where `largest` is 1, are not."""
+    if largest <= 1 or models.intent is None or not models.intent.steady:
+        return models
+    ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest)
+    return replace(models, intent=BatchedPredictor(models.intent, largest=largest), ranker=ranker)

@@ -1,0 +1,123 @@
+"""Requests share passes through the models, and nobody can tell from the answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from foretaste.contracts.catalogue import catalogue
+from foretaste.models.intent import (
+    IntentModel,
+    IntentModelConfig,
+    IntentPrediction,
+    IntentRecommender,
+    possible_classes,
+)
+from foretaste.serving.batching import BatchedPredictor, Batcher
+from foretaste.testing.builders import titles_table
+from foretaste.testing.contract_recommender import MINUTE_US, START_US, one_history
+
+KNOWN = catalogue(titles_table(60))
+
+
+def intent() -> IntentRecommender:
+    torch.manual_seed(0)
+    config = IntentModelConfig(width=16, feedforward=32, max_length=20)
+    return IntentRecommender(IntentModel(config, KNOWN, possible_classes(KNOWN)), KNOWN)
+
+
+def together(batcher: Batcher[int, int], questions: Sequence[int]) -> list[int | Exception]:
+    """Ask all at the same time, each in a thread of its own."""
+    gate = threading.Barrier(len(questions))
+
+    def ask(question: int) -> int | Exception:
+        gate.wait()
+        try:
+            return batcher.ask(question)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(len(questions)) as threads:
+        return list(threads.map(ask, questions))
+
+
+def test_those_who_come_during_a_pass_share_the_next_one() -> None:
+    sizes: list[int] = []
+
+    def squares(asked: Sequence[int]) -> list[int]:
+        sizes.append(len(asked))
+        time.sleep(0.05)
+        return [one * one for one in asked]
+
+    batcher = Batcher(squares, largest=32)
+    assert together(batcher, range(16)) == [one * one for one in range(16)]
+    assert sum(sizes) == 16
+    assert len(sizes) <= 4
+    assert (batcher.num_asked, batcher.num_passes) == (16, len(sizes))
+
+
+def test_no_pass_is_larger_than_allowed_and_nobody_is_left_waiting() -> None:
+    sizes: list[int] = []
+
+    def same(asked: Sequence[int]) -> list[int]:
+        sizes.append(len(asked))
+        time.sleep(0.01)
+        return list(asked)
+
+    batcher = Batcher(same, largest=3)
+    for _ in range(5):
+        assert together(batcher, range(10)) == list(range(10))
+    assert max(sizes) == 3
+
+
+def test_one_bad_question_fails_alone() -> None:
+    def halves(asked: Sequence[int]) -> list[int]:
+        time.sleep(0.02)
+        if any(one % 2 for one in asked):
+            raise ValueError("odd")
+        return [one // 2 for one in asked]
+
+    found = together(Batcher(halves, largest=16), range(8))
+    assert [one for one in found if not isinstance(one, Exception)] == [0, 1, 2, 3]
+    assert sum(isinstance(one, ValueError) for one in found) == 4
+
+
+def test_a_pass_that_gives_too_few_answers_is_an_error_for_all_and_the_next_one_is_led_again() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda asked: [], largest=4)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shorter"):
+            batcher.ask(1)
+
+
+def test_no_batch_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="largest: wanted 1 or more, got 0"):
+        Batcher(list, largest=0)
+
+
+def test_predictions_are_the_same_to_the_bit_alone_and_together() -> None:
+    model = intent()
+    shared = BatchedPredictor(model, largest=8)
+    histories = [one_history(list(range(1, 2 + number))) for number in range(12)]
+    asof = [np.array([START_US + (60 + number) * MINUTE_US]) for number in range(12)]
+    gate = threading.Barrier(12)
+
+    def ask(number: int) -> IntentPrediction:
+        gate.wait()
+        return shared.predict(histories[number], asof[number])
+
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(ask, range(12)))
+    assert shared.batcher.num_passes < 12
+    for number, one in enumerate(found):
+        alone = model.predict(histories[number], asof[number])
+        assert one.scores_BN.tobytes() == alone.scores_BN.tobytes()
+        assert one.z_BD.tobytes() == alone.z_BD.tobytes()
+        assert {head: share.tobytes() for head, share in one.intents.items()} == {
+            head: share.tobytes() for head, share in alone.intents.items()
+        }
