@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
+ROLES = ("client", "server", "operator")
 BENCHES = ("prepare", "features", "models", "parity")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")
@@ -102,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
     recommend.add_argument("--session", default="cli", help="session id")
     recommend.add_argument("--k", type=int, default=10, help="number of titles")
     recommend.add_argument("--policy", choices=("epsilon_greedy", "greedy"), help="default: the service's own")
+
+    keys = verb("keys", _keys, "Make, list or revoke the API keys of a workspace; a running service heeds it at once.")
+    keys.add_argument("action", choices=("create", "list", "revoke"), help="what to do")
+    keys.add_argument("--tenant", help="whose key; default the tenant called default")
+    keys.add_argument("--role", choices=ROLES, default="server", help="what a new key may be used for; default server")
+    keys.add_argument("--rate", type=float, metavar="N", help="requests a second that the tenant may make from now on")
+    keys.add_argument("--burst", type=int, metavar="N", help="requests at once; default two seconds' worth of the rate")
+    keys.add_argument("--key", metavar="NAME", help="the key to revoke, as `list` names it")
 
     parity = verb("parity", _parity, "Recompute what logged decisions read, offline, and compare bit for bit.")
     parity.add_argument(
@@ -235,13 +244,19 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _recommend(options: argparse.Namespace) -> int:
     from foretaste.jobs.client import recommend
+    from foretaste.jobs.keys import own_key
 
-    return _finish(
-        options,
-        recommend(
-            options.url, member_id=options.member, session_id=options.session, k=options.k, policy=options.policy
-        ),
-    )
+    who = {"member_id": options.member, "session_id": options.session}
+    key = own_key(_settings(options).tables)
+    return _finish(options, recommend(options.url, **who, k=options.k, policy=options.policy, key=key))
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from foretaste.jobs.keys import keys
+
+    named = {"tenant": options.tenant, "role": options.role, "key": options.key}
+    rate = {"per_second": options.rate, "burst": options.burst}
+    return _finish(options, keys(_settings(options), options.action, **named, **rate))
 
 
 def _parity(options: argparse.Namespace) -> int:

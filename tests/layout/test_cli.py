@@ -26,6 +26,7 @@ FLAGS = {
     "intents": ["--as-of", "--out", "--segments"],
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
+    "keys": ["action", "--tenant", "--role", "--rate", "--burst", "--key"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
     "bench": [
         "name",

@@ -26,6 +26,7 @@ from foretaste.jobs.settings import Settings
 from foretaste.sessions.spread import here
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import two_genre_titles
+from foretaste.testing.keys import key_headers
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of ray.serve's own schema
 
@@ -151,6 +152,8 @@ def assert_the_whole_way(client: httpx.Client) -> None:
     assert refused.json()["errors"][0]["field"] == "colour"
     assert client.post("/v1/recommend", content=b"x" * 2_000_000).status_code == 413
     assert client.post("/v1/recommend", content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    unknown = client.post("/v1/recommend", json={"session_id": "s1"}, headers={"x-api-key": "ft_1_2"})
+    assert (unknown.status_code, unknown.headers["content-type"]) == (401, "application/problem+json")
     assert client.get("/health/live").json() == {"status": "live"}
     assert client.get("/health/ready").json()["degraded"] == []
     assert "/v1/recommend" in client.get("/openapi.json").json()["paths"]
@@ -160,7 +163,7 @@ def assert_the_whole_way(client: httpx.Client) -> None:
 def test_under_uvicorn_events_survive_kill_9_right_after_the_answer(workspace: Path) -> None:
     port = free_port()
     wanted = {f"a-{number}" for number in range(5)}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=key_headers(workspace)) as client:
         with uvicorn(workspace, port) as process:
             until(lambda: ready(client))
             assert_the_whole_way(client)
@@ -193,7 +196,7 @@ def served(local_ray: None, workspace: Path) -> Iterator[httpx.Client]:
     serving = {"max_body_bytes": 1_000_000, "audit_share": 1.0}
     args = {"workspace": str(workspace), "features_repo": "features", "serving": serving}
     serve.run(build(args), name="foretaste-test", route_prefix="/")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=key_headers(workspace)) as client:
         until(lambda: ready(client))
         yield client
     serve.delete("foretaste-test")

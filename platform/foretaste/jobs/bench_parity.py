@@ -97,7 +97,7 @@ def _of_store(settings: Settings, workspace: Path, kind: LogKind, url: str | Non
     where: dict[str, Any] = {"kind": kind} | ({} if url is None else {"url": url})
     where |= {"window_days": None, "durable": False}  # the world is in the past, and no power fails here
     log = settings.serving.session_log.model_copy(update=where)
-    serving = settings.serving.model_copy(update={**SERVING, "session_log": log})
+    serving = settings.serving.model_copy(update={**SERVING, "session_log": log, "api_keys": False})
     settings = settings.model_copy(update={"workspace": workspace, "features_url": url, "serving": serving})
     features(settings, until=_days(settings, DAYS_TO_COME))
     return settings

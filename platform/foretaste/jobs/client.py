@@ -15,8 +15,9 @@ from foretaste.ops.telemetry import console, say
 class Client:
     """Blocking calls to one service; raises ConnectionError with the service's own words when it refuses."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 30.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_seconds)
+    def __init__(self, url: str, *, key: str | None = None, timeout_seconds: float = 30.0) -> None:
+        headers = {} if key is None else {"X-API-Key": key}
+        self._http = httpx.Client(base_url=url, timeout=timeout_seconds, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +61,13 @@ class Client:
         return result
 
 
-def recommend(url: str, *, member_id: str | None, session_id: str, k: int, policy: str | None) -> dict[str, Any]:
+def recommend(
+    url: str, *, member_id: str | None, session_id: str, k: int, policy: str | None, key: str | None = None
+) -> dict[str, Any]:
     """Ask once and show the answer as a table."""
     request = {"session_id": session_id, "k": k, "explain": "items"}
     request |= {name: value for name, value in (("member_id", member_id), ("policy", policy)) if value is not None}
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         answer = client.recommend(**request)
     table = Table("", "title", "score", "propensity", "why", title=f"decision {answer['decision_id']}")
     for item in answer["items"]:

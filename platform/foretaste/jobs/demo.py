@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from foretaste.jobs.cluster import cluster
 from foretaste.jobs.evaluate import evaluate
 from foretaste.jobs.features import features
 from foretaste.jobs.imports import import_log
+from foretaste.jobs.keys import own_key
 from foretaste.jobs.prepare import prepare
 from foretaste.jobs.serve import running, wait_for_interrupt
 from foretaste.jobs.settings import Settings
@@ -28,6 +31,7 @@ from foretaste.ops.files import read_parquet
 from foretaste.ops.memory import peak_memory
 from foretaste.ops.tables import read_prepared
 from foretaste.ops.telemetry import console, say
+from foretaste.serving.keys import LOCAL_KEY_FILE
 
 K = 10
 CLICKED_TITLES = 3
@@ -53,11 +57,11 @@ def demo(settings: Settings, *, leave: bool = False) -> dict[str, Any]:
         _step(5, "evaluate beside the baselines")
         report = evaluate(settings)
         _step(6, "serve")
-        with running(settings) as url, Client(url) as client:
+        with running(settings) as url, Client(url, key=own_key(settings.tables)) as client:
             say(f"listening on {url}")
             _step(7, "a member changes their mind")
             story = tell(client, settings)
-            say_next(url, story)
+            say_next(url, story, key_file=settings.tables.serving / LOCAL_KEY_FILE)
             seconds = time.monotonic() - started
             result = {
                 "demo": "ok",
@@ -226,15 +230,16 @@ def show(
     )
 
 
-def say_next(url: str, story: Story) -> None:
+def say_next(url: str, story: Story, *, key_file: Path) -> None:
     """Print calls to try."""
-    json_header = "-H 'content-type: application/json'"
+    key_header = f'-H "X-API-Key: $(cat {shlex.quote(str(key_file))})"'
+    json_header = f"-H 'content-type: application/json' {key_header}"
     say("\nTry next (after `make serve`):")
     body = f'{{"member_id":"{story.member_id}","session_id":"s1","k":10,"explain":"items"}}'
     say(f"  curl -s {url}/v1/recommend {json_header} -d '{body}'")
     event = json.dumps(visit([], story.member_id, query=story.genre, until=datetime.now(UTC))[0])
     say(f"  curl -s {url}/v1/events {json_header} -d '{{\"events\":[{event}]}}'")
-    say(f"  curl -s {url}/v1/decisions/{story.decision_id}")
+    say(f"  curl -s {key_header} {url}/v1/decisions/{story.decision_id}")
     say(f"  curl -s {url}/health/ready; curl -s {url}/openapi.json\n")
 
 

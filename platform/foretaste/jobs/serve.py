@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from foretaste.jobs.client import Client
 from foretaste.jobs.cluster import cluster
+from foretaste.jobs.keys import first_key
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.telemetry import say
@@ -39,6 +40,8 @@ def running(settings: Settings, *, host: str | None = None, port: int | None = N
     needed(settings.tables.prepared, made_by="prepare")
     address, number = host or settings.serving.host, free_port(host or settings.serving.host, port, settings)
     url = f"http://{address}:{number}"
+    if settings.serving.api_keys:
+        first_key(settings, address)
     arguments = {
         "workspace": str(settings.tables.root),
         "features_repo": str(settings.features_repo.absolute()),

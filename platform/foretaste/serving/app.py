@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import FastAPI
 
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.ingress import build_app
+from foretaste.serving.keys import KEYS_FILE, KeyRing
+from foretaste.serving.shedding import Admission
 from foretaste.serving.slow import ViewSource
 
 
@@ -17,11 +21,15 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
     service = open_service(config, source=_features(config))
+    keys = KeyRing(config.workspace / "serving" / KEYS_FILE) if config.serving.api_keys else None
     return build_app(
         service,
         max_body_bytes=config.serving.max_body_bytes,
         echo_request_id=echo_request_id,
         housekeeping_seconds=config.serving.housekeeping_seconds,
+        keys=keys,
+        rate_share=1 / config.serving.num_replicas,
+        admission=Admission(config.serving.shedding, timer=time.perf_counter),
     )
 
 

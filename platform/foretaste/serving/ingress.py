@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
@@ -37,8 +38,9 @@ from foretaste.contracts.wire import (
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
-from foretaste.serving.openapi import document
-from foretaste.serving.problems import ECHO_KEY, MEDIA_TYPE, REQUEST_ID, REQUEST_ID_KEY, install
+from foretaste.serving.openapi import document, problem_response
+from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
+from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
 from foretaste.serving.tenancy import request_inside
 
 HOUSEKEEPING_SECONDS = 20.0
@@ -52,13 +54,14 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         409: "what is stored does not give the decision again",
         413: "body too large",
         422: "a field is wrong; `errors` names it",
-        503: "the session log does not answer; try again",
+        429: "too many requests; try again after Retry-After",
+        503: "a log that the request needs does not take it; try again after Retry-After",
     }
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": what[status], "content": content} for status in statuses}
+    return {status: problem_response(what[status]) for status in statuses}
 
 
 _ERRORS = _problems(400, 413, 422)
+_SHED_ERRORS = _problems(400, 413, 422, 429, 503)
 _STORE_ERRORS = _problems(400, 413, 422, 503)
 _DELETION_ERRORS = _problems(422, 503)
 _NOT_FOUND = _problems(404, 422)
@@ -81,7 +84,7 @@ class Answers(Protocol):
         ...
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """Answer a request; computes for a few milliseconds."""
+        """Answer a request; computes for a few milliseconds, in any of several threads."""
         ...
 
     def next(self, request: NextRequest) -> RecommendAnswer:
@@ -133,12 +136,16 @@ def build_app(
     housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
     keys: KeyRing | None = None,
     rate_share: float = 1.0,
+    admission: Admission | None = None,
 ) -> FastAPI:
     """Make the app around a service, which it closes when it shuts down.
 
-    With `keys` whoever asks has to show one; `rate_share` of a tenant's rate is this process's to give.
+    With `keys` whoever asks has to show one; `rate_share` of a tenant's rate is this process's to give. `admission`
+    says which requests for an answer are computed; by default it has its own defaults.
     Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
     """
+
+    admitted = admission or Admission(SheddingConfig(), timer=time.perf_counter)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -147,49 +154,51 @@ def build_app(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        admitted.close()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(title="foretaste", version="1", lifespan=lifespan, redoc_url=None)
     router = APIRouter(route_class=_route(max_body_bytes))
-    _add_v1(router, service)
+    _add_v1(router, service, admitted)
     app.include_router(router)
     _add_health(app, service)
     install(app)
-    document(app)
+    document(app, keys=keys is not None)
+    install_shedding(app, admitted)
     app.add_middleware(Gate, keys=keys, share=rate_share)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
 
-def _add_v1(router: APIRouter, service: Answers) -> None:
+def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
     @router.post("/v1/events", response_model=EventsAnswer, responses=_STORE_ERRORS)
     async def events(request: Request, body: EventsRequest) -> Response:
         """Store events. Durable before it answers; the same event_id again changes nothing."""
         return _json((await asyncio.to_thread(service.accept, body, tenant=_tenant(request))).model_dump_json())
 
-    @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_ERRORS)
+    @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_SHED_ERRORS)
     async def recommend(request: Request, body: RecommendRequest) -> Response:
         """Answer with a list, how it was chosen and what it knew."""
-        body = request_inside(body, _tenant(request))
-        if body.shown_id is not None:  # another replica's list is read from the disk
-            return _json((await asyncio.to_thread(service.recommend, body)).model_dump_json())
-        return _json(service.recommend(body).model_dump_json())
+        asked = request_inside(body, _tenant(request))
+        return _json(await admission.run(lambda: service.recommend(asked).model_dump_json()))
 
-    @router.post("/v1/recommend/next", response_model=RecommendAnswer, responses=_ERRORS)
+    @router.post("/v1/recommend/next", response_model=RecommendAnswer, responses=_SHED_ERRORS)
     async def recommend_next(request: Request, body: NextRequest) -> Response:
         """Go on after a list, without a title that it or those before it had; what happened since counts."""
-        body = request_inside(body, _tenant(request))
-        return _json((await asyncio.to_thread(service.next, body)).model_dump_json())
+        asked = request_inside(body, _tenant(request))
+        return _json(await admission.run(lambda: service.next(asked).model_dump_json()))
 
-    @router.post("/v1/rank", response_model=RankAnswer, responses=_ERRORS)
+    @router.post("/v1/rank", response_model=RankAnswer, responses=_SHED_ERRORS)
     async def rank(request: Request, body: RankRequest) -> Response:
         """Order given titles for a member; those that may not be shown are named and left out."""
-        return _json(service.rank(request_inside(body, _tenant(request))).model_dump_json())
+        asked = request_inside(body, _tenant(request))
+        return _json(await admission.run(lambda: service.rank(asked).model_dump_json()))
 
-    @router.post("/v1/intent", response_model=IntentAnswer, responses=_ERRORS)
+    @router.post("/v1/intent", response_model=IntentAnswer, responses=_SHED_ERRORS)
     async def intent(request: Request, body: IntentRequest) -> Response:
         """Say what a member or a guest is probably here for: intents, attention, segment, layout. Logs nothing."""
-        return _json(service.intents(request_inside(body, _tenant(request))).model_dump_json())
+        asked = request_inside(body, _tenant(request))
+        return _json(await admission.run(lambda: service.intents(asked).model_dump_json()))
 
     @router.post("/v1/members/{member_id:path}/merge", response_model=MergeAnswer, responses=_STORE_ERRORS)
     async def merge(request: Request, member_id: MemberId, body: MergeRequest) -> Response:
