@@ -16,11 +16,13 @@ import pytest
 
 from foretaste.contracts.columns import ACKS
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
+from foretaste.contracts.wire_records import ReplayRequest
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.ingress import build_app
 from foretaste.serving.service import Service, open_service
+from foretaste.serving.tenancy import request_inside
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import FakeClock, two_genre_titles
 
@@ -122,6 +124,24 @@ def test_what_is_not_shipped_yet_is_seen_by_a_replay_and_what_came_later_is_not(
             assert (await ask("GET", f"/v1/decisions/{name}")).json()["num_events_visible"] == 1
 
         talk(service, run)
+
+
+def test_a_decision_of_a_tenant_is_made_again_for_that_tenant_alone(place: Place, asked: list[str]) -> None:
+    with closing(place.open(audit_share=1.0)) as service:
+        event = {"event_id": "e1", "at": place.clock.now.isoformat(), "action": "play", "title_id": "t02"}
+        service.accept(EventsRequest.model_validate({"events": [event | {"member_id": "m0"}]}), tenant="acme")
+        place.clock.move(seconds=1)
+        request = RecommendRequest(member_id="m0", session_id="s1")
+        answer = service.recommend(request_inside(request, "acme"))
+        assert answer.decision_id is not None
+        assert answer.freshness.last_event_id == "e1"
+        found = service.replay(answer.decision_id, ReplayRequest(), tenant="acme")
+        assert found is not None
+        assert found.identical
+        assert service.replay(answer.decision_id, ReplayRequest()) is None
+        service.housekeep()
+        audit = service.ready()["audit"]
+        assert (audit["decisions"], audit["mismatches"], audit["left_out"]) == (1, {}, {})
 
 
 def test_another_model_gives_a_diff_by_stage(place: Place, asked: list[str]) -> None:

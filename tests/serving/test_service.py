@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ import yaml
 from foretaste.feedback.session_log import microseconds
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.ingress import build_app
+from foretaste.serving.shedding import Admission, SheddingConfig
 
 SERVE_YAML = Path(__file__).parents[2] / "deployments" / "local" / "serve.yaml"
 
 
 def through(bench: Any, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
     async def run() -> None:
-        app = build_app(bench.service(), max_body_bytes=100_000)
+        patient = Admission(SheddingConfig(target_ms=60_000, burst_ms=60_000), timer=time.perf_counter)
+        app = build_app(bench.service(), max_body_bytes=100_000, admission=patient)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await talk(client)

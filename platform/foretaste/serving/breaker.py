@@ -8,10 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeVar
 
 from pydantic import Field
 
 from foretaste.contracts.config import Frozen
+
+T = TypeVar("T")
 
 
 class BreakerConfig(Frozen):
@@ -75,6 +78,23 @@ class Breaker:
             self._failures += 1
             if self._failures >= self._config.failures or self._opened_at is not None:
                 self._opened_at, self._tried_at = self._timer(), None
+
+    def call(self, work: Callable[[], T], *, down: tuple[type[Exception], ...]) -> T:
+        """Ask the store by `work`; it is down where that raises one of `down`.
+
+        Raises RestingError where the store is left alone, ConnectionError where it is down, else what `work` raises.
+        """
+        self.enter()
+        try:
+            result = work()
+        except down as error:
+            self.failed()
+            raise ConnectionError(f"{self.name}: {error}") from error
+        except BaseException:
+            self.succeeded()  # it answered, and what it said of this request is no failure of the store
+            raise
+        self.succeeded()
+        return result
 
     @property
     def retry_after_seconds(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(ConflictError, _conflict)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ConnectionError, _unavailable)
+    for down in (OSError, sqlite3.Error):
+        app.add_exception_handler(down, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -95,7 +97,7 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _unavailable(request: Request, error: Exception) -> Response:
     _log.error("request %s failed: %s", request.scope.get(REQUEST_ID_KEY), error)
-    detail = "the session log does not answer; nothing of the request is certain, the same request again is safe"
+    detail = "a store of the service does not answer; nothing of the request is certain, the same request again is safe"
     return problem(request, 503, detail, headers={"Retry-After": "1"})
 
 

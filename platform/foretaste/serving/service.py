@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from foretaste.feedback.session_log import SessionLog, microseconds, open_sessio
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
 from foretaste.serving.audit import Audit
+from foretaste.serving.breaker import Breaker, BreakerConfig
 from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
@@ -44,6 +46,9 @@ from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.slow import SlowViews, ViewSource
 
 TIDY_EVERY = timedelta(hours=1)
+WRITES = "session_log_writes"
+DOWN = (OSError, sqlite3.Error)
+"""What a store raises that cannot take or give anything."""
 
 
 def utc_now() -> datetime:
@@ -71,8 +76,13 @@ class Service:
         replay: Replay | None = None,
         registry: Path = Path("registry"),
         future_minutes: float = 5.0,
+        writes: Breaker | None = None,
     ) -> None:
-        """Without `replay` no decision can be made again; `registry` has the models that a replay may name."""
+        """Without `replay` no decision can be made again; `registry` has the models that a replay may name.
+
+        `writes` leaves the session log alone where it takes nothing, so that no thread waits for it.
+        """
+        self._writes = writes or Breaker(WRITES, BreakerConfig(), timer=time.monotonic)
         self._acks = acks
         self._accounts = Accounts(
             sessions,
@@ -101,12 +111,12 @@ class Service:
         self._tidied_of: dict[str, int] = {}
 
     def accept(self, request: EventsRequest, *, tenant: str = DEFAULT) -> EventsAnswer:
-        """Store events."""
-        return self._intake.accept(request.events, tenant=tenant)
+        """Store events. Raises ConnectionError where the session log takes none."""
+        return self._writes.call(lambda: self._intake.accept(request.events, tenant=tenant), down=DOWN)
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
         """Make a guest's events the member's."""
-        return self._members.merge(member_id, request.session_id)
+        return self._writes.call(lambda: self._members.merge(member_id, request.session_id), down=DOWN)
 
     def delete(self, member_id: str) -> DeletionAnswer:
         """Forget a member."""
@@ -280,4 +290,5 @@ def open_service(
         replay=replay,
         registry=folder / "registry",
         future_minutes=serving.future_minutes,
+        writes=Breaker(WRITES, serving.breaker, timer=timer),
     )

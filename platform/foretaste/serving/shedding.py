@@ -37,9 +37,9 @@ class SheddingConfig(Frozen):
 
     in_flight: int = Field(4, ge=1, description="requests that a process computes at a time, each in a thread")
     waiting: int = Field(256, ge=0, description="requests that wait for a thread at most; more are shed with 429")
-    target_ms: float = Field(20.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
+    target_ms: float = Field(100.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
     burst_ms: float = Field(
-        200.0, gt=0, description="the same in a queue that was empty as short a time ago; later it stands"
+        500.0, gt=0, description="the same in a queue that was empty as short a time ago; later it stands"
     )
     retry_after_seconds: float = Field(1.0, gt=0, description="seconds after which who was shed may ask again")
 
