@@ -349,6 +349,8 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
     assert set(found["paths"]) == {
         "/v1/events",
         "/v1/recommend",
+        "/v1/recommend/next",
+        "/v1/rank",
         "/v1/intent",
         "/v1/decisions/{decision_id}",
         "/v1/decisions/{decision_id}/ack",
