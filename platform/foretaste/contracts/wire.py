@@ -263,7 +263,7 @@ class RankRequest(Wire):
 
     member_id: MemberId | None = Field(None, description="absent for a guest")
     session_id: Id
-    candidate_ids: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES, description="titles to rank")
+    candidates: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES, description="titles to rank")
     surface: Id = Field("rank", description="where they stand; recorded with the decision")
     k: StrictInt = Field(100, ge=1, le=100, description="places of the answer")
     context: dict[Id, Scalar] = Field({}, max_length=50, description="recorded with the decision")

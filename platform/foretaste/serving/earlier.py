@@ -75,7 +75,7 @@ class Earlier:
         """Order given titles: nothing else is brought, nothing is held, and the order is the scores' own."""
         same = {"member_id", "session_id", "surface", "k", "context", "filter", "boost", "policy", "explain", "dry_run"}
         config = self._config.model_copy(update={"diversity": 0.0, "protected": 0, "max_move": None})
-        controls = Controls(config=config, candidates=tuple(dict.fromkeys(request.candidate_ids)))
+        controls = Controls(config=config, candidates=tuple(dict.fromkeys(request.candidates)))
         asked = RecommendRequest.model_construct(**{name: getattr(request, name) for name in same})  # checked before
         return Asked(asked, Kind.RANK, controls)
 
