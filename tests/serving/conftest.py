@@ -14,6 +14,7 @@ from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.title_fields import TitleColumns
 from foretaste.contracts.wire import RecommendAnswer, RecommendRequest
 from foretaste.feedback.acks import AckLog
+from foretaste.feedback.consents import CONSENTS_FILE, Consents
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLogConfig
@@ -58,7 +59,14 @@ class Bench:
         self.events = EventLog(folder / EVENTS_FOLDER)
         self.acks = AckLog(folder, durable=False)
         self.tombstones = Tombstones(folder / TOMBSTONES_FILE)
-        self.intake = Intake(self.sessions, future_minutes=5.0, clock=self.clock, deleted=self.tombstones.read)
+        self.consents = Consents(folder / CONSENTS_FILE)
+        self.intake = Intake(
+            self.sessions,
+            future_minutes=5.0,
+            clock=self.clock,
+            deleted=self.tombstones.read,
+            refused=self.consents.refused,
+        )
         self.number = 0
 
     def views(self, source: FakeViews | None = None) -> SlowViews:
@@ -81,7 +89,7 @@ class Bench:
         views = self.views()
         recommender = self.recommender(views=views)
         logs = (self.sessions, self.decisions, self.events, self.tombstones)
-        return Service(recommender, self.intake, views, *logs, clock=self.clock, acks=self.acks)
+        return Service(recommender, self.intake, views, *logs, clock=self.clock, acks=self.acks, consents=self.consents)
 
     def ask(self, *, on: Recommender | None = None, **request: Any) -> RecommendAnswer:
         body = {"member_id": "m1", "session_id": "s1", "policy": "greedy"} | request

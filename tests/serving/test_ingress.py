@@ -13,6 +13,8 @@ import pytest
 
 from foretaste.contracts.decisions import Fallback
 from foretaste.contracts.wire import (
+    ConsentAnswer,
+    ConsentRequest,
     DeletionAnswer,
     Event,
     EventsAnswer,
@@ -88,6 +90,10 @@ class Noting:
             fallback=FallbackAnswer(used=True, reason=Fallback.NO_MODEL),
             took_ms=0.1,
         )
+
+    def consent(self, member_id: str, request: ConsentRequest) -> ConsentAnswer:
+        self.asked.append((member_id, request))
+        return ConsentAnswer(consent=request.consent)
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
         self.asked.append((member_id, request))
@@ -357,6 +363,7 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/decisions/{decision_id}/replay",
         "/v1/sessions/{session_id}",
         "/v1/members/{member_id}",
+        "/v1/members/{member_id}/consent",
         "/v1/members/{member_id}/merge",
         "/health/live",
         "/health/ready",

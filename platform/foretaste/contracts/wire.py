@@ -139,6 +139,7 @@ class Event(Wire):
     properties: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(
         None, description="anything else, at most 4,096 bytes as JSON"
     )
+    consent: StrictBool = Field(True, description="false: it is not stored")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -159,7 +160,7 @@ class Rejected(Wire):
     """An event that was not stored."""
 
     index: int = Field(description="0-based place in the request")
-    code: str = Field(description="invalid, missing_actor, missing_title, future_time, deleted_member")
+    code: str = Field(description="invalid, missing_actor, missing_title, future_time, deleted_member, no_consent")
     message: str = Field(description="names the field")
 
 
@@ -181,6 +182,18 @@ class MergeAnswer(Wire):
     """What a merge added."""
 
     merged: int = Field(description="events that the member did not have before; 0 where it is done already")
+
+
+class ConsentRequest(Wire):
+    """Whether anything of a member may be stored, from now on."""
+
+    consent: StrictBool
+
+
+class ConsentAnswer(Wire):
+    """What is noted; it is durable. What was stored before stays until the member is deleted."""
+
+    consent: bool
 
 
 class DeletionAnswer(Wire):
@@ -240,6 +253,7 @@ class RecommendRequest(Wire):
     )
     policy: PolicyName | None = Field(None, description="by default the service's own")
     explain: Explain = Explain.NONE
+    consent: StrictBool = Field(True, description="false: nothing of the member is read, and nothing is logged")
     dry_run: StrictBool = Field(False, description="answer without logging a decision")
 
 
@@ -391,6 +405,7 @@ class IntentRequest(Wire):
     member_id: MemberId | None = Field(None, description="absent for a guest")
     session_id: Id
     context: dict[Id, Scalar] = Field({}, max_length=50, description="accepted as by /v1/recommend; not recorded")
+    consent: StrictBool = Field(True, description="false: nothing of the member is read")
     explain: Literal[Explain.NONE, Explain.STAGES] = Field(
         Explain.NONE, description="`stages`: also what each stage took, and the signals"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -29,14 +29,7 @@ class Tombstones:
 
         `at` is in microseconds since 1970.
         """
-        line = orjson.dumps({"member_id": member_id, "at": at}) + b"\n"
-        with self._alone() as descriptor:
-            end = os.lseek(descriptor, 0, os.SEEK_END)
-            before = os.pread(descriptor, end, 0)
-            whole = before.rfind(b"\n") + 1
-            os.ftruncate(descriptor, whole)  # half a line of a process that died while it wrote
-            os.pwrite(descriptor, line, whole)
-            os.fsync(descriptor)
+        add_line(self._path, {"member_id": member_id, "at": at})
 
     def read(self) -> dict[str, int]:
         """Time of the newest tombstone of each, in microseconds; empty where nobody was deleted.
@@ -67,12 +60,19 @@ class Tombstones:
             found[member_id] = max(at, found.get(member_id, 0))
         return found
 
-    @contextmanager
-    def _alone(self) -> Iterator[int]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+
+def add_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a JSON line to a file that any number of processes add to; on disk on return."""
+    line = orjson.dumps(row) + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        before = os.pread(descriptor, end, 0)
+        whole = before.rfind(b"\n") + 1
+        os.ftruncate(descriptor, whole)  # half a line of a process that died while it wrote
+        os.pwrite(descriptor, line, whole)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

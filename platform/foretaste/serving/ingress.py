@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretaste.contracts.tenants import inside
 from foretaste.contracts.wire import (
+    ConsentAnswer,
+    ConsentRequest,
     DeletionAnswer,
     EventsAnswer,
     EventsRequest,
@@ -36,8 +38,10 @@ from foretaste.contracts.wire import (
     RecommendRequest,
 )
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.serving.counting import install_metrics
 from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
+from foretaste.serving.metrics import Metrics
 from foretaste.serving.openapi import document, problem_response
 from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
@@ -73,6 +77,10 @@ class Answers(Protocol):
 
     def accept(self, request: EventsRequest, *, tenant: str) -> EventsAnswer:
         """Store events of a tenant; may block on the disk."""
+        ...
+
+    def consent(self, member_id: str, request: ConsentRequest) -> ConsentAnswer:
+        """Note whether anything of a member may be stored; may block on the disk."""
         ...
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
@@ -137,15 +145,20 @@ def build_app(
     keys: KeyRing | None = None,
     rate_share: float = 1.0,
     admission: Admission | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """Make the app around a service, which it closes when it shuts down.
 
     With `keys` whoever asks has to show one; `rate_share` of a tenant's rate is this process's to give. `admission`
     says which requests for an answer are computed; by default it has its own defaults.
+    `metrics` are told at /metrics; what the service itself counts is there where they are the service's.
     Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
     """
 
     admitted = admission or Admission(SheddingConfig(), timer=time.perf_counter)
+    counts = metrics or Metrics()
+    counts.watch_queue(admitted)
+    admitted.on_shed = counts.shed
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -166,6 +179,7 @@ def build_app(
     document(app, keys=keys is not None)
     install_shedding(app, admitted)
     app.add_middleware(Gate, keys=keys, share=rate_share)
+    install_metrics(app, counts)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
@@ -206,6 +220,12 @@ def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
         of = _tenant(request)
         found = await asyncio.to_thread(service.merge, inside(member_id, of), request_inside(body, of))
         return _json(found.model_dump_json())
+
+    @router.put("/v1/members/{member_id:path}/consent", response_model=ConsentAnswer, responses=_ERRORS)
+    async def consent(request: Request, member_id: MemberId, body: ConsentRequest) -> Response:
+        """Note whether anything of a member may be stored from now on. What was stored stays until they are deleted."""
+        of = inside(member_id, _tenant(request))
+        return _json((await asyncio.to_thread(service.consent, of, body)).model_dump_json())
 
     @router.delete("/v1/members/{member_id:path}", response_model=DeletionAnswer, responses=_DELETION_ERRORS)
     async def delete(request: Request, member_id: MemberId) -> Response:

@@ -21,6 +21,7 @@ from foretaste.serving.tenancy import row_inside
 
 FUTURE = "future_time"
 DELETED = "deleted_member"
+REFUSED = "no_consent"
 INVALID = "invalid"
 MAX_MESSAGE = 500
 OWN_CODES = frozenset({"missing_actor", "missing_title"})
@@ -36,8 +37,13 @@ class Intake:
         future_minutes: float,
         clock: Callable[[], datetime],
         deleted: Callable[[], Mapping[str, int]] = dict,
+        refused: Callable[[], Set[str]] = frozenset,
     ) -> None:
-        """`deleted` says up to when (microseconds) which members are deleted: what they did before is refused."""
+        """`deleted` says up to when (microseconds) which members are deleted: what they did before is refused.
+
+        `refused` says who does not consent: nothing of them is stored.
+        """
+        self._refused = refused
         self._log = log
         self._deleted = deleted
         self._ahead = timedelta(minutes=future_minutes)
@@ -45,7 +51,7 @@ class Intake:
 
     def accept(self, events: Sequence[Any], *, tenant: str = DEFAULT) -> EventsAnswer:
         """Store what is well formed, keeps the rule of clocks and is of nobody deleted; durable when this returns."""
-        received_at, deleted = self._clock(), self._deleted()
+        received_at, deleted, refused = self._clock(), self._deleted(), self._refused()
         good: list[dict[str, Any]] = []
         rejected: list[Rejected] = []
         for index, raw in enumerate(events):
@@ -61,6 +67,8 @@ class Intake:
             elif stored["at"] <= deleted.get(_actor(stored), -1):
                 message = "at: is not after the deletion of member_id, or of the member whose guest this was"
                 rejected.append(Rejected(index=index, code=DELETED, message=message))
+            elif not event.consent or stored.get("member_id") in refused:
+                rejected.append(Rejected(index=index, code=REFUSED, message="consent: without it nothing is stored"))
             else:
                 good.append(stored)
         appended = self._log.append(good, received_at=received_at) if good else []
@@ -78,7 +86,7 @@ class Intake:
 
 def row(event: Event) -> dict[str, Any]:
     """The event as the session log keeps it: columns of EVENTS, `at` in microseconds, without nulls."""
-    values = event.model_dump(mode="python", exclude_none=True)
+    values = event.model_dump(mode="python", exclude_none=True, exclude={"consent"})
     values["at"] = microseconds(event.at)
     values["action"] = event.action.value
     if event.properties is not None:

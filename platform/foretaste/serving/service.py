@@ -12,6 +12,8 @@ from typing import Any
 from foretaste.contracts.segments import INTENTS_FOLDER, SEGMENTS_FILE
 from foretaste.contracts.tenants import DEFAULT
 from foretaste.contracts.wire import (
+    ConsentAnswer,
+    ConsentRequest,
     DeletionAnswer,
     EventsAnswer,
     EventsRequest,
@@ -27,18 +29,22 @@ from foretaste.contracts.wire import (
 )
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.feedback.acks import AckLog
+from foretaste.feedback.consents import CONSENTS_FILE, Consents
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLog, microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
+from foretaste.serving.anonymous import anonymous
 from foretaste.serving.audit import Audit
 from foretaste.serving.breaker import Breaker, BreakerConfig
 from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
+from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import load_models
+from foretaste.serving.problems import RefusedError
 from foretaste.serving.recommender import Recommender
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
@@ -71,19 +77,24 @@ class Service:
         *,
         clock: Callable[[], datetime],
         acks: AckLog,
+        consents: Consents,
         audit: Audit | None = None,
         segments: PublishedSegments | None = None,
         replay: Replay | None = None,
         registry: Path = Path("registry"),
         future_minutes: float = 5.0,
         writes: Breaker | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Without `replay` no decision can be made again; `registry` has the models that a replay may name.
 
         `writes` leaves the session log alone where it takes nothing, so that no thread waits for it.
+        `metrics` are those that the recommender counts in.
         """
+        self.metrics = metrics or Metrics()
         self._writes = writes or Breaker(WRITES, BreakerConfig(), timer=time.monotonic)
         self._acks = acks
+        self._consents = consents
         self._accounts = Accounts(
             sessions,
             decisions,
@@ -109,14 +120,24 @@ class Service:
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
+        self._watch()
 
     def accept(self, request: EventsRequest, *, tenant: str = DEFAULT) -> EventsAnswer:
         """Store events. Raises ConnectionError where the session log takes none."""
-        return self._writes.call(lambda: self._intake.accept(request.events, tenant=tenant), down=DOWN)
+        answer = self._writes.call(lambda: self._intake.accept(request.events, tenant=tenant), down=DOWN)
+        self.metrics.stored(answer)
+        return answer
 
     def merge(self, member_id: str, request: MergeRequest) -> MergeAnswer:
-        """Make a guest's events the member's."""
+        """Make a guest's events the member's. Raises RefusedError for a member who does not consent."""
+        if member_id in self._consents.refused():
+            raise RefusedError("member_id", "the member does not consent to anything being stored")
         return self._writes.call(lambda: self._members.merge(member_id, request.session_id), down=DOWN)
+
+    def consent(self, member_id: str, request: ConsentRequest) -> ConsentAnswer:
+        """Note whether anything of a member may be stored."""
+        self._consents.note(member_id, request.consent, at=microseconds(self._clock()))
+        return ConsentAnswer(consent=request.consent)
 
     def delete(self, member_id: str) -> DeletionAnswer:
         """Forget a member."""
@@ -126,7 +147,7 @@ class Service:
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request."""
-        return self._recommender.recommend(request)
+        return self._recommender.recommend(anonymous(request) if self._refuses(request) else request)
 
     def next(self, request: NextRequest) -> RecommendAnswer:
         """Go on after a list."""
@@ -138,7 +159,7 @@ class Service:
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what a member or a guest is probably here for."""
-        return self._recommender.intents(request)
+        return self._recommender.intents(anonymous(request) if self._refuses(request) else request)
 
     def decision(self, decision_id: str, *, tenant: str = DEFAULT) -> dict[str, Any] | None:
         """Read a logged decision."""
@@ -197,6 +218,21 @@ class Service:
             self._acks.close()
             self._sessions.close()
 
+    def _refuses(self, request: RecommendRequest | IntentRequest) -> bool:
+        return not request.consent or request.member_id in self._consents.refused()
+
+    def _watch(self) -> None:
+        """Have the metrics tell what is as it is when they are asked."""
+        guards, decisions, audit = self._recommender.guards, self._decisions, self._audit
+        stores = [guard.breaker for guard in guards.values() if guard.breaker is not None]
+        self.metrics.watch_breakers([*stores, self._writes])
+        self.metrics.watch_stages(guards)
+        backlog = "bytes of decisions that wait to be rolled"
+        self.metrics.watch("decision_log_backlog_bytes", backlog, lambda: decisions.backlog_bytes)
+        self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
+        if audit is not None:
+            self.metrics.watch_all("audit", "what the audit of answers found", "what", audit.counts)
+
     def _ship_and_audit(self) -> None:
         """What was answered before all events of then were shipped saw no event that is not among them."""
         at = microseconds(self._clock())
@@ -254,10 +290,13 @@ def open_service(
     )
     sessions = open_session_log(serving.session_log, folder / "serving")
     events = EventLog(folder / "serving" / EVENTS_FOLDER)
+    consents = Consents(folder / "serving" / CONSENTS_FILE)
     tombstones = Tombstones(folder / "serving" / TOMBSTONES_FILE)
     where = folder / "serving" / "decisions"
     decisions = DecisionLog(where, serving.decision_log, clock=clock, deleted=tombstones.read)
-    intake = Intake(sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read)
+    intake = Intake(
+        sessions, future_minutes=serving.future_minutes, clock=clock, deleted=tombstones.read, refused=consents.refused
+    )
     audit = None
     versions = source if isinstance(source, VersionedViews) else None
     replay = Replay(folder / "registry", folder / "prepared", versions)
@@ -265,6 +304,7 @@ def open_service(
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
     segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
+    metrics = Metrics()
     recommender = Recommender(
         models,
         views,
@@ -273,6 +313,7 @@ def open_service(
         serving,
         clock=clock,
         timer=timer,
+        metrics=metrics,
         audit=offer,
         segments=segments,
         stage_guards=of_stages,
@@ -284,6 +325,7 @@ def open_service(
         views,
         *logs,
         clock=clock,
+        consents=consents,
         acks=AckLog(folder / "serving", durable=serving.session_log.durable),
         audit=audit,
         segments=segments,
@@ -291,4 +333,5 @@ def open_service(
         registry=folder / "registry",
         future_minutes=serving.future_minutes,
         writes=Breaker(WRITES, serving.breaker, timer=timer),
+        metrics=metrics,
     )
