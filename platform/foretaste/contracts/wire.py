@@ -269,6 +269,7 @@ class NextRequest(Wire):
     k: StrictInt = Field(10, ge=1, le=100, description="places of the list")
     policy: PolicyName | None = Field(None, description="by default that of the list before")
     explain: Explain = Explain.NONE
+    consent: StrictBool = Field(True, description="false: refused, for nothing that could be gone on with is stored")
     dry_run: StrictBool = Field(False, description="answer without logging a decision")
 
 
@@ -285,6 +286,7 @@ class RankRequest(Wire):
     boost: list[Boost] = Field([], max_length=MAX_BOOSTS, description="as of /v1/recommend")
     policy: PolicyName = Field(PolicyName.GREEDY, description="greedy: the order of the scores")
     explain: Explain = Explain.NONE
+    consent: StrictBool = Field(True, description="false: nothing of the member is read, and nothing is logged")
     dry_run: StrictBool = Field(False, description="answer without logging a decision")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from foretaste.contracts.tenants import SEPARATOR
-from foretaste.contracts.wire import IntentRequest, RecommendRequest
+from foretaste.contracts.wire import IntentRequest, RankRequest, RecommendRequest
 
-R = TypeVar("R", RecommendRequest, IntentRequest)
+R = TypeVar("R", RecommendRequest, RankRequest, IntentRequest)
 
 NOBODY = SEPARATOR
 """A session that no client can name, so that nothing is ever known of it."""
@@ -16,4 +16,4 @@ NOBODY = SEPARATOR
 def anonymous(request: R) -> R:
     """The same question of nobody; where it would be logged, it is not."""
     update = {"member_id": None, "session_id": NOBODY}
-    return request.model_copy(update=update | ({"dry_run": True} if isinstance(request, RecommendRequest) else {}))
+    return request.model_copy(update=update | ({} if isinstance(request, IntentRequest) else {"dry_run": True}))

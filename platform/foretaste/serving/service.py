@@ -150,12 +150,14 @@ class Service:
         return self._recommender.recommend(anonymous(request) if self._refuses(request) else request)
 
     def next(self, request: NextRequest) -> RecommendAnswer:
-        """Go on after a list."""
+        """Go on after a list. Raises RefusedError for who does not consent: nothing of theirs is stored."""
+        if self._refuses(request):
+            raise RefusedError("decision_id", "without consent no list is stored that could be gone on with")
         return self._recommender.next(request)
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Order given titles."""
-        return self._recommender.rank(request)
+        return self._recommender.rank(anonymous(request) if self._refuses(request) else request)
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what a member or a guest is probably here for."""
@@ -218,7 +220,7 @@ class Service:
             self._acks.close()
             self._sessions.close()
 
-    def _refuses(self, request: RecommendRequest | IntentRequest) -> bool:
+    def _refuses(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> bool:
         return not request.consent or request.member_id in self._consents.refused()
 
     def _watch(self) -> None:
