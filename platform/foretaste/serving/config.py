@@ -14,6 +14,7 @@ from foretaste.feedback.decision_log import DecisionLogConfig
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
+from foretaste.serving.logs import LogFormat
 from foretaste.serving.shedding import SheddingConfig
 
 
@@ -34,6 +35,9 @@ class ServingConfig(Frozen):
     shedding: SheddingConfig = Field(SheddingConfig(), description="how many requests are computed, and wait")
     breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     api_keys: bool = Field(True, description="whether requests need an API key of the workspace's keys")
+    log_format: LogFormat = Field(
+        LogFormat.JSON, description="how requests and troubles are logged to standard error: json, text, none"
+    )
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="bytes of the largest request body")
     future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
     title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")

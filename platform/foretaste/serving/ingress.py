@@ -14,10 +14,6 @@ from typing import Any, Protocol, TypeVar
 import orjson
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.routing import APIRoute
-from polars.exceptions import PanicException
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from foretaste.contracts.tenants import inside
 from foretaste.contracts.wire import (
     ConsentAnswer,
@@ -41,11 +37,16 @@ from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer
 from foretaste.serving.counting import install_metrics
 from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
+from foretaste.serving.logs import AccessLog
 from foretaste.serving.metrics import Metrics
+from foretaste.serving.nesting import checked_depth
 from foretaste.serving.openapi import document, problem_response
 from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
 from foretaste.serving.tenancy import request_inside
+from polars.exceptions import PanicException
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOUSEKEEPING_SECONDS = 20.0
 T = TypeVar("T")
@@ -180,6 +181,7 @@ def build_app(
     install_shedding(app, admitted)
     app.add_middleware(Gate, keys=keys, share=rate_share)
     install_metrics(app, counts)
+    app.add_middleware(AccessLog)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app
 
@@ -327,7 +329,7 @@ def _route(max_body_bytes: int) -> type[APIRoute]:
             return self._body
 
         async def json(self) -> Any:
-            return orjson.loads(await self.body())
+            return checked_depth(orjson.loads(await self.body()))
 
     class BoundedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Any]:

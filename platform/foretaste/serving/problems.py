@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from foretaste.contracts.wire import FieldProblem, Problem
+from foretaste.serving.nesting import FieldError
 
 REQUEST_ID = "X-Request-ID"
 REQUEST_ID_KEY, ECHO_KEY = "foretaste.request_id", "foretaste.echo_request_id"
@@ -92,6 +93,9 @@ def _conflict(request: Request, error: Exception) -> Response:
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error, FieldError):
+        found = FieldProblem(field=error.field[:MAX_FIELD], code="refused", message=error.message)
+        return problem(request, error.status_code, f"{found.field or 'body'}: {found.message}", errors=[found])
     return problem(request, error.status_code, str(error.detail), headers=error.headers)
 
 
