@@ -367,6 +367,7 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/members/{member_id}/merge",
         "/health/live",
         "/health/ready",
+        "/metrics",
     }
     schemas = found["components"]["schemas"]
     event = schemas["EventsRequest"]["properties"]["events"]["items"]

@@ -77,13 +77,15 @@ def test_who_would_wait_too_long_is_told_on_arrival() -> None:
     async def talk() -> None:
         clock = FakeClock()
         admission = Admission(CONFIG, timer=clock.timer)
+        told: list[Shed] = []
+        admission.on_shed = told.append
         await admission.enter()
         admission.leave(seconds=0.06)  # what a request takes
         await admission.enter()
         with pytest.raises(ShedError) as caught:
             await admission.enter()
         assert caught.value.reason is Shed.QUEUE_DELAY
-        assert admission.num_shed[Shed.QUEUE_DELAY] == 1
+        assert told == [Shed.QUEUE_DELAY]
 
     run(talk())
 

@@ -231,9 +231,7 @@ class DecisionLog:
         if (waiting := self._backlog()) >= most:
             if self._current is not None:  # it may be all that waits
                 self._full.put(self._retire())
-            raise LogFullError(
-                errno.ENOSPC, f"{waiting} bytes of decisions wait to be rolled, at most {most:.0f}"
-            )
+            raise LogFullError(errno.ENOSPC, f"{waiting} bytes of decisions wait to be rolled, at most {most:.0f}")
         least = self.config.min_free_mb * 1e6
         if least and (free := self._free_bytes(self._folder)) < least:
             raise LogFullError(errno.ENOSPC, f"the disk has {free} bytes left, at least {least:.0f} have to be")

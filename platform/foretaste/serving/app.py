@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 
 from fastapi import FastAPI
+
 from foretaste.serving.config import ServiceConfig
+from foretaste.serving.ingress import build_app
 from foretaste.serving.keys import KEYS_FILE, KeyRing
 from foretaste.serving.logs import configure
 from foretaste.serving.shedding import Admission
 from foretaste.serving.slow import ViewSource
 
-from foretaste.serving.ingress import build_app
-
 
 def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     """Open the service; the app closes it when it shuts down. Raises what `service.open_service` raises."""
     import torch
+
     from foretaste.serving.service import open_service
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
@@ -31,6 +32,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
         keys=keys,
         rate_share=1 / config.serving.num_replicas,
         admission=Admission(config.serving.shedding, timer=time.perf_counter),
+        metrics=service.metrics,
     )
 
 

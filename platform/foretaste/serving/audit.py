@@ -102,6 +102,17 @@ class Audit:
             "waiting": len(self._waiting),
         }
 
+    def counts(self) -> dict[str, float]:
+        """Counts for metrics, by what was counted."""
+        tally = self.tally
+        return {
+            "decisions": tally.decisions,
+            "values": tally.num_values,
+            "mismatches": tally.num_mismatches,
+            "left_out": tally.num_left_out,
+            "waiting": len(self._waiting),
+        }
+
     @property
     def alarms(self) -> list[str]:
         """What is wrong, in words; nothing as a rule."""

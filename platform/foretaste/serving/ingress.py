@@ -14,6 +14,10 @@ from typing import Any, Protocol, TypeVar
 import orjson
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from polars.exceptions import PanicException
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from foretaste.contracts.tenants import inside
 from foretaste.contracts.wire import (
     ConsentAnswer,
@@ -34,7 +38,7 @@ from foretaste.contracts.wire import (
     RecommendRequest,
 )
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
-from foretaste.serving.counting import install_metrics
+from foretaste.serving.counting import add_metrics, count_requests
 from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
 from foretaste.serving.logs import AccessLog
@@ -44,9 +48,6 @@ from foretaste.serving.openapi import document, problem_response
 from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
 from foretaste.serving.tenancy import request_inside
-from polars.exceptions import PanicException
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOUSEKEEPING_SECONDS = 20.0
 T = TypeVar("T")
@@ -176,11 +177,12 @@ def build_app(
     _add_v1(router, service, admitted)
     app.include_router(router)
     _add_health(app, service)
+    add_metrics(app, counts)
     install(app)
     document(app, keys=keys is not None)
     install_shedding(app, admitted)
     app.add_middleware(Gate, keys=keys, share=rate_share)
-    install_metrics(app, counts)
+    count_requests(app, counts)
     app.add_middleware(AccessLog)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app

@@ -36,6 +36,7 @@ from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
 from foretaste.serving.intents import intent_answer
+from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import Models
 from foretaste.serving.names import decision_name
 from foretaste.serving.record import SIGNALS, reading, record
@@ -74,10 +75,11 @@ class Recommender:
         audit: Callable[[Mapping[str, Any]], None] | None = None,
         segments: PublishedSegments | None = None,
         stage_guards: Guards | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to.
 
-        `stage_guards` bound what each stage may take; None: by the configuration.
+        `stage_guards` bound what each stage may take; None: by the configuration. `metrics` counts the answers.
         """
         self.models = models
         self._views = views
@@ -89,6 +91,7 @@ class Recommender:
         self._seeds = seeds
         self._audit = audit
         self._segments = segments
+        self.metrics = metrics or Metrics()
         self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
@@ -153,9 +156,11 @@ class Recommender:
             self._store(row)
             watch.lap(DECISION_LOG, num_in=1, num_out=1)
             self._remember(asked, seen, scored, slate, decision_id)
-        return answer(
+        made = answer(
             decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=self.models.catalogue, watch=watch
         )
+        self.metrics.answered(watch, made["freshness"], made["fallback"])
+        return made
 
     def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str) -> None:
         """Take note of a list for the next one of its session, and of what is shown to all."""
@@ -220,6 +225,7 @@ class Recommender:
         """Compute nothing for an answer that could not be logged. Raises ShedError."""
         breaker = self.guards[DECISION_LOG].breaker
         if breaker is not None and breaker.state is State.OPEN:
+            self.metrics.shed(Shed.DECISION_LOG)
             raise ShedError(Shed.DECISION_LOG, retry_after_seconds=breaker.retry_after_seconds)
 
     def _store(self, row: dict[str, object]) -> None:
@@ -228,6 +234,7 @@ class Recommender:
             self.guards[DECISION_LOG].run(0.0, lambda: self._decisions.append(row))
         except OSError as error:  # full, failing, too slow, or left alone for one of these
             _log.error("a decision could not be logged, its answer is not given: %s", error)
+            self.metrics.shed(Shed.DECISION_LOG)
             raise ShedError(Shed.DECISION_LOG) from error
         if self._audit is not None:
             self._audit(row)

@@ -42,7 +42,6 @@ from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
-from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import load_models
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.recommender import Recommender
@@ -84,14 +83,12 @@ class Service:
         registry: Path = Path("registry"),
         future_minutes: float = 5.0,
         writes: Breaker | None = None,
-        metrics: Metrics | None = None,
     ) -> None:
         """Without `replay` no decision can be made again; `registry` has the models that a replay may name.
 
         `writes` leaves the session log alone where it takes nothing, so that no thread waits for it.
-        `metrics` are those that the recommender counts in.
         """
-        self.metrics = metrics or Metrics()
+        self.metrics = recommender.metrics
         self._writes = writes or Breaker(WRITES, BreakerConfig(), timer=time.monotonic)
         self._acks = acks
         self._consents = consents
@@ -306,7 +303,6 @@ def open_service(
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
     segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
-    metrics = Metrics()
     recommender = Recommender(
         models,
         views,
@@ -315,7 +311,6 @@ def open_service(
         serving,
         clock=clock,
         timer=timer,
-        metrics=metrics,
         audit=offer,
         segments=segments,
         stage_guards=of_stages,
@@ -335,5 +330,4 @@ def open_service(
         registry=folder / "registry",
         future_minutes=serving.future_minutes,
         writes=Breaker(WRITES, serving.breaker, timer=timer),
-        metrics=metrics,
     )

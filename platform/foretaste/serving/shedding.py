@@ -75,7 +75,7 @@ class Admission:
     def __init__(self, config: SheddingConfig, *, timer: Callable[[], float]) -> None:
         """`timer` gives seconds and never goes back."""
         self.config = config
-        self.num_shed = dict.fromkeys(Shed, 0)
+        self.on_shed: Callable[[Shed], None] = lambda _: None
         self.num_in_flight = 0
         self._timer = timer
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
@@ -153,7 +153,7 @@ class Admission:
         return burst if self._timer() - self._empty_at <= burst else self.config.target_ms / 1e3
 
     def _shed(self, reason: Shed) -> ShedError:
-        self.num_shed[reason] += 1
+        self.on_shed(reason)
         return ShedError(reason, retry_after_seconds=self.config.retry_after_seconds)
 
 
