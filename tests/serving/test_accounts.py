@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from foretaste.contracts.columns import ACKS
-from foretaste.contracts.wire import EventsRequest, RecommendRequest
-from foretaste.contracts.wire_records import ReplayRequest
+from foretaste.contracts.wire import EventsRequest, NextRequest, RecommendRequest
+from foretaste.contracts.wire_records import AckRequest, ReplayRequest
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.config import ServiceConfig, ServingConfig
@@ -250,6 +250,25 @@ def test_what_was_shown_is_known_once_and_leaves_the_propensity_of_the_part(plac
         assert log.of(name) == [row["title_id"] for row in log.read().to_pylist()]
         assert log.read().schema == ACKS
         assert [path.suffix for path in (place.folder / "serving" / "acks").iterdir() if path.suffix] == [".parquet"]
+
+
+def test_a_list_that_goes_on_is_made_again_and_acknowledged_by_its_own_places(place: Place, asked: list[str]) -> None:
+    who = {"member_id": "m1", "session_id": "s1"}
+    with closing(place.open()) as service:
+        first = place.ask(service, **who)
+        page = service.next(NextRequest(**who, decision_id=first, k=4))
+        assert page.decision_id is not None
+        assert [item.position for item in page.items] == [6, 7, 8, 9]
+        found = service.replay(page.decision_id, ReplayRequest())
+        assert found is not None
+        assert found.identical
+        assert [(item.title_id, item.position) for item in found.items] == [
+            (item.title_id, item.position) for item in page.items
+        ]
+        shown = AckRequest(shown=[page.items[0].title_id], at=place.clock.now)
+        known = service.ack(page.decision_id, shown)
+        assert known is not None
+        assert known.propensity == page.items[0].propensity
 
 
 def test_what_was_shown_to_a_deleted_member_is_nowhere(tmp_path: Path) -> None:

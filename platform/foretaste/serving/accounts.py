@@ -102,8 +102,8 @@ class Accounts:
         shown = self._acks.of(decision_id)
         deepest = max(items[title]["position"] for title in shown)
         propensity = 1.0
-        for item in row["items"][: deepest + 1]:
-            propensity *= item["propensity"]
+        for item in row["items"]:
+            propensity *= item["propensity"] if item["position"] <= deepest else 1.0
         return AckAnswer(decision_id=decision_id, recorded=recorded, shown=shown, propensity=propensity)
 
     def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str = DEFAULT) -> ReplayAnswer | None:

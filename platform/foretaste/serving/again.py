@@ -141,13 +141,14 @@ def _items(one: Logged, values: Values) -> list[Item]:
     codes_C, scores_C = values["decision.candidates"].tolist(), values["decision.scores"].tolist()
     score_of = dict(zip(codes_C, scores_C, strict=True))
     names, source = one.models.catalogue.names, _source(one)
+    first = min((item["position"] for item in one.row["items"]), default=0)
     places = zip(values["decision.slate"].tolist(), values["decision.propensity"].tolist(), strict=True)
     return [
         Item(
             title_id=one.models.catalogue.ids[code - 1],
             name=names[code - 1],
             score=score_of[code],
-            position=position,
+            position=first + position,
             propensity=propensity,
             reasons=[],
             source=source,
