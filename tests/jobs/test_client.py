@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from foretaste.jobs.client import Client, recommend
+from foretaste.client.calls import Calls
+from foretaste.jobs.client import recommend
 
 LAYOUT = {"hint": "continue", "probability": 0.75}
 
@@ -28,7 +29,7 @@ def test_a_refusal_is_told_in_the_words_of_the_service() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with (
-            Client(f"http://127.0.0.1:{server.server_port}") as client,
+            Calls(f"http://127.0.0.1:{server.server_port}") as client,
             pytest.raises(ConnectionError, match=r"/v1/recommend: 422: .*k: wanted at most 100"),
         ):
             client.recommend(session_id="s", k=1000)
@@ -51,7 +52,7 @@ def test_what_a_member_is_here_for_is_told_in_words(capsys: pytest.CaptureFixtur
     url = f"http://127.0.0.1:{server.server_port}"
     try:
         recommend(url, member_id=None, session_id="s", k=3, policy=None)
-        with Client(url) as client:
+        with Calls(url) as client:
             assert client.intent(session_id="s")["path"] == "/v1/intent"
     finally:
         server.shutdown()
@@ -60,7 +61,7 @@ def test_what_a_member_is_here_for_is_told_in_words(capsys: pytest.CaptureFixtur
 
 
 def test_a_service_that_is_not_there_is_named_and_not_ready() -> None:
-    with Client("http://127.0.0.1:9") as client:
+    with Calls("http://127.0.0.1:9") as client:
         assert not client.ready()
         with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9/v1/decisions/d"):
             client.decision("d")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from foretaste.feedback.decision_log import DecisionLog
+from foretaste.ops.files import write_parquet
+from foretaste.serving.budget import DECISION_LOG
 from foretaste.serving.ingress import build_app
-from foretaste.serving.shedding import Admission, SheddingConfig
-from foretaste.testing.fakes import FakeClock
+from foretaste.serving.shedding import Admission, SheddingConfig, ShedError
+from foretaste.testing.fakes import FakeClock, two_genre_titles
 
 
 def through(bench: Any, service: Any, talk: Any) -> None:
@@ -70,3 +79,72 @@ def test_a_bad_batch_is_no_failure_of_the_store(bench: Any) -> None:
         assert (await client.post("/v1/events", json=batch(99, bench))).json()["accepted"] == 1
 
     through(bench, service, talk)
+
+
+UNDER_PRESSURE = """
+import os, resource, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from foretaste.contracts.wire import EventsRequest, RecommendRequest
+from foretaste.serving.config import ServiceConfig
+from foretaste.serving.service import open_service
+from foretaste.serving.shedding import ShedError
+seconds = [0.0]
+config = ServiceConfig(workspace=Path(sys.argv[1]), features_repo=Path("features"))
+service = open_service(config, timer=lambda: seconds[0])
+shed = 0
+for number in range(1_000_000):
+    seconds[0] += 1.0
+    full = 20 <= number < 40
+    used = max(file.stat().st_size for file in (Path(sys.argv[1]) / "serving" / "decisions").iterdir()) if full else 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used or resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        answer = service.recommend(RecommendRequest(session_id=f"s{number % 3}", k=5))
+        print(answer.decision_id, flush=True)
+    except ShedError:
+        shed += 1
+    if number == 60:
+        print(f"shed {shed}", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_with_a_full_disk_in_between_and_kill_9_every_answered_decision_is_on_disk(tmp_path: Path) -> None:
+    """A file may not grow any more from the 20th request to the 40th; every request comes a second after the other."""
+    write_parquet(two_genre_titles(), tmp_path / "prepared" / "titles.parquet")
+    told = subprocess.run(
+        [sys.executable, "-c", UNDER_PRESSURE, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert told.returncode == -signal.SIGKILL
+    *answered, shed = told.stdout.strip().split("\n")
+    assert 20 <= int(shed.removeprefix("shed ")) <= 22, "two more at most, until the rest of the breaker is over"
+    assert len(answered) == 61 - int(shed.removeprefix("shed "))
+    with closing(DecisionLog(tmp_path / "serving" / "decisions", clock=FakeClock())) as log:
+        assert sorted(log.read()["decision_id"].to_pylist()) == sorted(answered)
+        assert log.num_dropped == 0
+
+
+def test_a_disk_that_hangs_sheds_and_no_answer_waits_for_it_for_long(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, released, late = bench.decisions.append, threading.Event(), []
+
+    def hangs(row: Any) -> None:
+        assert released.wait(30)
+        append(row)
+        late.append(row["decision_id"])
+
+    recommender = bench.recommender()
+    recommender.guards[DECISION_LOG].deadline_ms = 20.0
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.decisions, "append", hangs)
+        for _ in range(7):
+            with pytest.raises(ShedError):
+                bench.ask(on=recommender)
+    released.set()
+    bench.clock.seconds += 10.0
+    recommender.guards[DECISION_LOG].deadline_ms = 10_000.0
+    name = bench.ask(on=recommender).decision_id
+    stored = set(bench.decisions.read()["decision_id"].to_pylist())
+    assert stored >= {name, *late}, "what was stored too late was not answered; nobody knows its name"
+    assert len(late) <= 5, "what is left alone is not asked"

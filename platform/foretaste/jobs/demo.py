@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
+from foretaste.client.calls import Calls
 from foretaste.contracts.catalogue import Catalogue, catalogue
-from foretaste.jobs.client import Client
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.evaluate import evaluate
 from foretaste.jobs.features import features
@@ -57,7 +57,7 @@ def demo(settings: Settings, *, leave: bool = False) -> dict[str, Any]:
         _step(5, "evaluate beside the baselines")
         report = evaluate(settings)
         _step(6, "serve")
-        with running(settings) as url, Client(url, key=own_key(settings.tables)) as client:
+        with running(settings) as url, Calls(url, key=own_key(settings.tables)) as client:
             say(f"listening on {url}")
             _step(7, "a member changes their mind")
             story = tell(client, settings)
@@ -97,7 +97,7 @@ class Story:
     decision_id: str
 
 
-def tell(client: Client, settings: Settings) -> Story:
+def tell(client: Calls, settings: Settings) -> Story:
     """Ask, send a few events of another taste, ask again; show both lists."""
     titles = catalogue(read_parquet(settings.tables.raw / "titles.parquet"))
     member_id = typical_member(read_prepared(settings.tables.prepared, "interactions", columns=["actor_id"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from foretaste.jobs.client import Client
+from foretaste.client.calls import Calls
 from foretaste.serving.config import ServiceConfig
 
 READY_WITHIN_SECONDS = 120.0
@@ -52,7 +52,7 @@ class ServiceProcess:
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + READY_WITHIN_SECONDS
-        with Client(self.url) as client:
+        with Calls(self.url) as client:
             while not client.ready():
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise ConnectionError(f"{self.url} did not come up: {self._log.read_text()[-2000:]}")

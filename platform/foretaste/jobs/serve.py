@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from foretaste.jobs.client import Client
+from foretaste.client.calls import Calls
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.keys import first_key
 from foretaste.jobs.settings import Settings
@@ -75,7 +75,7 @@ def free_port(host: str, port: int | None, settings: Settings) -> int:
 def wait_until_ready(url: str) -> None:
     """Return once the service takes requests. Raises ConnectionError when it does not within two minutes."""
     deadline = time.monotonic() + READY_WITHIN_SECONDS
-    with Client(url) as client:
+    with Calls(url) as client:
         while not client.ready():
             if time.monotonic() > deadline:
                 raise ConnectionError(f"{url} was not ready after {READY_WITHIN_SECONDS:.0f} s")

@@ -24,8 +24,12 @@ class ServingConfig(Frozen):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
     num_replicas: int = Field(1, ge=1, description="replicas of the whole chain")
-    max_ongoing_requests: int = Field(64, ge=1, description="requests that one replica works on at a time")
-    max_queued_requests: int = Field(512, ge=1, description="requests that wait before others are shed with 429")
+    max_ongoing_requests: int = Field(
+        1_024, ge=1, description="requests of all kinds in one replica; far above what shedding lets wait there"
+    )
+    max_queued_requests: int = Field(
+        512, ge=1, description="requests that wait in Ray Serve's proxy for a replica before others get a 429"
+    )
     policy: PolicyName = Field(PolicyName.EPSILON_GREEDY, description="policy of a request that names none")
     epsilon: float = Field(0.1, ge=0, le=1, description="probability that epsilon_greedy fills a place by dice")
     budget_ms: float = Field(

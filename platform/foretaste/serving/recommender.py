@@ -50,6 +50,9 @@ from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
 
+WARM_UPS = 3
+WARM_UP_MS = 60_000.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -92,6 +95,7 @@ class Recommender:
         self._audit = audit
         self._segments = segments
         self.metrics = metrics or Metrics()
+        self._warm = True
         self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
@@ -159,7 +163,8 @@ class Recommender:
         made = answer(
             decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=self.models.catalogue, watch=watch
         )
-        self.metrics.answered(watch, made["freshness"], made["fallback"])
+        if self._warm:
+            self.metrics.answered(watch, made["freshness"], made["fallback"])
         return made
 
     def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str) -> None:
@@ -173,6 +178,23 @@ class Recommender:
     def forget(self, actor: str) -> None:
         """Forget what was shown to an actor."""
         self._earlier.shown.forget(actor)
+
+    def warm_up(self) -> None:
+        """Answer nobody a few times, so that what is made once is not paid by a request; raises nothing it would not.
+
+        No stage is late meanwhile. Nothing is logged or counted.
+        """
+        deadlines_ms = {stage: guard.deadline_ms for stage, guard in self.guards.items()}
+        self._warm = False
+        try:
+            for guard in self.guards.values():
+                guard.deadline_ms = WARM_UP_MS
+            for _ in range(WARM_UPS):
+                self.recommend(RecommendRequest(session_id="warm-up", dry_run=True))
+        finally:
+            self._warm = True
+            for stage, deadline_ms in deadlines_ms.items():
+                self.guards[stage].deadline_ms = deadline_ms
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""

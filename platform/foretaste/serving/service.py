@@ -37,7 +37,7 @@ from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
 from foretaste.serving.anonymous import anonymous
 from foretaste.serving.audit import Audit
-from foretaste.serving.breaker import Breaker, BreakerConfig
+from foretaste.serving.breaker import Breaker, BreakerConfig, State
 from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
@@ -117,6 +117,8 @@ class Service:
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
+        stores = [guard.breaker for guard in recommender.guards.values() if guard.breaker is not None]
+        self._breakers = [*stores, self._writes]
         self._watch()
 
     def accept(self, request: EventsRequest, *, tenant: str = DEFAULT) -> EventsAnswer:
@@ -186,6 +188,7 @@ class Service:
             "models": found,
             "num_titles": len(models.catalogue),
             "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None]
+            + [f"{breaker.name} is not asked: it failed" for breaker in self._breakers if breaker.state is State.OPEN]
             + ([] if self._audit is None else self._audit.alarms),
             "audit": None if self._audit is None else self._audit.plain(),
         }
@@ -223,12 +226,13 @@ class Service:
     def _watch(self) -> None:
         """Have the metrics tell what is as it is when they are asked."""
         guards, decisions, audit = self._recommender.guards, self._decisions, self._audit
-        stores = [guard.breaker for guard in guards.values() if guard.breaker is not None]
-        self.metrics.watch_breakers([*stores, self._writes])
+        self.metrics.watch_breakers(self._breakers)
         self.metrics.watch_stages(guards)
         backlog = "bytes of decisions that wait to be rolled"
         self.metrics.watch("decision_log_backlog_bytes", backlog, lambda: decisions.backlog_bytes)
         self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
+        shown = self._recommender.concentration
+        self.metrics.watch_all("concentration", "of the newest answers: how many, coverage, Gini", "what", shown.plain)
         if audit is not None:
             self.metrics.watch_all("audit", "what the audit of answers found", "what", audit.counts)
 
@@ -315,6 +319,7 @@ def open_service(
         segments=segments,
         stage_guards=of_stages,
     )
+    recommender.warm_up()
     logs = (sessions, decisions, events, tombstones)
     return Service(
         recommender,
