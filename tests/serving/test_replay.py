@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from foretaste.contracts import words
 from foretaste.contracts.catalogue import Catalogue, catalogue
-from foretaste.contracts.wire import EventsRequest, RecommendRequest
+from foretaste.contracts.controls import ControlsConfig
+from foretaste.contracts.wire import EventsRequest, NextRequest, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog, plain_rows
 from foretaste.feedback.event_log import EventLog
 from foretaste.feedback.past import Past
@@ -25,17 +27,19 @@ from foretaste.feedback.session_log import SessionLogConfig, open_session_log
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.replay import Replay
 from foretaste.serving.service import open_service
+from foretaste.serving.shaping import SURFACES
 from foretaste.serving.tally import Tally
 from foretaste.signals import crosses, in_session
 from foretaste.signals.served import decode, encode
 from foretaste.signals.views import ABSENT, MemberView, TitleView
+from foretaste.surfaces.prequery import PREQUERY
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import FakeClock, FakeViews, two_genre_titles
 
 TITLES = two_genre_titles()
 KNOWN = catalogue(TITLES)
 LOG = SessionLogConfig(durable=False, read_events=12, window_days=2.0)
-N = 120
+N = 70
 Rows = list[dict[str, Any]]
 
 GROUPS = {"history", "signal", "member", "title", "intent", "candidate", "pool", "decision"}
@@ -111,7 +115,25 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     file_ranker(folder / "registry", intent=intent.fingerprint, at=at, by_dice=True)
     views = FakeVersions(KNOWN)
-    serving = ServingConfig(audit_share=1.0, epsilon=0.3, session_log=LOG, title_refresh_seconds=60)
+    controls = ControlsConfig(
+        continue_watching=2,
+        similar=3,
+        trending=2,
+        new_releases=2,
+        diversity=0.3,
+        protected=2,
+        max_move=1,
+        long_term=0.5,
+    )
+    serving = ServingConfig(audit_share=1.0, epsilon=0.3, session_log=LOG, title_refresh_seconds=60, controls=controls)
+    shaped: Rows = [
+        {},
+        {},
+        {"filter": '"comedy" in genres and not series'},
+        {"boost": [{"where": '"drama" in genres', "factor": 3.0}, {"where": "age_days < 9", "factor": 0.5}]},
+    ]
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setitem(SURFACES, "prequery", replace(PREQUERY, pool_size=16))
     config = ServiceConfig(workspace=folder, features_repo=Path("features"), serving=serving)
     with closing(open_service(config, source=views, clock=clock)) as service:
         dice = np.random.default_rng(0)
@@ -130,11 +152,22 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
             event |= acts[int(dice.integers(4))]
             service.accept(EventsRequest.model_validate({"events": [event]}))
             clock.move(seconds=float(dice.exponential(300)))
-            service.recommend(RecommendRequest.model_validate(who | {"k": 5, "exclude_ids": ["t03"]}))
+            asked = who | {"k": 5, "exclude_ids": ["t03"]} | shaped[int(dice.integers(len(shaped)))]
+            answer = service.recommend(RecommendRequest.model_validate(asked))
+            if dice.uniform() < 0.3:
+                clock.move(seconds=1)
+                asked = who | {"k": 4, "decision_id": answer.decision_id}
+                answer = service.next(NextRequest.model_validate(asked))
+                service.next(NextRequest.model_validate(asked | {"decision_id": answer.decision_id}))
+            if dice.uniform() < 0.2:
+                some = [f"t{number:02d}" for number in dice.integers(45, size=9)]
+                boost = [{"where": "series", "factor": 4.0}]
+                service.rank(RankRequest.model_validate(who | {"candidates": some, "boost": boost}))
             if number % 30 == 29:
                 views.asof_ms += 86_400_007
                 service.housekeep()
     yield Logs(folder, views)
+    monkeypatch.undo()
     torch.set_num_threads(threads)
 
 
@@ -150,7 +183,7 @@ def versions(row: dict[str, Any], name: str, value: str) -> list[dict[str, str]]
 
 def test_every_value_of_every_answer_is_made_again(logs: Logs) -> None:
     found = logs.compare()
-    assert (found.decisions, found.mismatches, found.left_out) == (N, {}, {})
+    assert (found.decisions, found.mismatches, found.left_out) == (len(logs.decisions), {}, {})
     assert found.num_values > N * 1_000
     groups = {name.split(".")[0] for name in found.values}
     assert groups == {*GROUPS, "request", "recent"}
@@ -160,9 +193,48 @@ def test_every_value_of_every_answer_is_made_again(logs: Logs) -> None:
     assert {row["num_events_visible"] for row in logs.decisions} >= set(range(10))
 
 
+def test_what_was_made_again_was_shaped_in_every_way(logs: Logs) -> None:
+    assert {row["kind"] for row in logs.decisions} == {"recommend", "next", "rank"}
+    controls = [json.loads(row["controls"]) for row in logs.decisions]
+    assert sum(len(one["before"]) > 0 for one in controls) > 5
+    assert sum(len(one["above"]) > 5 for one in controls) > 5
+    params = [json.loads(row["policy_params"]) for row in logs.decisions]
+    assert any(one.get("protected") == [0, 1] for one in params)
+    scores = [row["candidate_scores"] for row in logs.decisions]
+    assert any(one != sorted(one, reverse=True) for one in scores)
+    asked = [json.loads(row["request"]) for row in logs.decisions]
+    assert sum(one["filter"] is not None for one in asked) > 5
+    assert sum(len(one["boost"]) > 0 for one in asked) > 5
+    assert any(len(row["candidates"]) == 16 for row in logs.decisions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("recommend", {"before": ["t07", "t09", "t11"]}),
+        ("next", {"above": []}),
+        ("rank", {"candidates": ["t01", "t02"]}),
+        ("recommend", {"config": {"diversity": 1.0}}),
+        ("recommend", {"config": {"continue_watching": 0, "similar": 0, "trending": 0, "new_releases": 0}}),
+    ],
+)
+def test_controls_that_were_changed_are_noticed(logs: Logs, kind: str, change: dict[str, Any]) -> None:
+    rows = [row for row in logs.decisions if row["kind"] == kind]
+    rows = [row | {"controls": json.dumps(json.loads(row["controls"]) | change)} for row in rows]
+    found = logs.compare(decisions=rows).mismatches
+    assert found
+    assert all(name.startswith(("decision.", "pool", "title", "candidate", "intent")) for name in found)
+
+
+def test_a_filter_or_a_boost_that_was_changed_is_noticed(logs: Logs) -> None:
+    for change in ({"filter": "series"}, {"boost": [{"where": "series", "factor": 9.0}]}):
+        rows = [row | {"request": json.dumps(json.loads(row["request"]) | change)} for row in logs.decisions]
+        assert "pool" in logs.compare(decisions=rows).mismatches
+
+
 def test_batches_of_any_size_and_order_come_to_the_same(logs: Logs) -> None:
     whole, parts = logs.compare(), Tally()
-    for first in range(0, N, 7):
+    for first in range(0, len(logs.decisions), 7):
         parts.add(logs.compare(decisions=logs.decisions[first : first + 7][::-1]))
     assert Tally.of(json.loads(json.dumps(parts.plain()))) == whole
 
@@ -192,7 +264,8 @@ def test_an_event_too_many_or_of_another_time_is_noticed(logs: Logs) -> None:
     searches = [row for row in logs.events.to_pylist() if row["action"] == "search" and row["member_id"] == "m1"]
     more = logs.with_events(lambda rows: [*rows, searches[0] | {"event_id": "more"}])
     assert "signal.session_searches" in more.mismatches
-    other = logs.with_events(lambda rows: changed(rows, at=rows[len(rows) // 2]["at"] + timedelta(seconds=1)))
+    moved = searches[0] | {"at": searches[0]["at"] + timedelta(seconds=1)}
+    other = logs.with_events(lambda rows: [moved if row["event_id"] == moved["event_id"] else row for row in rows])
     assert other.mismatches.keys() & {"history.at", "decision.newest_event_at", "signal.idle"}
 
 
@@ -204,7 +277,7 @@ def test_a_mark_of_another_instant_is_noticed(logs: Logs) -> None:
     "name", ["signal.session_genres", "title.plays_7d", "request.idle", "recent.title", "intent.embedding", "pool"]
 )
 def test_a_served_value_that_was_changed_is_named_with_its_place(logs: Logs, name: str) -> None:
-    row = logs.decisions[N // 2]
+    row = logs.decisions[len(logs.decisions) // 2]
     values = decode(row["served"])
     values[name] = values[name].copy()
     values[name][-1] += 1
@@ -218,7 +291,7 @@ def test_a_served_value_that_was_changed_is_named_with_its_place(logs: Logs, nam
 
 
 def test_a_served_value_of_another_type_or_none_at_all_is_noticed(logs: Logs) -> None:
-    values = decode(logs.decisions[N // 2]["served"])
+    values = decode(logs.decisions[len(logs.decisions) // 2]["served"])
     values["history.at"] = values["history.at"].astype(np.int32)
     del values["candidate.age"]
     found = logs.compare(decisions=changed(logs.decisions, served=encode(values)))
@@ -239,9 +312,8 @@ def test_a_version_that_was_not_served_is_noticed_whether_it_ever_was_or_not(
     new = [one + by for one in old] if isinstance(old, list) else old + by
     found = logs.compare(decisions=[row | {"features": versions(row, name, json.dumps(new))}])
     assert feature in found.mismatches
-    assert all(
-        one.split(".")[0] in {feature.split(".")[0], "candidate", "request", "decision"} for one in found.mismatches
-    )
+    groups = {feature.split(".")[0], "candidate", "request", "decision", "pool"}  # what trends is of the titles' views
+    assert {one.split(".")[0] for one in found.mismatches} <= groups
 
 
 @pytest.mark.parametrize(
@@ -280,6 +352,6 @@ def test_what_cannot_be_made_again_is_left_out_with_its_reason_and_alone(
     logs: Logs, columns: dict[str, Any], reason: str
 ) -> None:
     found = logs.compare(decisions=changed(logs.decisions, **columns))
-    assert (found.decisions, found.mismatches, found.num_left_out) == (N - 1, {}, 1)
+    assert (found.decisions, found.mismatches, found.num_left_out) == (len(logs.decisions) - 1, {}, 1)
     assert reason in next(iter(found.left_out))
-    assert list(found.left_out_examples.values()) == [logs.decisions[N // 2]["decision_id"]]
+    assert list(found.left_out_examples.values()) == [logs.decisions[len(logs.decisions) // 2]["decision_id"]]
