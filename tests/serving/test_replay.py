@@ -111,7 +111,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     file_ranker(folder / "registry", intent=intent.fingerprint, at=at, by_dice=True)
     views = FakeVersions(KNOWN)
-    serving = ServingConfig(audit_share=1.0, epsilon=0.3, session_log=LOG, title_refresh_seconds=60)
+    serving = ServingConfig(audit_share=1.0, epsilon=0.3, session_log=LOG, title_refresh_seconds=60, budget_ms=60_000)
     config = ServiceConfig(workspace=folder, features_repo=Path("features"), serving=serving)
     with closing(open_service(config, source=views, clock=clock)) as service:
         dice = np.random.default_rng(0)
