@@ -112,6 +112,13 @@ def parser() -> argparse.ArgumentParser:
     keys.add_argument("--burst", type=int, metavar="N", help="requests at once; default two seconds' worth of the rate")
     keys.add_argument("--key", metavar="NAME", help="the key to revoke, as `list` names it")
 
+    verb("releases", _releases, "List the sets of models that were filed to answer together, and which one answers.")
+
+    promote = verb("promote", _promote, "Let a release answer, from the next start of a service on.")
+    promote.add_argument("release", metavar="RELEASE", help="as `releases` names it")
+
+    verb("rollback", _rollback, "Let the release answer that did before the current one.")
+
     parity = verb("parity", _parity, "Recompute what logged decisions read, offline, and compare bit for bit.")
     parity.add_argument(
         "--decisions", type=Path, metavar="DIR", help="decision log; default WORKSPACE/serving/decisions"
@@ -257,6 +264,24 @@ def _keys(options: argparse.Namespace) -> int:
     named = {"tenant": options.tenant, "role": options.role, "key": options.key}
     rate = {"per_second": options.rate, "burst": options.burst}
     return _finish(options, keys(_settings(options), options.action, **named, **rate))
+
+
+def _releases(options: argparse.Namespace) -> int:
+    from foretaste.jobs.releases import listed
+
+    return _finish(options, listed(_settings(options)))
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from foretaste.jobs.releases import promote
+
+    return _finish(options, promote(_settings(options), options.release))
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from foretaste.jobs.releases import rollback
+
+    return _finish(options, rollback(_settings(options)))
 
 
 def _parity(options: argparse.Namespace) -> int:

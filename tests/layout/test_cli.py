@@ -27,6 +27,9 @@ FLAGS = {
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
     "keys": ["action", "--tenant", "--role", "--rate", "--burst", "--key"],
+    "releases": [],
+    "promote": ["release"],
+    "rollback": [],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
     "bench": [
         "name",

@@ -77,7 +77,7 @@ def make_small(folder: Path, **serving: Any) -> Small:
             "workspace": folder / "workspace",
             "features_repo": REPO,
             "features_url": serving.pop("features_url", None),
-            "serving": {"audit_share": 1.0, "epsilon": 0.3, "api_keys": False} | serving,
+            "serving": {"audit_share": 1.0, "epsilon": 0.3, "api_keys": False, "budget_ms": 10_000} | serving,
         }
     )
     tables = settings.tables

@@ -20,6 +20,7 @@ from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
+from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.models import Models
@@ -41,7 +42,11 @@ class Bench:
         self.intent = FakeIntent(self.catalogue)
         self.ranker = FakeRanker()
         self.source = FakeViews(self.catalogue)
-        self.config = ServingConfig(epsilon=0.2, session_log=SessionLogConfig(durable=False, window_days=30.0))
+        self.config = ServingConfig(
+            epsilon=0.2,
+            session_log=SessionLogConfig(durable=False, window_days=30.0),
+            budget=BudgetConfig(workers=0),  # a busy machine makes nothing late that the clock does not
+        )
         self.models = Models(
             catalogue=self.catalogue,
             windows=availability(titles, self.catalogue),

@@ -17,7 +17,7 @@ import pytest
 
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.ops.files import write_parquet
-from foretaste.serving.budget import DECISION_LOG
+from foretaste.serving.budget import DECISION_LOG, BudgetConfig, guards
 from foretaste.serving.ingress import build_app
 from foretaste.serving.shedding import Admission, SheddingConfig, ShedError
 from foretaste.testing.fakes import FakeClock, two_genre_titles
@@ -135,6 +135,7 @@ def test_a_disk_that_hangs_sheds_and_no_answer_waits_for_it_for_long(
         late.append(row["decision_id"])
 
     recommender = bench.recommender()
+    recommender.guards = guards(BudgetConfig(), bench.config.breaker, budget_ms=30_000.0, timer=bench.clock.timer)
     recommender.guards[DECISION_LOG].deadline_ms = 20.0
     with monkeypatch.context() as patch:
         patch.setattr(bench.decisions, "append", hangs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from foretaste.serving.ingress import build_app
 from foretaste.serving.metrics import CONTENT_TYPE, Metrics
+from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.shedding import Admission, SheddingConfig
 from foretaste.testing.fakes import FakeClock
 
@@ -106,3 +108,30 @@ def test_every_name_says_whose_it_is() -> None:
     names = re.findall(r"^# TYPE (\S+)", Metrics().text().decode(), flags=re.MULTILINE)
     assert names
     assert all(name.startswith("foretaste_") for name in names)
+
+
+def test_each_process_tells_of_all_that_are_alive(tmp_path: Path) -> None:
+    clock = FakeClock()
+    mine, other = (Metrics(), Metrics())
+    one, two = (SharedMetrics(tmp_path, each, clock=clock, fresh_seconds=60.0) for each in (mine, other))
+    mine.request("/v1/events", 200, 0.5)
+    for _ in range(3):
+        other.request("/v1/events", 200, 0.25)
+    two.publish()
+    other.request("/v1/events", 200, 0.25)  # after it was left: told next time
+
+    def counts(shared: SharedMetrics) -> dict[str, float]:
+        found = samples(shared.text().decode())
+        return {dict(labels)["process"]: value for (name, labels), value in found.items() if name == "requests_total"}
+
+    assert counts(one) == {one.name: 1, two.name: 3}
+    assert counts(two) == {two.name: 4}
+    assert one.text().decode().count("# TYPE foretaste_requests_total counter") == 1
+    clock.move(seconds=61)
+    assert counts(one) == {one.name: 1}
+    (tmp_path / "half.prom").write_text("nonsense")
+    clock.move(seconds=600)
+    one.publish()
+    assert [file.name for file in tmp_path.glob("*.prom")].count(f"{two.name}.prom") == 0
+    one.withdraw()
+    assert [file.name for file in tmp_path.glob("*.prom")] == ["half.prom"]

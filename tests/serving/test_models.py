@@ -12,8 +12,9 @@ import pytest
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.sessions import SessionRule
-from foretaste.ops.bundles import file_bundle, promote
+from foretaste.ops.bundles import fetch_bundle, file_bundle, promote
 from foretaste.ops.files import read_json, write_json
+from foretaste.ops.releases import file_release, promote_release, roll_back
 from foretaste.serving.models import load_models
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
@@ -60,6 +61,21 @@ def test_a_ranker_of_another_intent_model_is_refused(tmp_path: Path) -> None:
         load_models(tmp_path, tmp_path / "prepared")
     promote(tmp_path, "intent", f"{NOW:%Y%m%dT%H%M%S}-{old}")
     assert load_models(tmp_path, tmp_path / "prepared").intent_fingerprint == old
+
+
+def test_a_release_goes_on_answering_while_a_new_intent_model_waits_for_its_ranker(tmp_path: Path) -> None:
+    old = file_pair(tmp_path)
+    models = {name: fetch_bundle(tmp_path, name).version for name in ("intent", "ranker")}
+    promote_release(tmp_path, file_release(tmp_path, models, at=NOW, about={}).name, at=NOW)
+    new = file_intent(tmp_path, TITLES, at=NOW + timedelta(hours=1), seed=1).fingerprint
+    found = load_models(tmp_path, tmp_path / "prepared")
+    assert (found.intent_fingerprint, found.ranker_fingerprint) == old
+    file_ranker(tmp_path, intent=new, at=NOW + timedelta(hours=1))
+    models = {name: fetch_bundle(tmp_path, name).version for name in ("intent", "ranker")}
+    promote_release(tmp_path, file_release(tmp_path, models, at=NOW + timedelta(hours=1), about={}).name, at=NOW)
+    assert load_models(tmp_path, tmp_path / "prepared").intent_fingerprint == new
+    roll_back(tmp_path, at=NOW)
+    assert load_models(tmp_path, tmp_path / "prepared").intent_fingerprint == old[0]
 
 
 def test_a_ranker_that_does_not_say_its_intent_model_is_refused(tmp_path: Path) -> None:

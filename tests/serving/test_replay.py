@@ -125,7 +125,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
         max_move=1,
         long_term=0.5,
     )
-    serving = ServingConfig(audit_share=1.0, epsilon=0.3, session_log=LOG, title_refresh_seconds=60, controls=controls)
+    known = {"audit_share": 1.0, "title_refresh_seconds": 60, "budget_ms": 60_000}
+    serving = ServingConfig(epsilon=0.3, session_log=LOG, controls=controls, **known)
     shaped: Rows = [
         {},
         {},

@@ -53,9 +53,9 @@ class Calls:
         """Close the connections."""
         self._http.close()
 
-    def events(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def events(self, events: Sequence[Mapping[str, Any]], *, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Send events; what is accepted or a duplicate is durable."""
-        return self.call("POST", "/v1/events", {"events": list(events)})
+        return self.call("POST", "/v1/events", {"events": list(events)}, timeout_seconds=timeout_seconds)
 
     def recommend(self, **request: Any) -> dict[str, Any]:
         """Ask for a list."""
@@ -65,9 +65,12 @@ class Calls:
         """Ask what a member or a guest is probably here for; nothing is logged."""
         return self.call("POST", "/v1/intent", request)
 
-    def ack(self, decision_id: str, shown: Sequence[str], at: str) -> dict[str, Any]:
+    def ack(
+        self, decision_id: str, shown: Sequence[str], at: str, *, timeout_seconds: float | None = None
+    ) -> dict[str, Any]:
         """Tell what of a list was really shown; safe to repeat."""
-        return self.call("POST", f"/v1/decisions/{quote(decision_id, safe='')}/ack", {"shown": list(shown), "at": at})
+        path = f"/v1/decisions/{quote(decision_id, safe='')}/ack"
+        return self.call("POST", path, {"shown": list(shown), "at": at}, timeout_seconds=timeout_seconds)
 
     def decision(self, decision_id: str) -> dict[str, Any]:
         """Read a logged decision."""

@@ -139,26 +139,25 @@ class Client:
         """Tell what waits, for at most `seconds`; says whether all is told."""
         end = self._timer() + seconds
         while self.num_waiting:
-            wait = self.send()
+            left = end - self._timer()
+            if left <= 0:
+                return False
+            wait = self.send(timeout_seconds=min(left, self.config.timeout_seconds))
             if wait and self._timer() + wait > end:
                 return False
             if wait:
                 self._sleep(wait)
         return True
 
-    def send(self) -> float:
+    def send(self, *, timeout_seconds: float | None = None) -> float:
         """Tell the oldest batch; gives the seconds to wait before the next: 0 where it went well, or is refused."""
-        with self._sending:
-            waiting = self._spool.first(self._batch)
-            if not waiting:
-                return 0.0
-            try:
-                self._tell(waiting)
-            except CallError as error:
-                return self._failed(waiting, error)
-            self._spool.remove(waiting if waiting[0].kind == EVENT else waiting[:1])
-            self._failures, self._batch = 0, self.config.batch_events
-            return 0.0
+        seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
+        if not self._sending.acquire(timeout=seconds):
+            return 0.01  # another thread is at it
+        try:
+            return self._send(seconds)
+        finally:
+            self._sending.release()
 
     def close(self) -> None:
         """Try once more to tell what waits, then close; the rest stays in the spool file."""
@@ -169,12 +168,24 @@ class Client:
         self._spool.close()
         self._calls.close()
 
-    def _tell(self, waiting: list[Waiting]) -> None:
+    def _send(self, seconds: float) -> float:
+        waiting = self._spool.first(self._batch)
+        if not waiting:
+            return 0.0
+        try:
+            self._tell(waiting, seconds)
+        except CallError as error:
+            return self._failed(waiting, error)
+        self._spool.remove(waiting if waiting[0].kind == EVENT else waiting[:1])
+        self._failures, self._batch = 0, self.config.batch_events
+        return 0.0
+
+    def _tell(self, waiting: list[Waiting], seconds: float) -> None:
         if waiting[0].kind == ACK:
             body = waiting[0].body
-            self._calls.ack(body["decision_id"], body["shown"], body["at"])
+            self._calls.ack(body["decision_id"], body["shown"], body["at"], timeout_seconds=seconds)
             return
-        receipt = self._calls.events([one.body for one in waiting])
+        receipt = self._calls.events([one.body for one in waiting], timeout_seconds=seconds)
         rejected = receipt.get("rejected", ())
         self.num_refused += len(rejected)
         for one in rejected:

@@ -62,6 +62,8 @@ class Sent:
         return len(self.answered) / self.seconds if self.seconds else 0.0
 
 
+SHED = frozenset({429, 503})
+
 Milestone = tuple[float, Callable[[], None]]
 """Share of the requests after which something is done while traffic goes on."""
 
@@ -259,12 +261,18 @@ class _Client:
         self._open: dict[str, http.client.HTTPConnection] = {}
 
     def call(self, method: str, path: str, body: Any, *, first: int) -> tuple[int, Any]:
-        """Status and body of the answer. Raises ConnectionError when nobody answers for two minutes."""
+        """Status and body of the answer; what was shed is asked again.
+
+        Raises ConnectionError when nobody answers for two minutes.
+        """
         deadline = time.monotonic() + GIVE_UP_SECONDS
         for number in _count(first):
             url = self.urls[number % len(self.urls)]
             try:
-                return self._call(url, method, path, body)
+                status, answer = self._call(url, method, path, body)
+                if status not in SHED or time.monotonic() > deadline:
+                    return status, answer
+                time.sleep(0.05)
             except (OSError, http.client.HTTPException) as error:
                 connection = self._open.pop(url, None)
                 if connection is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.features import feature_store
+from foretaste.jobs.releases import release_newest
 from foretaste.jobs.session_knn import file_session_knn
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
@@ -25,7 +26,7 @@ def train(
     """Train the intent model, then the ranker on what the intent model has not seen; returns their figures.
 
     Under leave-one-out no window of time is left for the ranker: only the intent model is trained. The nearest
-    sessions, which answer while no model does, are indexed last.
+    sessions, which answer while no model does, are indexed last. What belongs together is released, and answers.
     """
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
@@ -60,7 +61,7 @@ def train(
             done["ranker"] = _figures("ranker", ranker)
     if model in ("all", "session_knn"):
         done["session_knn"] = file_session_knn(settings, now=datetime.now(UTC))
-    return done
+    return done | {"release": release_newest(settings, now=datetime.now(UTC))}
 
 
 def _progress(name: str) -> Any:

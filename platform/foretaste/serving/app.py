@@ -6,6 +6,7 @@ import time
 
 from fastapi import FastAPI
 
+from foretaste.serving.browsers import allow_browsers
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.ingress import build_app
 from foretaste.serving.keys import KEYS_FILE, KeyRing
@@ -24,7 +25,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     configure(config.serving.log_format)
     service = open_service(config, source=_features(config))
     keys = KeyRing(config.workspace / "serving" / KEYS_FILE) if config.serving.api_keys else None
-    return build_app(
+    app = build_app(
         service,
         max_body_bytes=config.serving.max_body_bytes,
         echo_request_id=echo_request_id,
@@ -34,6 +35,8 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
         admission=Admission(config.serving.shedding, timer=time.perf_counter),
         metrics=service.metrics,
     )
+    allow_browsers(app, config.serving.cors_origins)
+    return app
 
 
 def _features(config: ServiceConfig) -> ViewSource | None:

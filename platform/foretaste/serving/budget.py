@@ -37,15 +37,15 @@ _log = logging.getLogger(__name__)
 class BudgetConfig(Frozen):
     """By which part of `budget_ms` each stage has to have ended; the rest is for the policy and the decision log."""
 
-    session_log: float = Field(0.30, gt=0, le=1, description="share of budget_ms by which the session log was read")
-    features: float = Field(0.40, gt=0, le=1, description="the same of the member's slow view")
-    intent: float = Field(0.70, gt=0, le=1, description="the same of the intent model")
-    ranker: float = Field(0.90, gt=0, le=1, description="the same of the ranker")
+    session_log: float = Field(0.40, gt=0, le=1, description="share of budget_ms by which the session log was read")
+    features: float = Field(0.50, gt=0, le=1, description="the same of the member's slow view")
+    intent: float = Field(0.80, gt=0, le=1, description="the same of the intent model")
+    ranker: float = Field(0.95, gt=0, le=1, description="the same of the ranker")
     session_knn: float = Field(
-        0.95, gt=0, le=1, description="the same of the nearest sessions, where no model answered"
+        0.98, gt=0, le=1, description="the same of the nearest sessions, where no model answered"
     )
     decision_log_ms: float = Field(
-        200.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
+        1_000.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
     )
     workers: int = Field(
         8, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"

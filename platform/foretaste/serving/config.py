@@ -39,6 +39,7 @@ class ServingConfig(Frozen):
     shedding: SheddingConfig = Field(SheddingConfig(), description="how many requests are computed, and wait")
     breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     api_keys: bool = Field(True, description="whether requests need an API key of the workspace's keys")
+    cors_origins: tuple[str, ...] = Field((), description="web pages that may ask, e.g. https://example.org")
     log_format: LogFormat = Field(
         LogFormat.JSON, description="how requests and troubles are logged to standard error: json, text, none"
     )

@@ -53,8 +53,8 @@ def add_metrics(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get(METRICS_PATH, response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
     def read() -> Response:
-        """Counts and times of this process, as Prometheus reads them."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        """Counts and times of all processes of the workspace, as Prometheus reads them."""
+        return Response(metrics.told(), media_type=CONTENT_TYPE)
 
 
 def count_requests(app: FastAPI, metrics: Metrics, *, timer: Callable[[], float] = time.perf_counter) -> None:

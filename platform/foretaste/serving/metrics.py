@@ -31,6 +31,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.told: Callable[[], bytes] = self.text
+        """What /metrics says: these, or with them those of other processes."""
         self._requests = self._counter("requests", "requests answered", "endpoint", "status")
         self._request_seconds = self._histogram("request_seconds", "from request to answer", "endpoint")
         self._stage_seconds = self._histogram("stage_seconds", "what a stage of an answer took", "stage")

@@ -23,6 +23,7 @@ from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import build_ranker
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
+from foretaste.ops.releases import current_release
 from foretaste.ops.tables import read_titles, titles_file
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
@@ -101,7 +102,9 @@ class Models:
 
 
 def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None) -> Models:
-    """Load the current models; without an intent model only the catalogue, from the prepared tables.
+    """Load the models of the current release; without an intent model only the catalogue, from the prepared tables.
+
+    Where nothing was ever released, those that were filed last.
 
     `rule` counts where the prepared data does not say by which rule its sessions were made.
     Raises ValueError where the ranker was trained with another intent model or other columns than there are, or a
@@ -219,5 +222,9 @@ def _rule(about: Mapping[str, Any], otherwise: SessionRule | None) -> SessionRul
 
 
 def _current(registry: Path, name: str) -> Bundle | None:
-    """The current bundle; a name that nothing was ever filed under is no error, a damaged one is."""
+    """The bundle of the current release; a name that is in none is no error, a damaged one is."""
+    released = current_release(registry)
+    if released is not None:
+        version = released.models.get(name)
+        return None if version is None else fetch_bundle(registry, name, version)
     return fetch_bundle(registry, name) if (registry / name / CURRENT).is_file() else None

@@ -48,6 +48,7 @@ from foretaste.serving.recommender import Recommender
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.slow import SlowViews, ViewSource
 
 TIDY_EVERY = timedelta(hours=1)
@@ -83,12 +84,17 @@ class Service:
         registry: Path = Path("registry"),
         future_minutes: float = 5.0,
         writes: Breaker | None = None,
+        shared: SharedMetrics | None = None,
     ) -> None:
         """Without `replay` no decision can be made again; `registry` has the models that a replay may name.
 
-        `writes` leaves the session log alone where it takes nothing, so that no thread waits for it.
+        `writes` leaves the session log alone where it takes nothing, so that no thread waits for it. `shared` tells
+        the metrics of other processes, too.
         """
         self.metrics = recommender.metrics
+        self._shared = shared
+        if shared is not None:
+            self.metrics.told = shared.text
         self._writes = writes or Breaker(WRITES, BreakerConfig(), timer=time.monotonic)
         self._acks = acks
         self._consents = consents
@@ -200,8 +206,9 @@ class Service:
         """
         failures = []
         refresh = () if self._segments is None else (self._segments.refresh_if_new,)
+        tell = () if self._shared is None else (self._shared.publish,)
         steps = (self._decisions.roll_if_due, self._ship_and_audit, self._ship_acks, self._tidy_if_due)
-        for step in (self._views.refresh_if_due, *refresh, *steps):
+        for step in (self._views.refresh_if_due, *refresh, *steps, *tell):
             try:
                 step()
             except Exception as error:  # one that fails for long must not keep the others from their turn
@@ -213,6 +220,8 @@ class Service:
         """Roll the decisions, ship the events and close the logs."""
         self._decisions.close()
         self._recommender.close()
+        if self._shared is not None:
+            self._shared.withdraw()
         try:
             self._ship()
             self._ship_acks()
@@ -335,4 +344,10 @@ def open_service(
         registry=folder / "registry",
         future_minutes=serving.future_minutes,
         writes=Breaker(WRITES, serving.breaker, timer=timer),
+        shared=SharedMetrics(
+            folder / "serving" / "metrics",
+            recommender.metrics,
+            clock=clock,
+            fresh_seconds=3 * serving.housekeeping_seconds,
+        ),
     )
