@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ FREQUENT = {
     "housekeeping_seconds": 0.5,
     "title_refresh_seconds": 1.0,
     "decision_log": {"roll_decisions": 300, "recent_decisions": 50},
+    "controls": {"diversity": 0.2, "protected": 2, "max_move": 1, "long_term": 0.3},
 }
 
 
@@ -97,6 +100,10 @@ def test_every_value_served_under_faults_is_made_again(
         if one["name"] == "titles_asof_ms"
     }
     assert len(versions) > 3
+    kinds = Counter(kind for table in tables for kind in table["kind"].to_pylist())
+    assert min(kinds[kind] for kind in ("recommend", "next", "rank")) > REQUESTS / 100, kinds
+    held = [one for table in tables for one in table["controls"].to_pylist() if json.loads(one)["before"]]
+    assert len(held) > REQUESTS / 20
     tampered(made)
 
 

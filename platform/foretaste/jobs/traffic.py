@@ -24,6 +24,8 @@ from foretaste.contracts.events import ACTIONS, NEEDS_TITLE, Action, actor_id
 from foretaste.ops.telemetry import progress
 
 QUERIES = ("dark comedy", "new", "space opera space", "für Elise", "…")
+FILTERS = ("not series", "age_days < 365 or not known(age_days)", 'kind != "no such kind"')
+BOOSTS = [{"where": "series", "factor": 3.0}, {"where": "age_days < 90", "factor": 0.5}]
 GIVE_UP_SECONDS = 120.0
 LEAVING = 20
 """One member of so many is deleted now and then."""
@@ -135,6 +137,7 @@ class Members:
         self._sent = sent
         self._lock = lock
         self._before: list[list[dict[str, Any]]] = []
+        self._lists: dict[str, str] = {}  # last list by session
 
     def step(self, dice: np.random.Generator) -> None:
         """Let one of them do something, as a rule, and ask for a list."""
@@ -145,7 +148,7 @@ class Members:
             self._events(dice, member_id, session_id)
         if self._before and dice.uniform() < 0.12:
             self._send(dice, self._before[int(dice.integers(len(self._before)))], "repeated")
-        self._recommend(dice, member_id, session_id)
+        self._ask(dice, member_id, session_id)
         if guest and dice.uniform() < 0.15:
             self._merge(dice, session_id)
         if member_id is not None and self._leaves(member_id) and dice.uniform() < 0.1:
@@ -201,18 +204,40 @@ class Members:
             return "a title that nobody knows"
         return self._world.titles[int(len(self._world.titles) * dice.uniform() ** 2)]
 
-    def _recommend(self, dice: np.random.Generator, member_id: str | None, session_id: str) -> None:
-        body: dict[str, Any] = {"session_id": session_id, "k": int(dice.integers(1, 30))}
-        body |= {"member_id": member_id} if member_id is not None else {}
-        body |= {"explain": "items"} if dice.uniform() < 0.1 else {}
-        body |= {"exclude_ids": [self._title(dice), self._title(dice)]} if dice.uniform() < 0.1 else {}
-        body |= {"policy": "greedy"} if dice.uniform() < 0.3 else {}
-        status, answer = self._client.call("POST", "/v1/recommend", body, first=int(dice.integers(2)))
+    def _ask(self, dice: np.random.Generator, member_id: str | None, session_id: str) -> None:
+        """Ask until there is one list: what goes on after the last, given titles in order, or a new one."""
+        who: dict[str, Any] = {"session_id": session_id} | ({} if member_id is None else {"member_id": member_id})
+        how, last = dice.uniform(), self._lists.get(session_id)
+        if how < 0.12 and last is not None:
+            body = who | {"decision_id": last, "k": int(dice.integers(1, 12))}
+            status, answer = self._client.call("POST", "/v1/recommend/next", body, first=int(dice.integers(2)))
+            if (
+                status == 422 and answer["errors"][0]["field"] == "decision_id"
+            ):  # deleted since, or too long
+                status, answer = self._recommend(dice, who)
+        elif how < 0.2:
+            body = who | {"candidates": [self._title(dice) for _ in range(int(dice.integers(1, 20)))]}
+            status, answer = self._client.call("POST", "/v1/rank", body, first=int(dice.integers(2)))
+        else:
+            status, answer = self._recommend(dice, who)
         if status == 200 and answer["decision_id"] is not None:
+            if how >= 0.2 or how < 0.12:
+                self._lists[session_id] = answer["decision_id"]
             with self._lock:
                 self._sent.answered[answer["decision_id"]] = actor_id(member_id, session_id)
         else:
             self._note(status or 1, answer, "recommend")
+
+    def _recommend(self, dice: np.random.Generator, who: dict[str, Any]) -> tuple[int, Any]:
+        body = who | {"k": int(dice.integers(1, 30))}
+        body |= {"explain": "items"} if dice.uniform() < 0.1 else {}
+        body |= {"exclude_ids": [self._title(dice), self._title(dice)]} if dice.uniform() < 0.1 else {}
+        body |= {"policy": "greedy"} if dice.uniform() < 0.3 else {}
+        body |= {"filter": FILTERS[int(dice.integers(len(FILTERS)))]} if dice.uniform() < 0.2 else {}
+        body |= {"boost": BOOSTS} if dice.uniform() < 0.1 else {}
+        if dice.uniform() < 0.2 and (last := self._lists.get(who["session_id"])) is not None:
+            body |= {"shown_id": last}
+        return self._client.call("POST", "/v1/recommend", body, first=int(dice.integers(2)))
 
     def _send(self, dice: np.random.Generator, batch: list[dict[str, Any]], what: str) -> None:
         status, answer = self._client.call("POST", "/v1/events", {"events": batch}, first=int(dice.integers(2)))

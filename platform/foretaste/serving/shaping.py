@@ -142,12 +142,13 @@ def factors(models: Models, members: MemberView, asked: Asked, *, asof: int, dep
     config, boosts = asked.controls.config, asked.request.boost
     weight = config.long_term * 2.0 ** (-depth / config.long_term_half)
     share_G = members.genre_affinity_BG[0].astype(np.float64)
-    if not boosts and (weight == 0.0 or not share_G.any()):
+    told = weight > 0.0 and bool(share_G.any()) and bool(np.isfinite(share_G).all())
+    if not boosts and not told:
         return None
     factor_N1 = np.ones(len(models.catalogue) + 1)
     for boost in boosts:
         factor_N1[models.columns.that(boost.where, asof=asof)] *= boost.factor
-    if weight > 0.0 and share_G.any():
+    if told:
         has_N1G = models.catalogue.genres_N1G.astype(np.float64)
         taste_N1 = (has_N1G * share_G).sum(axis=1) / np.maximum(has_N1G.sum(axis=1), 1.0) * len(share_G)
         factor_N1 *= np.maximum(taste_N1, MIN_TASTE) ** weight

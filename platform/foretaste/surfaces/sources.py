@@ -85,10 +85,12 @@ def bring(
     session_S = session_S[session_S > 0]
     if likeness is not None and len(session_S) and config.similar:
         codes[Source.SIMILAR], like = similar(likeness, session_S, blocked_N1, size=config.similar)
-    codes[Source.TRENDING] = trending(plays_7d_N1, blocked_N1, size=config.trending)
-    codes[Source.NEW] = new_releases(
-        catalogue.released_N1, blocked_N1, asof=asof, days=config.new_days, size=config.new_releases
-    )
+    if config.trending:
+        codes[Source.TRENDING] = trending(plays_7d_N1, blocked_N1, size=config.trending)
+    if config.new_releases:
+        codes[Source.NEW] = new_releases(
+            catalogue.released_N1, blocked_N1, asof=asof, days=config.new_days, size=config.new_releases
+        )
     return Brought({source: found for source, found in codes.items() if len(found)}, like)
 
 
