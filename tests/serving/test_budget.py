@@ -233,6 +233,7 @@ def test_a_ranker_that_hangs_is_left_out_of_an_answer_that_is_in_time(bench: Any
 def test_a_list_that_is_named_and_takes_too_long_to_be_found_is_done_without(bench: Any) -> None:
     first = bench.ask()
     get = bench.decisions.get
+    recommender = bench.recommender()  # of a process that does not know the list
     asked = []
 
     def hangs(decision_id: str) -> Any:
@@ -240,8 +241,7 @@ def test_a_list_that_is_named_and_takes_too_long_to_be_found_is_done_without(ben
         bench.clock.seconds += 1.0
         return get(decision_id)
 
-    for number in range(8):  # of a process that does not know the list
-        recommender = bench.recommender() if number == 0 else recommender
+    for number in range(8):
         bench.decisions.get = hangs
         answer = bench.ask(on=recommender, session_id=f"other-{number}", shown_id=first.decision_id)
         bench.decisions.get = get
