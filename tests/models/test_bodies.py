@@ -122,7 +122,7 @@ def test_a_transformer_is_torch_s_own_with_the_same_weights(reads: str) -> None:
     got_TD = body(x_TD, given).item_TD
     for span in spans(given):
         length = span.stop - span.start
-        x_1LD = (x_TD[span] + body.positions.vectors.weight[:length])[None]
+        x_1LD = (x_TD[span] + body.positions.vectors.weight[:length].flip(0))[None]
         mask = nn.Transformer.generate_square_subsequent_mask(length) if reads == "past" else None
         close(got_TD[span], theirs(x_1LD, mask=mask, is_causal=mask is not None)[0])
 
@@ -134,7 +134,7 @@ def test_a_ligr_layer_gates_what_attention_and_swiglu_add() -> None:
     assert isinstance(layer, LigrLayer)
     assert isinstance(layer, LigrLayer)
     for span in spans(given):
-        x = x_TD[span] + body.positions.vectors.weight[: span.stop - span.start]
+        x = x_TD[span] + body.positions.vectors.weight[: span.stop - span.start].flip(0)
         q, k, v = layer.to_qkv(layer.before_attention(x)).chunk(3, dim=1)
         x = x + torch.sigmoid(layer.attention_gate(x)) * layer.from_heads(attended(q, k, v))
         gate, value = layer.feedforward.up(layer.before_feedforward(x)).chunk(2, dim=1)
@@ -145,7 +145,7 @@ def test_a_ligr_layer_gates_what_attention_and_swiglu_add() -> None:
 
 def slow_hstu(body: Hstu, x_LD: Tensor, minute_L: list[float], now_L: list[float]) -> Tensor:
     """One sequence, one query and one key at a time."""
-    x_LD = x_LD + body.positions.vectors.weight[: len(x_LD)]
+    x_LD = x_LD + body.positions.vectors.weight[: len(x_LD)].flip(0)
     for layer in body.layers:
         assert isinstance(layer, HstuLayer)
         u_LD, q_LD, k_LD, v_LD = F.silu(layer.to_uqkv(layer.norm(x_LD))).chunk(4, dim=1)

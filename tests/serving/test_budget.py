@@ -228,3 +228,22 @@ def test_a_ranker_that_hangs_is_left_out_of_an_answer_that_is_in_time(bench: Any
     assert len(asked) < 12
     late.set()
     recommender.close()
+
+
+def test_a_list_that_is_named_and_takes_too_long_to_be_found_is_done_without(bench: Any) -> None:
+    first = bench.ask()
+    get = bench.decisions.get
+    recommender = bench.recommender()  # of a process that does not know the list
+    asked = []
+
+    def hangs(decision_id: str) -> Any:
+        asked.append(decision_id)
+        bench.clock.seconds += 1.0
+        return get(decision_id)
+
+    for number in range(8):
+        bench.decisions.get = hangs
+        answer = bench.ask(on=recommender, session_id=f"other-{number}", shown_id=first.decision_id)
+        bench.decisions.get = get
+        assert len(answer.items) == 10
+    assert len(asked) < 8

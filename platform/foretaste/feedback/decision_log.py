@@ -132,14 +132,12 @@ class DecisionLog:
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes of this process's decisions that are not rolled."""
-        with self._lock:
-            return self._backlog()
+        """Bytes of this process's decisions that are not rolled; does not wait for a disk that hangs."""
+        return self._backlog()
 
     def get(self, decision_id: str) -> dict[str, Any] | None:
         """Find a decision of any process, as it was appended; None where there is none."""
-        with self._lock:
-            line = self._recent.get(decision_id)
+        line = self._recent.get(decision_id)  # without the lock, which is held while a disk hangs
         if line is not None:
             row: dict[str, Any] = orjson.loads(line)
             return row
@@ -237,7 +235,8 @@ class DecisionLog:
             raise LogFullError(errno.ENOSPC, f"the disk has {free} bytes left, at least {least:.0f} have to be")
 
     def _backlog(self) -> int:
-        return sum(self._unrolled.values()) + (0 if self._current is None else self._current.num_bytes)
+        current = self._current
+        return sum(list(self._unrolled.values())) + (0 if current is None else current.num_bytes)
 
     def _roll_queued(self) -> None:
         while (full := self._full.get()) is not None:

@@ -41,6 +41,7 @@ class Layout:
     token_S: Tensor  # token at each place; at padding, the first token of its sequence
     place_T: Tensor  # place of each token
     index_T: Tensor  # of a token within its sequence, from 0
+    back_T: Tensor  # how many tokens come after it; 0 of what only fills its sequence up
     groups: tuple[Group, ...]
 
     @property
@@ -55,8 +56,10 @@ class Layout:
 
     def to(self, device: torch.device) -> Layout:
         """Move what is read on the device."""
-        token_S, place_T, index_T = (one.to(device) for one in (self.token_S, self.place_T, self.index_T))
-        return Layout(self.offsets_B1, token_S, place_T, index_T, self.groups)
+        return Layout(
+            self.offsets_B1, self.token_S.to(device), self.place_T.to(device), self.index_T.to(device),
+            self.back_T.to(device), self.groups,
+        )  # fmt: skip
 
     @property
     def straight(self) -> bool:
@@ -109,8 +112,13 @@ class _Places(torch.autograd.Function):
         return spread, None, None
 
 
-def layout(length_B: NDArray[np.int64], *, exact: bool = False) -> Layout:
-    """Lay out packed sequences of these lengths (each at least 1) in groups of like length, `exact` of the same."""
+def layout(
+    length_B: NDArray[np.int64], *, exact: bool = False, used_B: NDArray[np.int64] | None = None
+) -> Layout:  # fmt: skip
+    """Lay out packed sequences of these lengths (each at least 1) in groups of like length, `exact` of the same.
+
+    `used_B` tokens of each come first, the others fill it up; by default all are used.
+    """
     like, least = (1.0, 1) if exact else (LIKE, LEAST_PLACES)
     offsets_B1 = np.concatenate([[0], np.cumsum(length_B)]).astype(np.int64)
     order_B = np.argsort(-length_B, kind="stable")
@@ -129,5 +137,6 @@ def layout(length_B: NDArray[np.int64], *, exact: bool = False) -> Layout:
         start, places = start + len(rows), places + token_RL.size
     index_T = np.arange(len(place_T)) - np.repeat(offsets_B1[:-1], length_B)
     token_S = np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int64)
-    on_S, on_T, within_T = (torch.from_numpy(a) for a in (token_S, place_T, index_T))
-    return Layout(offsets_B1, on_S, on_T, within_T, tuple(groups))
+    back_T = np.maximum(np.repeat(length_B if used_B is None else used_B, length_B) - 1 - index_T, 0)
+    on_S, on_T, within_T, after_T = (torch.from_numpy(a) for a in (token_S, place_T, index_T, back_T))
+    return Layout(offsets_B1, on_S, on_T, within_T, after_T, tuple(groups))

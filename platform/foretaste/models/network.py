@@ -52,6 +52,7 @@ class IntentModelConfig(Frozen):
     )
     full_softmax_titles: int = Field(20_000, ge=1, description="largest catalogue trained with the full softmax")
     num_negatives: int = Field(2_048, ge=1, description="shared negatives a micro-batch of larger catalogues")
+    learn_first: bool = Field(True, description="whether the first choice of a history is learned too, from nothing")
     hide_share: float = Field(
         0.2, gt=0, lt=1, description="share of choices hidden in training, for bodies that look both ways"
     )

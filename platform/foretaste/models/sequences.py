@@ -155,7 +155,7 @@ def sequences(
         values["hour"][end_B] = values["hour"][end_B - 1] if time_aware else 0
     columns = (values["title"], values["title"].copy(), *(values[name] for name in names[1:]), numbers_TF)
     times = (at_T / MINUTE_US, now_T / MINUTE_US, session_T, masked_T)
-    placed = layout(tokens_B, exact=multiple is not None)
+    placed = layout(tokens_B, exact=multiple is not None, used_B=length_B + 1 + int(masked))
     return Sequences(placed, *(torch.from_numpy(a) for a in (*columns, *times)))
 
 

@@ -16,7 +16,7 @@ from foretaste.models.bodies import (
 from foretaste.models.network import IntentModelConfig
 
 WEEK_HOURS = 168.0
-_IDS: dict[str, Any] = {"inputs": "ids", "intents": ()}
+_IDS: dict[str, Any] = {"inputs": "ids", "intents": (), "learn_first": False}
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {"body": RecurrentConfig(cell="lstm")},

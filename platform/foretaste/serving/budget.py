@@ -21,7 +21,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
 
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
-DECISION_LOG = "decision_log"
+DECISION_LOG, EARLIER = "decision_log", "earlier"
 STORES = (SESSION_LOG, FEATURES)
 GUARDED_STORES = (*STORES, DECISION_LOG)
 
@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class BudgetConfig(Frozen):
     """By which part of `budget_ms` each stage has to have ended; the rest is for the policy and the decision log."""
 
-    session_log: float = Field(0.40, gt=0, le=1, description="share of budget_ms by which the session log was read")
+    earlier: float = Field(0.20, gt=0, le=1, description="share of budget_ms by which a list that is named was found")
+    session_log: float = Field(0.40, gt=0, le=1, description="the same of the session log")
     features: float = Field(0.50, gt=0, le=1, description="the same of the member's slow view")
     intent: float = Field(0.80, gt=0, le=1, description="the same of the intent model")
     ranker: float = Field(0.95, gt=0, le=1, description="the same of the ranker")
@@ -56,7 +57,7 @@ class BudgetConfig(Frozen):
 
     def deadlines_ms(self, budget_ms: float) -> dict[str, float]:
         """Milliseconds by which each stage has to have ended after the request began; the last, after itself began."""
-        stages = (*STORES, INTENT, RANKER, SESSION_KNN)
+        stages = (EARLIER, *STORES, INTENT, RANKER, SESSION_KNN)
         return {name: budget_ms * getattr(self, name) for name in stages} | {DECISION_LOG: self.decision_log_ms}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,10 +12,14 @@ from foretaste.contracts.controls import Controls, ControlsConfig, Kind
 from foretaste.contracts.wire import NextRequest, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import microseconds
+from foretaste.serving.budget import Guard
 from foretaste.serving.names import is_decision_name
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.shaping import SURFACES, Asked
 from foretaste.serving.shown import Last, Shown
+from foretaste.serving.watch import Watch
+
+_log = logging.getLogger(__name__)
 
 MAX_ABOVE = 1_000
 """Titles after which a list does not go on."""
@@ -25,21 +30,22 @@ GOES_ON = timedelta(hours=24)
 class Earlier:
     """Makes `Asked` of requests by what was answered before."""
 
-    def __init__(self, decisions: DecisionLog, config: ControlsConfig, *, gap: timedelta) -> None:
-        """`gap`: a list as old as this is of a session that has ended."""
+    def __init__(self, decisions: DecisionLog, config: ControlsConfig, *, gap: timedelta, guard: Guard) -> None:
+        """`gap`: a list as old as this is of a session that has ended; `guard` bounds the search for one by name."""
         self._decisions = decisions
+        self._guard = guard
         self._config = config
         self._gap = gap
         self.shown = Shown()
 
-    def recommend(self, request: RecommendRequest, actor_id: str, at: datetime) -> Asked:
+    def recommend(self, request: RecommendRequest, actor_id: str, at: datetime, watch: Watch) -> Asked:
         """Hold a list against the one before. Raises RefusedError for a surface there is not."""
         if request.surface not in SURFACES:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
         since_us = microseconds(at - self._gap)
         last = self.shown.get(actor_id, request, since_us=since_us)
         if request.shown_id is not None and (last is None or last.decision_id != request.shown_id):
-            last = self._named(request, request.shown_id, since_us) or last
+            last = self._named(request, request.shown_id, since_us, watch) or last
         if last is None:
             return Asked(request, Kind.RECOMMEND, Controls(config=self._config))
         controls = Controls(config=self._config, before=last.title_ids, before_mark=last.mark)
@@ -79,9 +85,18 @@ class Earlier:
         asked = RecommendRequest.model_construct(**{name: getattr(request, name) for name in same})  # checked before
         return Asked(asked, Kind.RANK, controls)
 
-    def _named(self, request: RecommendRequest, decision_id: str, since_us: int) -> Last | None:
-        """The list that a request names; None where it is none of this session: steadiness is lost, nothing else."""
-        row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
+    def _named(self, request: RecommendRequest, decision_id: str, since_us: int, watch: Watch) -> Last | None:
+        """The list that a request names; None where it is none of this session, or takes too long to be found.
+
+        Steadiness is lost then, nothing else.
+        """
+        if not is_decision_name(decision_id):
+            return None
+        try:
+            row = self._guard.run(watch.elapsed_ms, lambda: self._decisions.get(decision_id))
+        except Exception as error:  # an answer does without
+            _log.warning("decision %s could not be read: %s", decision_id, error)
+            return None
         if row is None or not _of(row, request.member_id, request.session_id):
             return None
         if row["surface"] != request.surface or row["at"] < since_us or row["kind"] != Kind.RECOMMEND:

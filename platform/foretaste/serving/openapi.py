@@ -49,6 +49,7 @@ def _complete(written: dict[str, Any], *, keys: bool) -> None:
     for path, operations in written["paths"].items():
         wanted = keys and path not in OPEN
         known = _OF_ALL | (_OF_KEYS if wanted else {429: _OF_KEYS[429]} if path not in OPEN else {})
+        known |= {404: "there is nothing of this name"} if "{" in path else {}
         for operation in operations.values():
             for status, description in known.items():
                 operation["responses"].setdefault(str(status), problem_response(description))

@@ -31,7 +31,7 @@ from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.answer import answer
 from foretaste.serving.breaker import State
-from foretaste.serving.budget import DECISION_LOG, INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.budget import DECISION_LOG, EARLIER, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
@@ -103,7 +103,7 @@ class Recommender:
         }
         self._reading = reading(models, config.session_log)
         gap = timedelta(minutes=models.rule.gap_minutes)
-        self._earlier = Earlier(decisions, config.controls, gap=gap)
+        self._earlier = Earlier(decisions, config.controls, gap=gap, guard=self.guards[EARLIER])
         self.concentration = Concentration(len(models.catalogue))
         """Of the newest answers, for the metrics."""
 
@@ -111,24 +111,24 @@ class Recommender:
         """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not,
         ShedError where the decision cannot be logged.
         """
-        at = self._clock()
-        asked = self._earlier.recommend(request, actor_id(request.member_id, request.session_id), at)
-        return RecommendAnswer(**self._decide(asked, at))
+        watch, at = Watch(self._timer), self._clock()
+        asked = self._earlier.recommend(request, actor_id(request.member_id, request.session_id), at, watch)
+        return RecommendAnswer(**self._decide(asked, at, watch))
 
     def next(self, request: NextRequest) -> RecommendAnswer:
         """Go on after a list; may read the disk. Raises as `recommend`, naming a decision that does not go on."""
-        at = self._clock()
-        return RecommendAnswer(**self._decide(self._earlier.next(request, at), at))
+        watch, at = Watch(self._timer), self._clock()
+        return RecommendAnswer(**self._decide(self._earlier.next(request, at), at, watch))
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Order given titles and log the decision. Raises ShedError where it cannot be logged."""
-        return RankAnswer(**self._decide(self._earlier.rank(request), self._clock()))
+        return RankAnswer(**self._decide(self._earlier.rank(request), self._clock(), Watch(self._timer)))
 
-    def _decide(self, asked: Asked, at: datetime) -> dict[str, Any]:
+    def _decide(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
         if not asked.request.dry_run:
             self._check_log()
-        watch, seed, request = Watch(self._timer), self._seeds(), asked.request
+        seed, request = self._seeds(), asked.request
         seen = self._see(request, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
         views = self._views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)

@@ -88,6 +88,7 @@ class IntentTask:
             model.max_length,
             model.time_aware,
             reading=self.network.reading,
+            learn_first=model.learn_first,
             weight_T=by_duration(examples) if model.weigh_by == "duration" else None,
             hide_share=model.hide_share if model.body.both_ways else None,
         )

@@ -93,6 +93,7 @@ class Making:
     max_length: int
     time_aware: bool
     reading: Reading | None = None
+    learn_first: bool = True  # whether the first choice of a history is predicted, from nothing
     weight_T: NDArray[np.float32] | None = None  # of each interaction as a choice
     hide_share: float | None = None  # of choices that are hidden and predicted in their place, rather than what follows
 
@@ -143,6 +144,8 @@ def micro_batch(
     index_P = np.arange(len(row_P)) - np.repeat(np.cumsum(size_R) - size_R, size_R) + start_R[row_P]
     token_P = index_P - from_R[row_P] + tokens.layout.offsets_B1[:-1][row_P]
     kept = examples.train_T[index_P]
+    if not making.learn_first and making.hide_share is None:
+        kept = kept & ~((index_P == start_R[row_P]) & windows.first_W[chosen][row_P])
     if making.hide_share is not None:
         token_P = token_P + 1  # in its own place, not in the one before
         kept &= _hidden(row_P, kept, making.hide_share, rng)

@@ -1,4 +1,7 @@
-"""Where a token stands in its sequence, as a vector that is learned.
+"""Where a token stands in its sequence, as a vector that is learned; counted from the newest.
+
+The sources fill sequences up in front, so that the newest token always stands at the same place: what a token is in a
+window of training then depends on how many come after it, and on nothing else of them.
 
 Shapes: T packed tokens, D width.
 """
@@ -12,7 +15,7 @@ from foretaste.models.layout import Layout
 
 
 class LearnedPositions(nn.Module):
-    """One vector for each place, counted from the start of the sequence (Vaswani et al. 2017; Kang & McAuley 2018)."""
+    """One vector for each place, counted from the newest token (Kang & McAuley 2018)."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -20,8 +23,8 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.vectors.weight, std=0.1)
 
     def forward(self, x_TD: Tensor, placed: Layout) -> Tensor:
-        """Add to each token the vector of its place; what fills a sequence up stands at the last."""
-        placed_TD: Tensor = x_TD + self.vectors(placed.index_T.clamp(max=self.vectors.num_embeddings - 1))
+        """Add to each token the vector of its place."""
+        placed_TD: Tensor = x_TD + self.vectors(placed.back_T)
         return placed_TD
 
 
