@@ -246,6 +246,24 @@ def test_without_a_new_event_a_steady_list_stays_and_says_so(bench: Any) -> None
     held = bench.ask(on=on)
     assert ids(held) == ids(again)
     assert (held.stability.kept, held.stability.largest_move, held.stability.of) == (10, 0, 10)
+    assert on.steadied.plain()["lists"] == 2
+
+
+def test_a_list_made_without_the_session_log_is_the_one_before_and_hides_no_event(bench: Any) -> None:
+    class Broken:
+        def read(self, *_: object, **__: object) -> None:
+            raise OSError("disk gone")
+
+    on = steady(bench, max_move=1)
+    first = ids(bench.ask(on=on))
+    for title_id in ("t01", "t03"):
+        bench.act("play", title_id)
+    read, on._sessions = on._sessions, Broken()  # type: ignore[assignment]
+    assert ids(bench.ask(on=on)) == first
+    on._sessions = read
+    answer = bench.ask(on=on)
+    assert answer.stability is not None
+    assert 0 < answer.stability.largest_move <= 2
 
 
 def test_titles_move_as_far_as_there_are_new_events(bench: Any) -> None:

@@ -347,6 +347,7 @@ def test_a_constant_that_was_changed_is_noticed(logs: Logs, monkeypatch: pytest.
         ({"served": [{"name": "x", "dtype": "float32", "shape": [1], "values": ""}]}, "the decision cannot be read"),
         ({"seed": -1}, "ValueError"),
         ({"policy_version": "0"}, "chosen by version 0"),
+        ({"controls": '{"version": "0"}'}, "the decision cannot be read"),
     ],
 )
 def test_what_cannot_be_made_again_is_left_out_with_its_reason_and_alone(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from foretaste.contracts.controls import Controls, ControlsConfig, Kind
+from foretaste.contracts.controls import VERSION, Controls, ControlsConfig, Kind
 from foretaste.contracts.wire import NextRequest, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import microseconds
@@ -106,8 +106,11 @@ class Earlier:
 
 
 def asked_of(row: Mapping[str, Any], request: RecommendRequest) -> Asked:
-    """What a DECISIONS row was asked. Raises ValueError for controls that cannot be read."""
-    return Asked(request, Kind(row["kind"] or Kind.RECOMMEND), _controls(row), row["previous_id"])
+    """What a DECISIONS row was asked. Raises ValueError for controls that cannot be read or are of another version."""
+    controls = _controls(row)
+    if controls.version != VERSION:
+        raise ValueError(f"controls: the list was arranged by version {controls.version}, this is version {VERSION}")
+    return Asked(request, Kind(row["kind"] or Kind.RECOMMEND), controls, row["previous_id"])
 
 
 def _controls(row: Mapping[str, Any]) -> Controls:

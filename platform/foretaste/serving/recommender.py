@@ -46,6 +46,7 @@ from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
+from foretaste.serving.steadied import Steadied
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
@@ -106,6 +107,8 @@ class Recommender:
         self._earlier = Earlier(decisions, config.controls, gap=gap, guard=self.guards[EARLIER])
         self.concentration = Concentration(len(models.catalogue))
         """Of the newest answers, for the metrics."""
+        self.steadied = Steadied()
+        """The same of lists and those before them."""
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not,
@@ -165,6 +168,8 @@ class Recommender:
         )
         if self._warm:
             self.metrics.answered(watch, made["freshness"], made["fallback"])
+        if (held := made["stability"]) is not None and not request.dry_run:
+            self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made
 
     def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str) -> None:
@@ -173,7 +178,8 @@ class Recommender:
         self.concentration.add(codes_K)
         if asked.kind is Kind.RECOMMEND:
             titles = tuple(self.models.catalogue.ids[code - 1] for code in codes_K.tolist())
-            self._earlier.shown.put(seen.actor_id, asked.request, Last(decision_id, titles, seen.mark, seen.asof_us))
+            mark = asked.controls.before_mark if seen.failed else seen.mark  # what could not be read is new next time
+            self._earlier.shown.put(seen.actor_id, asked.request, Last(decision_id, titles, mark, seen.asof_us))
 
     def forget(self, actor: str) -> None:
         """Forget what was shown to an actor."""

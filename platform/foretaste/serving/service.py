@@ -242,6 +242,8 @@ class Service:
         self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
         shown = self._recommender.concentration
         self.metrics.watch_all("concentration", "of the newest answers: how many, coverage, Gini", "what", shown.plain)
+        held = self._recommender.steadied
+        self.metrics.watch_all("stability", "of the newest lists: what stayed of those before", "what", held.plain)
         if audit is not None:
             self.metrics.watch_all("audit", "what the audit of answers found", "what", audit.counts)
 
