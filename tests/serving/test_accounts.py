@@ -113,6 +113,37 @@ def test_every_decision_is_made_again_after_a_restart_though_none_was_audited(pl
         talk(service, run)
 
 
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken")
+
+
+def test_answers_of_broken_stages_are_made_again_as_broken_as_they_were(
+    place: Place, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(place.open()) as service:
+        models = service._recommender.models
+        parts = {
+            "ranker": (models.ranker, "scores"),
+            "intent": (models.intent, "predict"),
+            "log": (service._sessions, "read"),
+        }
+        names: dict[str, str] = {}
+        for number, (part, (whole, method)) in enumerate(parts.items()):
+            with monkeypatch.context() as patch:
+                patch.setattr(whole, method, broken)
+                names[part] = place.ask(service, member_id="m0", filter="kind == 'movie'", context={"n": number})
+
+        async def run(ask: Ask) -> None:
+            for part, name in names.items():
+                logged = (await ask("GET", f"/v1/decisions/{name}")).json()
+                assert logged["fallback"] is not None, part
+                assert logged["items"], part
+                found = (await ask("POST", f"/v1/decisions/{name}/replay")).json()
+                assert (found["identical"], found["differences"]) == (True, []), part
+
+        talk(service, run)
+
+
 def test_what_is_not_shipped_yet_is_seen_by_a_replay_and_what_came_later_is_not(place: Place, asked: list[str]) -> None:
     with closing(place.open()) as service:
         place.act(service, 300, member_id="m9")

@@ -12,14 +12,21 @@ from typing import Any
 import httpx
 import pytest
 
+from foretaste.contracts.columns import EVENTS, conform
 from foretaste.contracts.tenants import SEPARATOR, inside, outside, tenant_of
 from foretaste.feedback.decision_log import plain_rows
 from foretaste.feedback.redis_session_log import RedisSessionLog
 from foretaste.feedback.session_log import LogKind, SessionLogConfig
+from foretaste.ops.files import write_parquet
+from foretaste.ops.tables import read_prepared
 from foretaste.serving.ingress import build_app
 from foretaste.serving.intake import Intake
 from foretaste.serving.keys import KEYS_FILE, KeyRing, Role, create_key
 from foretaste.serving.problems import ConflictError
+from foretaste.sessions.prepare import PrepareConfig, prepare
+from foretaste.sessions.spread import here
+from foretaste.signals.interactions import runs
+from foretaste.testing.fakes import two_genre_titles
 
 TENANTS = ("default", "acme", "other")
 Ask = Callable[..., Awaitable[httpx.Response]]
@@ -113,6 +120,24 @@ def shipped(bench: Any) -> list[dict[str, Any]]:
     bench.events.ship(bench.sessions)
     rows: list[dict[str, Any]] = bench.events.read().to_pylist()
     return rows
+
+
+def test_tables_that_are_made_of_events_carry_the_tenant_too(tenants: Tenants, bench: Any, tmp_path: Path) -> None:
+    async def run(ask: Ask) -> None:
+        for tenant in TENANTS:
+            for number in range(6):
+                sent = event(bench, f"t0{number}", event_id=f"e{number}")
+                assert (await ask(tenant, "POST", "/v1/events", json={"events": [sent]})).json()["accepted"] == 1
+                bench.clock.move(hours=5)
+
+    tenants.talk(run)
+    shipped(bench)
+    raw, out = tmp_path / "raw", tmp_path / "prepared"
+    write_parquet(two_genre_titles(), raw / "titles.parquet")
+    write_parquet(conform(bench.events.read(), EVENTS, what="events"), raw / "events" / "0.parquet")
+    prepare(raw, out, PrepareConfig(num_buckets=2), now=bench.clock.now, collapse=runs, spread=here)
+    actors = read_prepared(out, "interactions", columns=["actor_id"])["actor_id"].to_pylist()
+    assert sorted(actors) == sorted([inside("m1", tenant) for tenant in TENANTS] * 6)
 
 
 def test_a_decision_is_its_tenants_alone(tenants: Tenants, bench: Any) -> None:

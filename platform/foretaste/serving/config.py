@@ -37,6 +37,9 @@ class ServingConfig(Frozen):
     )
     budget: BudgetConfig = Field(BudgetConfig(), description="by which share of budget_ms each stage has to end")
     shedding: SheddingConfig = Field(SheddingConfig(), description="how many requests are computed, and wait")
+    batch_requests: int = Field(
+        8, ge=1, description="requests that share a pass through a model where they come together; 1: each its own"
+    )
     breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     api_keys: bool = Field(True, description="whether requests need an API key of the workspace's keys")
     cors_origins: tuple[str, ...] = Field((), description="web pages that may ask, e.g. https://example.org")

@@ -37,6 +37,7 @@ from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
 from foretaste.serving.anonymous import anonymous
 from foretaste.serving.audit import Audit
+from foretaste.serving.batching import batched
 from foretaste.serving.breaker import Breaker, BreakerConfig, State
 from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
@@ -291,6 +292,7 @@ def open_service(
     """
     serving, folder = config.serving, config.workspace
     models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
+    models = batched(models, largest=serving.batch_requests)
     if source is not None and models.views is not None:
         source.pin(models.views)
     of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)

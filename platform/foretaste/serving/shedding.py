@@ -35,7 +35,7 @@ T = TypeVar("T")
 class SheddingConfig(Frozen):
     """How many requests for an answer are computed and wait, and for how long."""
 
-    in_flight: int = Field(4, ge=1, description="requests that a process computes at a time, each in a thread")
+    in_flight: int = Field(8, ge=1, description="requests that a process computes at a time, each in a thread")
     waiting: int = Field(256, ge=0, description="requests that wait for a thread at most; more are shed with 429")
     target_ms: float = Field(100.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
     burst_ms: float = Field(
