@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foretaste.contracts.controls import Controls, ControlsConfig
-from foretaste.contracts.wire import NextRequest, RankRequest, RecommendAnswer
+from foretaste.contracts.title_fields import TitleColumns
+from foretaste.contracts.wire import NextRequest, RankRequest, RecommendAnswer, RecommendRequest
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.serving.ingress import build_app
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.recommender import Recommender
+from foretaste.serving.shown import Last
+from foretaste.surfaces.prequery import availability
+from foretaste.testing.builders import titles_table
+from foretaste.testing.fakes import two_genre_titles
 
+NUMBERS = itertools.count()
 COMEDIES = [f"t{number:02d}" for number in range(0, 40, 2)]
 
 
@@ -396,3 +407,37 @@ def test_going_on_and_ranking_answer_over_http(bench: Any) -> None:
     told = service.decision(ranked.json()["decision_id"])
     assert told is not None
     assert (told["kind"], told["controls"]["candidates"]) == ("rank", ["t01", "t02"])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_nothing_that_may_not_be_shown_is_ever_on_a_list(bench: Any, data: st.DataObject) -> None:
+    now = bench.clock.now
+    title = st.integers(0, 39).map(lambda number: f"t{number:02d}")
+    gone, later, out, hidden = (data.draw(st.sets(title, max_size=8)) for _ in range(4))
+    rows = two_genre_titles().to_pylist()
+    for row in rows:
+        row |= {"available_until": now} if row["title_id"] in gone else {}
+        row |= {"available_from": now + timedelta(seconds=1)} if row["title_id"] in later else {}
+    table = titles_table(rows)
+    catalogue = bench.catalogue
+    on = steady(bench, protected=3, max_move=1, diversity=0.5)
+    on.models = replace(
+        bench.models, windows=availability(table, catalogue), columns=TitleColumns(table, catalogue), ranker=None
+    )
+    member = f"m-{next(NUMBERS)}"  # what one hides is hidden for good
+    for title_id in sorted(hidden):
+        bench.act("thumb_down", title_id, member_id=member, seconds=0)
+    on._earlier.shown.put(member, RecommendRequest(session_id="s1"), Last("d", ("t00", *sorted(gone | out)), 0, 2**62))
+    condition = data.draw(st.sampled_from([None, "true", "series", '"drama" in genres', "not known(available_until)"]))
+    asked = {"member_id": member, "exclude_ids": sorted(out), "filter": condition, "k": 40, "dry_run": True}
+    bench.clock.move(microseconds=1)
+    lifted = {"where": f"title_id in {json.dumps(['t01', *sorted(gone)])}", "factor": 10.0}
+    answer = bench.ask(on=on, boost=[lifted], **asked)
+    bench.clock.now = now
+    fits = {"series": set(range(0, 40, 5)), '"drama" in genres': set(range(1, 40, 2))}.get(
+        condition or "", set(range(40))
+    )
+    ends = gone if condition == "not known(available_until)" else set()
+    wanted = {f"t{number:02d}" for number in fits} - ends
+    assert set(ids(answer)) == wanted - gone - later - out - hidden
