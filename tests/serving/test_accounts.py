@@ -21,6 +21,7 @@ from foretaste.feedback.acks import AckLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.ingress import build_app
+from foretaste.serving.problems import RefusedError
 from foretaste.serving.service import Service, open_service
 from foretaste.serving.tenancy import request_inside
 from foretaste.testing.bundles import file_intent, file_ranker
@@ -328,6 +329,26 @@ def test_what_was_shown_to_a_deleted_member_is_nowhere(tmp_path: Path) -> None:
         found = service._acks.read().to_pylist()
         assert {(row["member_id"], row["decision_id"]) for row in found} == {("m2", names["m2"])}
         assert len(found) == 2
+
+
+def test_no_list_goes_on_from_one_of_before_a_deletion_in_any_process(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.file(1)
+    who = {"member_id": "m1", "session_id": "s1"}
+    with closing(place.open()) as one, closing(place.open()) as other:
+        first = place.ask(one, **who)
+        place.clock.move(seconds=1)
+        place.ask(one, **who)
+        assert one._decisions.get(first) is not None
+        assert one.next(NextRequest(**who, decision_id=first)).items
+        other.delete("m1")
+        place.clock.move(seconds=1)
+        with pytest.raises(RefusedError, match="there is no decision"):
+            one.next(NextRequest(**who, decision_id=first))
+        name = place.ask(one, **who, shown_id=first)
+        row = one._decisions.get(name)
+        assert row is not None
+        assert row["previous_id"] is None
 
 
 def test_a_session_tells_what_an_answer_would_read_and_stores_nothing(place: Place, asked: list[str]) -> None:

@@ -167,6 +167,20 @@ def test_a_stage_that_was_left_out_beforehand_tells_nothing_of_its_store() -> No
     assert state(breaker) is State.CLOSED
 
 
+def test_a_store_is_not_blamed_for_being_late_where_others_had_taken_its_time() -> None:
+    clock, late = FakeClock(), threading.Event()
+    breaker = Breaker("store", BreakerConfig(failures=1), timer=clock.timer)
+    one = guard(clock, workers=4, breaker=breaker)
+    with pytest.raises(LateError, match="abandoned"):
+        one.run(95.0, lambda: late.wait(10))
+    assert state(breaker) is State.CLOSED
+    with pytest.raises(LateError, match="abandoned"):
+        one.run(5.0, lambda: late.wait(10))
+    assert state(breaker) is State.OPEN
+    late.set()
+    one.close()
+
+
 class Log:
     """A session log that can be broken."""
 

@@ -96,6 +96,20 @@ def test_a_refusal_is_remembered_until_it_is_taken_back(bench: Any, tmp_path: Pa
     talk(bench, run)
 
 
+def test_while_it_is_not_known_who_refuses_nothing_is_stored_and_everybody_gets_a_list(
+    bench: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "consents.jsonl").write_text("nonsense\n")
+
+    async def run(ask: Ask) -> None:
+        assert (await ask("POST", "/v1/events", json={"events": [event(bench, 1)]})).status_code == 503
+        found = (await ask("POST", "/v1/recommend", json={"member_id": "m1", "session_id": "s1"})).json()
+        assert (found["decision_id"], len(found["items"])) == (None, 10)
+
+    talk(bench, run)
+    assert bench.sessions.read("m1", limit=10)[0] == []
+
+
 def test_what_was_said_outlives_the_process_and_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "consents.jsonl"
     Consents(path).note("m1", False, at=1)

@@ -185,7 +185,7 @@ def test_over_http_it_is_a_read_with_problems_that_name_the_field(bench: Any) ->
             assert (bad.status_code, bad.headers["content-type"]) == (422, "application/problem+json")
             assert bad.json()["errors"][0]["field"] == "explain"
             body = (await client.get("/openapi.json")).json()["paths"]["/v1/intent"]["post"]
-            assert set(body["responses"]) == {"200", "400", "413", "422"}
+            assert set(body["responses"]) == {"200", "400", "413", "414", "422", "429", "431", "503"}
 
     asyncio.run(run())
 

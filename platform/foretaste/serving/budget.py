@@ -28,6 +28,8 @@ GUARDED_STORES = (*STORES, DECISION_LOG)
 _WEIGHT = 0.125
 _DEVIATIONS = 2.0
 _KNOWN_AFTER = 5  # measurements
+_FAIR = 0.5
+"""Share of its deadline that a store must have been given to be blamed for being late."""
 
 T = TypeVar("T")
 
@@ -137,8 +139,9 @@ class Guard:
             self.breaker.enter()
         try:
             result = self._within(left_ms, work, again=again)
-        except BaseException:
-            if self.breaker is not None:
+        except BaseException as error:
+            in_a_hurry = isinstance(error, LateError) and left_ms < _FAIR * self.deadline_ms
+            if self.breaker is not None and not in_a_hurry:  # what others took is not the store's fault
                 self.breaker.failed()
             raise
         if self.breaker is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from foretaste.contracts.controls import VERSION, Controls, ControlsConfig, Kind
+from foretaste.contracts.events import actor_id
 from foretaste.contracts.wire import NextRequest, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
+from foretaste.feedback.forgotten import before_deletion
 from foretaste.feedback.session_log import microseconds
 from foretaste.serving.budget import Guard
 from foretaste.serving.names import is_decision_name
@@ -30,20 +32,32 @@ GOES_ON = timedelta(hours=24)
 class Earlier:
     """Makes `Asked` of requests by what was answered before."""
 
-    def __init__(self, decisions: DecisionLog, config: ControlsConfig, *, gap: timedelta, guard: Guard) -> None:
-        """`gap`: a list as old as this is of a session that has ended; `guard` bounds the search for one by name."""
+    def __init__(
+        self,
+        decisions: DecisionLog,
+        config: ControlsConfig,
+        *,
+        gap: timedelta,
+        guard: Guard,
+        deleted: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """`gap`: a list as old as this is of a session that has ended; `guard` bounds the search for one by name.
+
+        `deleted` says up to when (microseconds) which actors are deleted: their lists of before are none.
+        """
+        self._deleted = deleted
         self._decisions = decisions
         self._guard = guard
         self._config = config
         self._gap = gap
         self.shown = Shown()
 
-    def recommend(self, request: RecommendRequest, actor_id: str, at: datetime, watch: Watch) -> Asked:
+    def recommend(self, request: RecommendRequest, actor: str, at: datetime, watch: Watch) -> Asked:
         """Hold a list against the one before. Raises RefusedError for a surface there is not."""
         if request.surface not in SURFACES:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
-        since_us = microseconds(at - self._gap)
-        last = self.shown.get(actor_id, request, since_us=since_us)
+        since_us = max(microseconds(at - self._gap), self._deleted().get(actor, -1) + 1)
+        last = self.shown.get(actor, request, since_us=since_us)
         if request.shown_id is not None and (last is None or last.decision_id != request.shown_id):
             last = self._named(request, request.shown_id, since_us, watch) or last
         if last is None:
@@ -54,7 +68,7 @@ class Earlier:
     def next(self, request: NextRequest, at: datetime) -> Asked:
         """Go on after a list. Raises RefusedError naming decision_id where there is none of the session that does."""
         row = self._decisions.get(request.decision_id) if is_decision_name(request.decision_id) else None
-        if row is None or not _of(row, request.member_id, request.session_id):
+        if row is None or not _of(row, request.member_id, request.session_id) or self._is_gone(row):
             raise RefusedError("decision_id", f"there is no decision {request.decision_id} of this session")
         if row["kind"] == Kind.RANK or row["surface"] not in SURFACES:
             raise RefusedError("decision_id", f"{request.decision_id} ranked given titles: nothing comes after them")
@@ -97,12 +111,16 @@ class Earlier:
         except Exception as error:  # an answer does without
             _log.warning("decision %s could not be read: %s", decision_id, error)
             return None
-        if row is None or not _of(row, request.member_id, request.session_id):
+        if row is None or not _of(row, request.member_id, request.session_id) or self._is_gone(row):
             return None
         if row["surface"] != request.surface or row["at"] < since_us or row["kind"] != Kind.RECOMMEND:
             return None
         titles = tuple(item["title_id"] for item in row["items"])
         return Last(decision_id, titles, row["sequence_mark"], row["at"])
+
+    def _is_gone(self, row: Mapping[str, Any]) -> bool:
+        named = {**row, "actor_id": actor_id(row["member_id"], row["session_id"])}
+        return before_deletion(named, self._deleted())
 
 
 def asked_of(row: Mapping[str, Any], request: RecommendRequest) -> Asked:

@@ -51,7 +51,11 @@ class Intake:
 
     def accept(self, events: Sequence[Any], *, tenant: str = DEFAULT) -> EventsAnswer:
         """Store what is well formed, keeps the rule of clocks and is of nobody deleted; durable when this returns."""
-        received_at, deleted, refused = self._clock(), self._deleted(), self._refused()
+        received_at, deleted = self._clock(), self._deleted()
+        try:
+            refused = self._refused()
+        except (ValueError, OSError) as error:  # to be sent again once it is known who refuses
+            raise ConnectionError("the consents cannot be read") from error
         good: list[dict[str, Any]] = []
         rejected: list[Rejected] = []
         for index, raw in enumerate(events):

@@ -80,6 +80,7 @@ class Recommender:
         segments: PublishedSegments | None = None,
         stage_guards: Guards | None = None,
         metrics: Metrics | None = None,
+        deleted: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to.
 
@@ -104,7 +105,7 @@ class Recommender:
         }
         self._reading = reading(models, config.session_log)
         gap = timedelta(minutes=models.rule.gap_minutes)
-        self._earlier = Earlier(decisions, config.controls, gap=gap, guard=self.guards[EARLIER])
+        self._earlier = Earlier(decisions, config.controls, gap=gap, guard=self.guards[EARLIER], deleted=deleted)
         self.concentration = Concentration(len(models.catalogue))
         """Of the newest answers, for the metrics."""
         self.steadied = Steadied()

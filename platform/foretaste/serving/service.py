@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
@@ -51,6 +52,8 @@ from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.slow import SlowViews, ViewSource
+
+_log = logging.getLogger(__name__)
 
 TIDY_EVERY = timedelta(hours=1)
 WRITES = "session_log_writes"
@@ -231,7 +234,13 @@ class Service:
             self._sessions.close()
 
     def _refuses(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> bool:
-        return not request.consent or request.member_id in self._consents.refused()
+        if not request.consent:
+            return True
+        try:
+            return request.member_id in self._consents.refused()
+        except (ValueError, OSError):  # who refuses is not known: nobody is read or stored, and everybody gets a list
+            _log.exception("the consents cannot be read; everybody is answered as somebody unknown")
+            return True
 
     def _watch(self) -> None:
         """Have the metrics tell what is as it is when they are asked."""
@@ -331,6 +340,7 @@ def open_service(
         audit=offer,
         segments=segments,
         stage_guards=of_stages,
+        deleted=tombstones.read,
     )
     recommender.warm_up()
     logs = (sessions, decisions, events, tombstones)
