@@ -150,6 +150,11 @@ def test_the_session_part_loses_what_the_session_tells(settings: Settings, found
     assert any("v3 - vstan" in bar for bar in part["bars"])
 
 
+def test_the_session_part_refuses_models_that_it_cannot_ask_without_the_session(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="rectools-sasrec cannot be asked without the session"):
+        bench(settings, options(part="session", models=("vstan", "rectools-sasrec")))
+
+
 def test_the_worlds_part_says_what_it_could_not_measure(settings: Settings) -> None:
     part = bench(settings, options(part="worlds", models=("popularity",)))
     assert set(part["figures"]) == {"world", "world-aspects", "world-control"}

@@ -18,6 +18,7 @@ from foretaste.jobs.bench_models_ladder import described
 from foretaste.jobs.bench_models_names import model_names
 from foretaste.jobs.bench_models_table import table
 from foretaste.jobs.bench_options import BenchOptions
+from foretaste.jobs.reference_models import RECIPES
 from foretaste.jobs.settings import Settings
 from foretaste.models.baselines import BASELINES
 from foretaste.ops.files import whole_file, write_json
@@ -37,12 +38,14 @@ IN_SESSION, ALL = "cases with something done in their session before", "all case
 def session(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     """Cut the current session off the history at question time, and see what each model loses.
 
-    What is excluded from the ranking stays what it is with the session. Raises ValueError where no case has anything
-    before it in its session.
+    What is excluded from the ranking stays what it is with the session. Raises ValueError for models of reference
+    libraries, and where no case has anything before it in its session.
     """
     if options.ties == "shuffled":
         raise ValueError("bench models --part session: ties are stable there, so that all runs have the same cases")
     names = model_names(options.models, MODELS)
+    if theirs := [name for name in names if name in RECIPES]:
+        raise ValueError(f"bench models --part session: {', '.join(theirs)} cannot be asked without the session")
     comparison = Comparison(settings, options, options.data or "world", options.splits[0])
     cells = cells_of(comparison, names, session=True)
     inside_B = comparison.cases().depth_B > 0
