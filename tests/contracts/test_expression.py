@@ -217,10 +217,10 @@ def test_no_expression_runs_code(text: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def seconds(text: str) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with contextlib.suppress(ExpressionError):
         flags(parse(text, FIELDS), COLUMNS)
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,6 @@ def seconds(text: str) -> float:
     ],
 )
 def test_the_longest_expressions_take_about_as_long_as_a_plain_long_one(piece: str) -> None:
-    plain = min(seconds(" or ".join(["plays == 1"] * 90)) for _ in range(3))
-    longest = min(seconds((piece * MAX_LENGTH)[:MAX_LENGTH]) for _ in range(3))
-    assert longest < 20 * plain
+    plain = min(seconds(" or ".join(["plays == 1"] * 90)) for _ in range(5))
+    longest = min(seconds((piece * MAX_LENGTH)[:MAX_LENGTH]) for _ in range(5))
+    assert longest < 50 * plain
