@@ -23,7 +23,7 @@ from foretaste.jobs.parity import DELETED, NOT_ASKED, NOT_SERVED, first_of_each,
 from foretaste.jobs.parity_buckets import Buckets
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import parquet_files, read_parquet, write_parquet
-from foretaste.serving.app import _features
+from foretaste.serving.app import view_source
 from foretaste.serving.service import open_service
 from foretaste.sessions.spread import here
 
@@ -40,7 +40,7 @@ def served(make: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -
     for share in (1.0, 0.0):
         serving = made.settings.serving.model_copy(update={"audit_share": share})
         config = made.service.model_copy(update={"serving": serving})
-        with closing(open_service(config, source=_features(config))) as service:
+        with closing(open_service(config, source=view_source(config))) as service:
             for number in range(N):
                 who: dict[str, Any] = {"member_id": made.world.members[number % 5], "session_id": "s"}
                 who = who if number % 4 else {"session_id": f"g{number % 8}"}

@@ -211,9 +211,7 @@ class Members:
         if how < 0.12 and last is not None:
             body = who | {"decision_id": last, "k": int(dice.integers(1, 12))}
             status, answer = self._client.call("POST", "/v1/recommend/next", body, first=int(dice.integers(2)))
-            if (
-                status == 422 and answer["errors"][0]["field"] == "decision_id"
-            ):  # deleted since, or too long
+            if status == 422 and answer["errors"][0]["field"] == "decision_id":  # deleted since, or too long
                 status, answer = self._recommend(dice, who)
         elif how < 0.2:
             body = who | {"candidates": [self._title(dice) for _ in range(int(dice.integers(1, 20)))]}

@@ -23,7 +23,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
     configure(config.serving.log_format)
-    service = open_service(config, source=_features(config))
+    service = open_service(config, source=view_source(config))
     keys = KeyRing(config.workspace / "serving" / KEYS_FILE) if config.serving.api_keys else None
     app = build_app(
         service,
@@ -39,7 +39,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     return app
 
 
-def _features(config: ServiceConfig) -> ViewSource | None:
+def view_source(config: ServiceConfig) -> ViewSource | None:
     """The feature store, or None where nothing was ever materialised; its first read imports Feast, which is slow."""
     from foretaste.signals.store import ONLINE, FeatureStore
 
