@@ -1,0 +1,232 @@
+"""Load on a service over HTTP/1.1: closed loop (clients wait for their answer) or open loop (arrivals do not wait).
+
+Latencies of the open loop are counted from the instant at which a request was due, so that a service that stalls is
+charged for all who waited (no coordinated omission). Pure asyncio: the generator shares the machine with what it loads.
+
+Shapes: R requests that were answered or failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import httptools
+import numpy as np
+from numpy.typing import NDArray
+
+FAILED = 0
+"""Status of a request without an answer: refused, cut off, or not answered in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, whole."""
+
+    kind: str
+    head: bytes
+    body: bytes
+
+    @property
+    def wire(self) -> bytes:
+        """What goes over the connection."""
+        return self.head + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of R requests, in the order in which they ended."""
+
+    kinds: tuple[str, ...]
+    kind_R: NDArray[np.int64]  # index into `kinds`
+    due_R: NDArray[np.float64]  # seconds since the load began
+    took_R: NDArray[np.float64]  # seconds from when it was due to its last byte
+    status_R: NDArray[np.int64]  # FAILED without an answer
+    seconds: float  # that were measured
+
+    def of(self, kind: str | None = None, *, after: float = 0.0) -> Sent:
+        """Those of one kind, due `after` so many seconds."""
+        kept_R = self.due_R >= after
+        if kind is not None:
+            kept_R &= self.kind_R == self.kinds.index(kind)
+        return Sent(
+            self.kinds, self.kind_R[kept_R], self.due_R[kept_R], self.took_R[kept_R], self.status_R[kept_R],
+            self.seconds - after,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.took_R)
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which were answered with a 2xx."""
+        return (self.status_R >= 200) & (self.status_R < 300)
+
+    def figures(self) -> dict[str, float | dict[str, int]]:
+        """Answers a second, latencies of the good ones in milliseconds, and how many of each status."""
+        good_R = self.good
+        took_R = self.took_R[good_R] * 1e3
+        names = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p99.9_ms": 99.9}
+        found: dict[str, float | dict[str, int]] = {"per_second": float(good_R.sum()) / max(self.seconds, 1e-9)}
+        found |= {name: float(np.percentile(took_R, at)) if len(took_R) else float("nan") for name, at in names.items()}
+        status, count = np.unique(self.status_R, return_counts=True)
+        return found | {"statuses": {str(s): int(c) for s, c in zip(status, count, strict=True)}}
+
+
+def call(kind: str, method: str, path: str, body: bytes, *, host: str, headers: Sequence[tuple[str, str]] = ()) -> Call:
+    """Render a request once, to be sent as often as wanted."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
+    lines += [f"{name}: {value}" for name, value in headers] + [f"Content-Length: {len(body)}", "", ""]
+    return Call(kind, "\r\n".join(lines).encode(), body)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[int] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self.open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self.open = transport, True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open = False
+        self._end(FAILED)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._parser = httptools.HttpResponseParser(self)
+        self._end(status)
+
+    def _end(self, status: int) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(status)
+
+    def close(self) -> None:
+        self.open = False
+        if self._transport is not None:
+            self._transport.close()
+
+    async def ask(self, wire: bytes) -> int:
+        assert self._transport is not None
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(wire)
+        return await self._waiting
+
+
+class _Meter:
+    """Writes down what became of requests."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.kinds = tuple(sorted({one.kind for one in calls}))
+        self.began = time.perf_counter()
+        self._rows: list[tuple[int, float, float, int]] = []
+
+    def note(self, one: Call, due: float, status: int) -> None:
+        now = time.perf_counter() - self.began
+        self._rows.append((self.kinds.index(one.kind), due, now - due, status))
+
+    def sent(self, seconds: float) -> Sent:
+        kind, due, took, status = (
+            (list(column) for column in zip(*self._rows, strict=True)) if self._rows else ([],) * 4
+        )
+        return Sent(
+            self.kinds, np.array(kind, dtype=np.int64), np.array(due, dtype=np.float64),
+            np.array(took, dtype=np.float64), np.array(status, dtype=np.int64), seconds,
+        )  # fmt: skip
+
+
+class _Pool:
+    """Connections to one address that are free."""
+
+    def __init__(self, host: str, port: int, *, timeout: float) -> None:
+        self._host, self._port, self._timeout = host, port, timeout
+        self._free: deque[_Connection] = deque()
+        self._all: list[_Connection] = []
+
+    async def ask(self, one: Call) -> int:
+        """Send a request over a free connection, or a new one; FAILED where nothing comes of it in time."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._take()
+                status = await connection.ask(one.wire)
+        except (OSError, TimeoutError):
+            return FAILED
+        if connection.open:
+            self._free.append(connection)
+        return status
+
+    async def _take(self) -> _Connection:
+        while self._free:
+            connection = self._free.pop()
+            if connection.open:
+                return connection
+        _, made = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        self._all = [one for one in self._all if one.open] + [made]
+        return made
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.close()
+
+
+async def closed_loop(
+    calls: Sequence[Call], *, host: str, port: int, clients: int, seconds: float, timeout: float = 30.0
+) -> Sent:
+    """Let `clients` ask one request after the other for so many seconds; they take turns through `calls`."""
+    pool, meter, turn = _Pool(host, port, timeout=timeout), _Meter(calls), itertools.cycle(calls)
+
+    async def client() -> None:
+        while (due := time.perf_counter() - meter.began) < seconds:
+            one = next(turn)
+            meter.note(one, due, await pool.ask(one))
+
+    with contextlib.closing(pool):
+        await asyncio.gather(*(client() for _ in range(clients)))
+    return meter.sent(seconds)
+
+
+async def open_loop(
+    calls: Sequence[Call], *, host: str, port: int, per_second: float, seconds: float, seed: int, timeout: float = 30.0
+) -> Sent:
+    """Send requests at random instants, `per_second` on average (Poisson), whether others were answered or not."""
+    pool, meter, turn = _Pool(host, port, timeout=timeout), _Meter(calls), itertools.cycle(calls)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one_call(due: float) -> None:
+        one = next(turn)
+        meter.note(one, due, await pool.ask(one))
+
+    with contextlib.closing(pool):
+        for due in _arrivals(per_second, seconds, seed):
+            if (wait := due - (time.perf_counter() - meter.began)) > 0:
+                await asyncio.sleep(wait)
+            task = asyncio.create_task(one_call(due))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        while tasks:
+            await asyncio.wait(tasks)
+    return meter.sent(seconds)
+
+
+def _arrivals(per_second: float, seconds: float, seed: int) -> Iterator[float]:
+    rng, due = np.random.default_rng(seed), 0.0
+    while (due := due + float(rng.exponential(1.0 / per_second))) < seconds:
+        yield due
