@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity")
+BENCHES = ("prepare", "features", "models", "parity", "serve")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")
 

@@ -159,7 +159,7 @@ def test_the_worlds_part_says_what_it_could_not_measure(settings: Settings) -> N
     part = bench(settings, options(part="worlds", models=("popularity",)))
     assert set(part["figures"]) == {"world", "world-aspects", "world-control"}
     assert part["bars"] == {}
-    assert len(part["skipped"]) == 6
+    assert len(part["skipped"]) == 12
     assert all(part["skipped"].values())
 
 

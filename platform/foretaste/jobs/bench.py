@@ -35,7 +35,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_parity import parity_bench
 
         return parity_bench(settings, requests=options.size or 100_000, quick=options.quick)
-    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity")
+    if options.name == "serve":
+        from foretaste.jobs.bench_serve import serve_bench
+
+        return serve_bench(settings, options)
+    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve")
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from foretaste.client.calls import Calls
 from foretaste.serving.config import ServiceConfig
 
 READY_WITHIN_SECONDS = 120.0
-_MAIN = "import sys; from foretaste.jobs.processes import main; main(sys.argv[1], int(sys.argv[2]))"
+MAIN = "import sys; from foretaste.jobs.processes import main; main(sys.argv[1], int(sys.argv[2]))"
 
 
 def main(config: str, port: int) -> None:
@@ -29,8 +29,9 @@ def main(config: str, port: int) -> None:
 class ServiceProcess:
     """One process; several of one workspace share its stores, as replicas do."""
 
-    def __init__(self, config: ServiceConfig, *, port: int, log: Path) -> None:
-        """What it says goes to the end of the file `log`."""
+    def __init__(self, config: ServiceConfig, *, port: int, log: Path, main: str = MAIN) -> None:
+        """What it says goes to the end of the file `log`; `main` is what it runs."""
+        self._main = main
         self.url = f"http://127.0.0.1:{port}"
         self._config = config
         self._port = port
@@ -48,7 +49,7 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Start it and return once it answers. Raises ConnectionError when it does not come up."""
-        command = [sys.executable, "-c", _MAIN, self._config.model_dump_json(), str(self._port)]
+        command = [sys.executable, "-c", self._main, self._config.model_dump_json(), str(self._port)]
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + READY_WITHIN_SECONDS

@@ -1,0 +1,68 @@
+"""The comparator of `bench serve`: uvicorn and FastAPI around the same chain, and nothing else.
+
+No admission, no keys, no deadlines, no middleware: a handler that calls the recommender, in the event loop or, where
+requests may share passes through the models, in a few threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from fastapi import FastAPI, Response
+
+from foretaste.contracts.wire import EventsRequest, RecommendRequest
+from foretaste.serving.config import ServiceConfig
+
+MAIN = "import sys; from foretaste.jobs.plain_app import main; main(sys.argv[1], int(sys.argv[2]))"
+"""What a process of it runs, with a ServiceConfig as JSON and a port."""
+
+
+def plain_app(config: ServiceConfig) -> FastAPI:
+    """Make the app; with `serving.batch_requests` above 1 as many requests are computed at a time."""
+    import torch
+
+    from foretaste.serving.app import view_source
+    from foretaste.serving.service import open_service
+
+    torch.set_num_threads(1)
+    unguarded = config.serving.budget.model_copy(update={"workers": 0})
+    config = config.model_copy(update={"serving": config.serving.model_copy(update={"budget": unguarded})})
+    service = open_service(config, source=view_source(config))
+    largest = config.serving.batch_requests
+    threads = ThreadPoolExecutor(largest) if largest > 1 else None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/v1/recommend")
+    async def recommend(body: RecommendRequest) -> Response:
+        if threads is None:
+            return Response(service.recommend(body).model_dump_json(), media_type="application/json")
+        answer = asyncio.get_running_loop().run_in_executor(threads, lambda: service.recommend(body).model_dump_json())
+        return Response(await answer, media_type="application/json")
+
+    @app.post("/v1/events")
+    async def events(body: EventsRequest) -> Response:
+        answer = await asyncio.to_thread(service.accept, body)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.get("/health/ready")
+    async def ready() -> dict[str, bool]:
+        return {"ready": True}
+
+    return app
+
+
+def main(config: str, port: int) -> None:
+    """Serve in this process."""
+    import uvicorn
+
+    app = plain_app(ServiceConfig.model_validate_json(config))
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
