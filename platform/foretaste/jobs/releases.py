@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,28 +11,34 @@ from rich.table import Table
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.bundles import CURRENT, fetch_bundle
-from foretaste.ops.releases import Rollout, file_release, promote_release, releases, roll_back, rollout
+from foretaste.ops.releases import Rollout, current_release, file_release, promote_release, releases, roll_back, rollout
 from foretaste.ops.telemetry import console, say
 
 NAMES = ("intent", "ranker", "session_knn")
 """Bundles that a release is made of."""
 
 
-def release_newest(settings: Settings, *, now: datetime) -> str | None:
-    """Roll out the models that were filed last, where they belong together; None where they do not, or none is there.
+def release_trained(settings: Settings, trained: Collection[str], *, now: datetime) -> str | None:
+    """Roll out what was just trained, with what answers already; None where they do not belong together.
 
-    A new intent model waits for its ranker: until then the release of before goes on answering.
+    A new intent model waits for its ranker: until then the release of before goes on answering. What was taken back
+    stays so: nothing but what was trained now is exchanged.
     """
-    registry = settings.tables.registry
-    newest = {name: fetch_bundle(registry, name) for name in NAMES if (registry / name / CURRENT).is_file()}
-    if "intent" not in newest:
+    registry, answering = settings.tables.registry, current_release(settings.tables.registry)
+    exchanged = {*trained, "intent"} if "ranker" in trained else set(trained)  # the one that it was trained with
+    there = [name for name in NAMES if (registry / name / CURRENT).is_file()]
+    models = {name: fetch_bundle(registry, name) for name in there if answering is None or name in exchanged}
+    if answering is not None:
+        kept = {name: version for name, version in answering.models.items() if name not in models}
+        models |= {name: fetch_bundle(registry, name, version) for name, version in kept.items()}
+    if "intent" not in models:
         return None
-    if "ranker" in newest:
-        trained_with = newest["ranker"].manifest["about"].get("intent_fingerprint")
-        if trained_with != newest["intent"].fingerprint:
+    if "ranker" in models:
+        trained_with = models["ranker"].manifest["about"].get("intent_fingerprint")
+        if trained_with != models["intent"].fingerprint:
             say(f"not released: the ranker was trained with intent model {trained_with}; run `foretaste train ranker`")
             return None
-    made = file_release(registry, {name: one.version for name, one in newest.items()}, at=now, about={})
+    made = file_release(registry, {name: models[name].version for name in NAMES if name in models}, at=now, about={})
     promote_release(registry, made.name, at=now)
     say(f"released {made.name}: {', '.join(f'{name} {version}' for name, version in made.models.items())}")
     return made.name

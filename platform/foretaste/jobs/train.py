@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.features import feature_store
-from foretaste.jobs.releases import release_newest
+from foretaste.jobs.releases import release_trained
 from foretaste.jobs.session_knn import file_session_knn
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
@@ -61,7 +61,7 @@ def train(
             done["ranker"] = _figures("ranker", ranker)
     if model in ("all", "session_knn"):
         done["session_knn"] = file_session_knn(settings, now=datetime.now(UTC))
-    return done | {"release": release_newest(settings, now=datetime.now(UTC))}
+    return done | {"release": release_trained(settings, done.keys(), now=datetime.now(UTC))}
 
 
 def _progress(name: str) -> Any:
