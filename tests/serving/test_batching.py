@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
+from foretaste.contracts.histories import Histories
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -19,7 +21,7 @@ from foretaste.models.intent import (
     IntentRecommender,
     possible_classes,
 )
-from foretaste.serving.batching import BatchedPredictor, Batcher
+from foretaste.serving.batching import BatchedPredictor, Batcher, same_bits
 from foretaste.testing.builders import titles_table
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, one_history
 
@@ -93,6 +95,57 @@ def test_a_pass_that_gives_too_few_answers_is_an_error_for_all_and_the_next_one_
     for _ in range(2):
         with pytest.raises(ValueError, match="shorter"):
             batcher.ask(1)
+
+
+def test_whatever_ends_the_one_who_leads_ends_all_of_the_pass_and_no_other() -> None:
+    begun, going = threading.Event(), threading.Event()
+
+    def dies(asked: Sequence[int]) -> list[int]:
+        if 0 in asked:
+            begun.set()
+            going.wait(10)
+        if 1 in asked:
+            raise SystemExit(3)
+        return list(asked)
+
+    batcher = Batcher(dies, largest=8)
+
+    def ask(question: int) -> int | str:
+        try:
+            return batcher.ask(question)
+        except SystemExit:
+            return "ended"
+
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(ask, 0)
+        assert begun.wait(10)
+        others = [threads.submit(ask, question) for question in (1, 2)]
+        while batcher.num_asked < 3:
+            time.sleep(0.001)
+        going.set()
+        assert first.result(10) == 0
+        assert [one.result(10) for one in others] == ["ended", "ended"]
+    assert ask(5) == 5
+
+
+class Rounds:
+    """A model that gives other bits in a batch, as another processor might."""
+
+    def __init__(self, model: IntentRecommender) -> None:
+        self.model = model
+        self.steady = True
+        self.title_N1D = model.title_N1D
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        found = self.model.predict(histories, asof_B)
+        if len(histories) > 1:
+            found.scores_BN[-1, 0] = np.nextafter(found.scores_BN[-1, 0], np.float32(0))
+        return found
+
+
+def test_a_processor_that_rounds_otherwise_in_a_batch_is_found_out() -> None:
+    assert same_bits(intent(), KNOWN)
+    assert not same_bits(Rounds(intent()), KNOWN)
 
 
 def test_no_batch_at_all_is_refused() -> None:

@@ -6,6 +6,7 @@ are those that give a request the same bits whatever it is batched with (`models
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,13 +16,19 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs, join_inputs
 from foretaste.serving.models import Models, Predictor, Scorer
 
+PROBED = (0, 1, 3, 40, 70)
+"""Interactions of the histories by which a processor is tried."""
+
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+_log = logging.getLogger(__name__)
 
 
 class _Asked(Generic[Q, A]):
@@ -73,6 +80,10 @@ class Batcher(Generic[Q, A]):
             self.num_passes += 1
         try:
             self._answer(batch)
+        except BaseException as error:
+            for asked in batch:
+                asked.error = asked.error or error
+            raise
         finally:
             with self._lock:
                 following = self._waiting[0] if self._waiting else None
@@ -97,6 +108,33 @@ class Batcher(Generic[Q, A]):
             return
         for asked, found in zip(batch, answers, strict=True):
             asked.answer = found
+
+
+def same_bits(model: Predictor, catalogue: Catalogue) -> bool:
+    """Try whether a prediction has the same bits alone and beside others, on histories of several lengths."""
+    histories = [_history(length, len(catalogue)) for length in PROBED]
+    asof = [np.array([(1 + length) * 60_000_000], dtype=np.int64) for length in PROBED]
+    together = model.predict(concatenate(histories), np.concatenate(asof))
+    for row, (history, asof_B) in enumerate(zip(histories, asof, strict=True)):
+        alone, beside = model.predict(history, asof_B), together.rows(slice(row, row + 1))
+        pairs = [(alone.scores_BN, beside.scores_BN), (alone.z_BD, beside.z_BD)]
+        pairs += [(share_BC, beside.intents[head]) for head, share_BC in alone.intents.items()]
+        if any(one.tobytes() != other.tobytes() for one, other in pairs):
+            return False
+    return True
+
+
+def _history(length: int, num_titles: int) -> Histories:
+    place_T = np.arange(length)
+    return Histories(
+        np.array([0, length], dtype=np.int64),
+        (1 + place_T % num_titles).astype(np.int32),
+        np.zeros(length, dtype=np.int32),
+        place_T * 60_000_000,
+        (place_T // 5).astype(np.int32),
+        np.zeros(length, dtype=np.float32),
+        np.full(length, np.nan, dtype=np.float32),
+    )
 
 
 class BatchedPredictor:
@@ -160,8 +198,16 @@ class BatchedScorer:
 
 
 def batched(models: Models, *, largest: int) -> Models:
-    """The same models, shared by requests that come together; unsteady ones, and all where `largest` is 1, are not."""
+    """The same models, shared by requests that come together; unsteady ones, and all where `largest` is 1, are not.
+
+    Nor are any on a processor that rounds otherwise in a batch, which is tried here.
+    """
     if largest <= 1 or models.intent is None or not models.intent.steady:
+        return models
+    if not same_bits(models.intent, models.catalogue):
+        _log.error(
+            "this processor gives an answer other bits in a batch than alone: each request has a pass of its own"
+        )
         return models
     ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest)
     return replace(models, intent=BatchedPredictor(models.intent, largest=largest), ranker=ranker)
