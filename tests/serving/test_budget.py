@@ -154,8 +154,12 @@ def test_a_try_that_never_tells_does_not_keep_a_breaker_open_for_good() -> None:
     breaker.failed()
     clock.seconds += 2.0
     breaker.enter()
+    with pytest.raises(RestingError):
+        breaker.enter()
     clock.seconds += 2.0
     breaker.enter()
+    breaker.succeeded()
+    assert state(breaker) is State.CLOSED
 
 
 def test_a_stage_that_was_left_out_beforehand_tells_nothing_of_its_store() -> None:
