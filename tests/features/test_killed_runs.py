@@ -97,10 +97,10 @@ def test_killed_at_twenty_moments_nothing_half_written_is_read_and_the_next_run_
         }
         answer = ask(runner, **said, seconds=None if whole else float(dice.uniform(0, longest)))
         assert answer["status"] in ((0,) if whole else (0, 9)), "a run after a killed one has to complete"
-        longest = answer["seconds"] if whole else longest  # the newest: how fast the machine is now
+        longest = answer["seconds"] if answer["status"] == 0 else longest  # of the newest that ended: as fast as now
         killed += answer["status"] == 9
         online = max(online, must_hold_published_rows_only(store, tmp_path / "features", now))
-    assert killed >= KILLS // 4  # the others were done before their moment came
+    assert killed >= KILLS // 2
     assert online == MEMBERS
     last = START + timedelta(days=90)
     prepared_folder(tmp_path / "prepared", ROWS, TITLES)
