@@ -21,13 +21,15 @@ from foretaste.models.bodies import (
     TransActConfig,
     TransformerConfig,
 )
+from foretaste.models.bodies.foretaste import TimeBias
 from foretaste.models.bodies.hstu import NUM_TIMES, STEP, Hstu, HstuLayer
 from foretaste.models.bodies.ligr import Ligr, LigrLayer
 from foretaste.models.bodies.recurrent import Recurrent
 from foretaste.models.bodies.transact import TransAct, before, newest
 from foretaste.models.bodies.transformer import Transformer
 from foretaste.models.intent import IntentModelConfig
-from foretaste.models.sequences import Sequences, sequences
+from foretaste.models.layout import Group
+from foretaste.models.sequences import NUM_GAPS, Sequences, sequences
 from foretaste.models.zoo import NETWORKS, network
 from foretaste.testing.contract_network import RULES, Rule, several_histories
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, one_history
@@ -235,3 +237,22 @@ def test_the_random_time_window_is_drawn_in_training_alone() -> None:
     asked = body(x_TD, given).item_TD
     close(asked, body(x_TD, given).item_TD)
     assert not torch.allclose(body.train()(x_TD, given).item_TD, asked)
+
+
+def test_the_bias_by_time_is_an_embedding_with_its_gradient() -> None:
+    dice = torch.Generator().manual_seed(4)
+    bias = TimeBias(3)
+    with torch.no_grad():
+        bias.by_gap.weight.copy_(torch.randn(NUM_GAPS, 3, generator=dice))
+    gaps = torch.randint(NUM_GAPS, (2, 5, 5), generator=dice)
+    weight = torch.randn(2, 3, 5, 5, generator=dice).tril()
+    group = Group(0, 2, 5, torch.tensor([5, 5]))
+    mine = bias.of({0: gaps})(group)
+    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    assert torch.isneginf(mine[..., later]).all()
+    plain = F.embedding(gaps, bias.by_gap.weight).permute(0, 3, 1, 2)
+    assert torch.equal(mine[..., ~later], plain[..., ~later])
+    wanted = torch.autograd.grad((plain * weight).sum(), bias.by_gap.weight)
+    torch.testing.assert_close(
+        torch.autograd.grad((mine.masked_fill(later, 0.0) * weight).sum(), bias.by_gap.weight), wanted
+    )

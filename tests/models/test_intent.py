@@ -223,6 +223,8 @@ def test_the_recency_of_a_title_does_not_depend_on_who_else_is_asked_for() -> No
     decoder = model().decoder
     assert decoder is not None
     now_P = torch.tensor([2.9e7, 1.1e7, 2.9e7 + 7 * 1440.0], dtype=torch.float64)
-    together = decoder.released(now_P).classes(slice(0, 3))
+    said = torch.randn(3, len(decoder.bound_minutes) + 2, generator=torch.Generator().manual_seed(1))
+    together = decoder.released(now_P).spread(said)
     for row in range(3):
-        assert torch.equal(together[row : row + 1], decoder.released(now_P[row : row + 1]).classes(slice(0, 1)))
+        alone = decoder.released(now_P[row : row + 1]).spread(said[row : row + 1])
+        assert torch.equal(together[row : row + 1], alone)

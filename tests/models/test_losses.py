@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foretaste.models import losses
-from foretaste.models.decoding import Pairs
+from foretaste.models.decoding import UNKNOWN_MINUTE, Pairs, Released
 from foretaste.models.losses import Added, extras, full_softmax_loss, multi_label_loss, sampled_softmax_loss
 
 
@@ -46,8 +46,8 @@ def test_the_full_softmax_in_chunks_equals_the_plain_one_with_its_gradients() ->
 def test_what_is_added_by_class_and_relation_is_in_the_loss_and_has_its_gradient() -> None:
     hidden, table, bias, target = problem()
     dice = torch.Generator().manual_seed(5)
-    classes = torch.randint(3, (23, 17), generator=dice)
-    class_PR, relation_PA = (torch.randn(23, n, generator=dice, dtype=torch.float64) for n in (3, 4))
+    released, classes = some_releases(dice)
+    class_PR, relation_PA = (torch.randn(23, n, generator=dice, dtype=torch.float64) for n in (4, 4))
     weight = torch.rand(23, generator=dice, dtype=torch.float64)
     pairs, dense = some_pairs(dice)
     inputs = [t.requires_grad_() for t in (hidden, table, bias, class_PR, relation_PA)]
@@ -58,7 +58,7 @@ def test_what_is_added_by_class_and_relation_is_in_the_loss_and_has_its_gradient
         )
     plain = (F.cross_entropy(logits, target, reduction="none") * weight).sum()
     expected = gradients(plain, *inputs)
-    added = Added(lambda rows: classes[rows], class_PR, pairs, relation_PA)
+    added = Added(released, class_PR, pairs, relation_PA)
     for floats in (17 * 4, 1 << 20):
         losses.CHUNK_FLOATS, before = floats, losses.CHUNK_FLOATS
         try:
@@ -96,12 +96,45 @@ def some_pairs(dice: torch.Generator) -> tuple[Pairs, list[tuple[int, int, int]]
     return Pairs(start, column_E, relation_E), list(triples)
 
 
+def some_releases(dice: torch.Generator) -> tuple[Released, Tensor]:
+    """When 17 titles came out and 23 predictions ask, some not known or on a bound, and the class of each pair."""
+    bounds = (5, 20)
+    released_N = torch.randint(60, (17,), generator=dice, dtype=torch.int32)
+    released_N[3] = UNKNOWN_MINUTE
+    now_P = torch.randint(30, 90, (23,), generator=dice, dtype=torch.int32)
+    now_P[:2] = released_N[0] + torch.tensor([5, 6])
+    age_PN = now_P[:, None] - released_N
+    class_PN = (age_PN > bounds[0]).long() + (age_PN > bounds[1]).long()
+    class_PN[:, 3] = 3
+    assert set(class_PN.flatten().tolist()) == {0, 1, 2, 3}
+    assert class_PN[:2, 0].tolist() == [0, 1]
+    return Released.among(bounds, released_N, now_P), class_PN
+
+
+def test_every_title_has_what_its_class_of_recency_has_and_its_gradient_goes_there() -> None:
+    dice = torch.Generator().manual_seed(9)
+    released, class_PN = some_releases(dice)
+    value_PR = torch.randn(23, 4, generator=dice, dtype=torch.float64).requires_grad_()
+    weight_PN = torch.randn(23, 17, generator=dice, dtype=torch.float64)
+    some = torch.tensor([16, 3, 0, 9])
+    for chosen, classes in ((released, class_PN), (released.of(some), class_PN[:, some])):
+        assert torch.equal(
+            chosen.own(torch.arange(23) % classes.shape[1]), classes[range(23), torch.arange(23) % classes.shape[1]]
+        )
+        assert torch.equal(chosen.spread(value_PR), value_PR.gather(1, classes))
+        weight = weight_PN[:, : classes.shape[1]]
+        mine = gradients((chosen.spread(value_PR) * weight).sum(), value_PR)
+        torch.testing.assert_close(mine, gradients((value_PR.gather(1, classes) * weight).sum(), value_PR))
+    part = released.rows(slice(4, 9))
+    assert torch.equal(part.spread(value_PR[4:9]), value_PR.gather(1, class_PN)[4:9])
+
+
 def sampled(hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor, drawn: Tensor, q: Tensor) -> Tensor:
     """The sampled softmax with negatives `drawn` of probability `q`."""
     column, times = torch.unique(drawn, return_counts=True)
     shift = bias[column] - torch.log(len(drawn) * q[column] / times)
     own = (hidden * table[target]).sum(dim=1) + bias[target]
-    extra, _ = extras(Added(), None, column, target)
+    extra, _ = extras(Added(), column, target)
     return sampled_softmax_loss(hidden, table[column], shift, own, extra.double())
 
 
@@ -120,14 +153,13 @@ def test_with_many_negatives_the_sampled_softmax_tends_to_the_full_one() -> None
 def test_the_sampled_softmax_adds_the_same_as_the_full_one_to_negatives_and_targets() -> None:
     *_, target = problem()
     dice = torch.Generator().manual_seed(5)
-    classes = torch.randint(3, (23, 17), generator=dice)
-    class_PR, relation_PA = (torch.randn(23, n, generator=dice) for n in (3, 4))
+    released, classes = some_releases(dice)
+    class_PR, relation_PA = (torch.randn(23, n, generator=dice) for n in (4, 4))
     pairs, dense = some_pairs(dice)
     for relation in (relation_PA, None):
-        added = Added(lambda rows: classes[rows], class_PR, pairs, relation)
+        added = Added(released, class_PR, pairs, relation)
         column = torch.arange(17)
-        of_titles = torch.cat([classes, classes.gather(1, target[:, None])], dim=1)
-        extra, own = extras(added, of_titles, column, target)
+        extra, own = extras(added, column, target)
         expected = class_PR.gather(1, classes)
         for row, place, kind in dense:
             expected[row, place] += float("-inf") if relation is None else float(relation[row, kind])

@@ -13,7 +13,8 @@ C classes of one head, T interactions or tokens, E pairs of a prediction and a t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,30 +59,88 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Classes of recency by the age, in whole minutes, that titles have when they are asked for."""
+    """Classes of recency by the age, in whole minutes, that titles have when they are asked for.
 
-    bound_minutes: tuple[int, ...]
+    Behind the classes of the bounds stands that of what is older, then that of titles whose release is not known. In
+    order of release titles of one class stand side by side, so that nothing is worked out for each title.
+    """
+
+    bound_minutes: tuple[int, ...]  # rising
     released_N: Tensor  # int32, minutes since 1970; UNKNOWN_MINUTE where unknown
+    order_N: Tensor  # int64, titles by release, the unknown ones last
+    place_N: Tensor  # int64, of each title in that order
     now_P: Tensor  # int32
 
-    def classes(self, rows: slice) -> Tensor:
-        """Class of every title for some predictions; int64, behind the bounds what is older, then unknown."""
-        return self._classes(self.now_P[rows][:, None] - self.released_N, self.released_N)
+    @classmethod
+    def among(cls, bound_minutes: tuple[int, ...], released_N: Tensor, now_P: Tensor) -> Released:
+        """Order titles by their release."""
+        order_N = torch.argsort(released_N, stable=True)
+        return cls(bound_minutes, released_N, order_N, _inverse(order_N), now_P)
+
+    def rows(self, rows: slice) -> Released:
+        """Pick some predictions."""
+        return replace(self, now_P=self.now_P[rows])
+
+    def of(self, column_X: Tensor) -> Released:
+        """The same of some titles alone."""
+        return Released.among(self.bound_minutes, self.released_N[column_X], self.now_P)
+
+    def spread(self, class_PR: Tensor) -> Tensor:
+        """Give every title what its class has; [P, N]."""
+        spread_PN: Tensor = _Spread.apply(class_PR, self)  # type: ignore[no-untyped-call]
+        return spread_PN
+
+    def sums(self, value_PN: Tensor) -> Tensor:
+        """Sum up the values of the titles of each class; [P, R]."""
+        ordered = value_PN.index_select(1, self.order_N).view(-1)
+        summed = torch.segment_reduce(ordered, "sum", lengths=self.lengths().view(-1), unsafe=True)
+        return summed.view(len(self.now_P), -1)[:, self.classes_in_order()]
 
     def own(self, column_P: Tensor) -> Tensor:
         """Class of one title for each prediction; int64 [P]."""
         released_P = self.released_N[column_P]
-        return self._classes(self.now_P - released_P, released_P)
+        class_P = sum((self.now_P - released_P > bound for bound in self.bound_minutes), torch.zeros_like(column_P))
+        return class_P.masked_fill(released_P == UNKNOWN_MINUTE, len(self.bound_minutes) + 1)
 
-    def of(self, column_X: Tensor) -> Released:
-        """The same of some titles alone."""
-        return Released(self.bound_minutes, self.released_N[column_X], self.now_P)
+    def lengths(self) -> Tensor:
+        """How many titles each class has, the oldest class first and the unknown last; int64 [P, R]."""
+        bounds = torch.tensor(self.bound_minutes[::-1], dtype=torch.int32, device=self.now_P.device)
+        ordered_N = self.released_N[self.order_N]
+        older_PB = torch.searchsorted(ordered_N, (self.now_P[:, None] - bounds).contiguous())
+        none_P1 = torch.zeros_like(older_PB[:, :1])
+        known_P1 = none_P1 + torch.searchsorted(ordered_N, ordered_N.new_tensor(UNKNOWN_MINUTE))
+        ends = torch.cat([none_P1, older_PB, known_P1, torch.full_like(none_P1, len(ordered_N))], dim=1)
+        return ends.diff(dim=1)
 
-    def _classes(self, age_X: Tensor, released_X: Tensor) -> Tensor:
-        class_X = torch.zeros(age_X.shape, dtype=torch.int64, device=age_X.device)
-        for bound in self.bound_minutes:
-            class_X += age_X > bound
-        return class_X.masked_fill_(released_X == UNKNOWN_MINUTE, len(self.bound_minutes) + 1)
+    def classes_in_order(self) -> list[int]:
+        """Turn classes into the order of `lengths`, or back."""
+        return [*range(len(self.bound_minutes), -1, -1), len(self.bound_minutes) + 1]
+
+
+class _Spread(torch.autograd.Function):
+    """What each class has, for all titles of it; its gradient sums up."""
+
+    @staticmethod
+    def forward(ctx: Any, class_PR: Tensor, released: Released) -> Tensor:
+        ctx.released = released
+        shape = (len(released.now_P), len(released.released_N))
+        ordered, lengths = class_PR[:, released.classes_in_order()].reshape(-1), released.lengths().view(-1)
+        if class_PR.device.type == "cpu":  # NumPy's needs no index of every title
+            flat = torch.from_numpy(np.repeat(ordered.numpy(), lengths.numpy()))
+        else:
+            flat = ordered.repeat_interleave(lengths, output_size=shape[0] * shape[1])
+        return flat.view(shape).index_select(1, released.place_N)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_PN,) = grads
+        return ctx.released.sums(grad_PN), None
+
+
+def _inverse(order_N: Tensor) -> Tensor:
+    place_N = torch.empty_like(order_N)
+    place_N[order_N] = torch.arange(len(order_N), device=order_N.device)
+    return place_N
 
 
 class Decoder(nn.Module):
@@ -89,6 +148,8 @@ class Decoder(nn.Module):
 
     static_N1K: Tensor
     released_N: Tensor
+    order_N: Tensor
+    place_N: Tensor
 
     def __init__(self, classes: Classes, catalogue: Catalogue, labels: LabelConfig) -> None:
         super().__init__()
@@ -101,6 +162,9 @@ class Decoder(nn.Module):
         unknown_N = catalogue.released_N1[1:] == UNKNOWN_TIME
         released_N = np.where(unknown_N, UNKNOWN_MINUTE, catalogue.released_N1[1:] // MINUTE_US).astype(np.int32)
         self.register_buffer("released_N", torch.from_numpy(released_N), persistent=False)
+        order_N = torch.argsort(self.released_N, stable=True)
+        self.register_buffer("order_N", order_N, persistent=False)
+        self.register_buffer("place_N", _inverse(order_N), persistent=False)
         self.bound_minutes = tuple(days * 1440 for days in labels.recency_days.values())
         self.recency = [(labels.recency_classes.index(one), c) for c, one in enumerate(classes.get(Intent.RECENCY, ()))]
         action = classes.get(Intent.ACTION, ())
@@ -141,7 +205,7 @@ class Decoder(nn.Module):
 
     def released(self, now_P: Tensor) -> Released:
         """Ages of all titles at the instants of predictions (minutes)."""
-        return Released(self.bound_minutes, self.released_N, now_P.floor().int())
+        return Released(self.bound_minutes, self.released_N, self.order_N, self.place_N, now_P.floor().int())
 
 
 def _columns(head: Intent, classes: tuple[str, ...], catalogue: Catalogue) -> NDArray[np.float32]:

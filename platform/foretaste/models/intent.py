@@ -158,11 +158,11 @@ class IntentRecommender:
         decoder = self.model.decoder
         if decoder is None:
             return Added()
-        classes = None if terms.recency_PR is None else decoder.released(tokens.now_T[last_B]).classes
+        released = None if terms.recency_PR is None else decoder.released(tokens.now_T[last_B])
         if terms.relation_PA is None:
-            return Added(classes, terms.recency_PR)
+            return Added(released, terms.recency_PR)
         found = pairs(recent, tokens, last_B, self.catalogue, self.labels)
-        return Added(classes, terms.recency_PR, found, terms.relation_PA)
+        return Added(released, terms.recency_PR, found, terms.relation_PA)
 
 
 def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:

@@ -6,7 +6,6 @@ recency, A relations, E pairs of a prediction and a title of its history.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretaste.models.decoding import Pairs
+from foretaste.models.decoding import Pairs, Released
 
 CHUNK_FLOATS = 1 << 21
 """Logits held at once by the full softmax: they stay in the processor's cache, and memory does not grow with P."""
@@ -24,7 +23,7 @@ CHUNK_FLOATS = 1 << 21
 class Added:
     """What is added to logits beside products of states and vectors; nothing by default."""
 
-    classes: Callable[[slice], Tensor] | None = None  # class of every title for some predictions; int64 [P, N]
+    released: Released | None = None  # which class of recency titles have
     class_PR: Tensor | None = None  # what each class adds
     pairs: Pairs | None = None
     relation_PA: Tensor | None = None  # what each relation adds; None: titles of the history are left out
@@ -35,8 +34,8 @@ NOTHING = Added()
 
 def add(logits_PN: Tensor, rows: slice, added: Added) -> Tensor | None:
     """Add to the logits of some predictions, in place; returns where the pairs stand in the flattened logits."""
-    if added.class_PR is not None and added.classes is not None:
-        logits_PN += added.class_PR[rows].gather(1, added.classes(rows))
+    if added.class_PR is not None and added.released is not None:
+        logits_PN += added.released.rows(rows).spread(added.class_PR[rows])
     if added.pairs is None:
         return None
     start_P1 = added.pairs.start_P1[rows.start : rows.start + len(logits_PN) + 1]
@@ -110,17 +109,17 @@ class _FullSoftmax(torch.autograd.Function):
 
 def _added_to_targets(chunk: slice, hit: Tensor, added: Added) -> Tensor:
     """What classes add to the targets themselves, which are never left out."""
-    if added.class_PR is None or added.classes is None:
+    if added.class_PR is None or added.released is None:
         return torch.zeros(hit.shape, device=hit.device)
-    return added.class_PR[chunk].gather(1, added.classes(chunk).gather(1, hit))
+    return added.class_PR[chunk].gather(1, added.released.rows(chunk).own(hit[:, 0])[:, None])
 
 
 def _add_gradients(
     grad_PN: Tensor, chunk: slice, places: Tensor | None, added: Added, grads: list[Tensor | None]
 ) -> None:
     of_classes, of_relations = grads
-    if of_classes is not None and added.classes is not None:
-        of_classes[chunk] = of_classes[chunk].scatter_add(1, added.classes(chunk), grad_PN)
+    if of_classes is not None and added.released is not None:
+        of_classes[chunk] = added.released.rows(chunk).sums(grad_PN)
     if of_relations is not None and places is not None:
         part = of_relations[chunk].view(-1)
         part.index_add_(0, places[1], grad_PN.view(-1)[places[0]])
@@ -175,17 +174,16 @@ def sampled_softmax_loss(
     return (each_P if weight_P is None else each_P * weight_P).sum()
 
 
-def extras(added: Added, released_classes: Tensor | None, column_S: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
+def extras(added: Added, column_S: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
     """What is added to the logits of negatives and of targets, [P, S] and [P]; -inf where they are the same title.
 
-    `column_S` are catalogue codes - 1 in rising order, each once; `released_classes` the classes of these, then of the
-    targets, [P, S + 1].
+    `column_S` are catalogue codes - 1 in rising order, each once.
     """
     shape = (len(target_P), len(column_S))
     extra_PS, own_P = (torch.zeros(s, device=target_P.device) for s in (shape, shape[:1]))
-    if added.class_PR is not None and released_classes is not None:
-        said = added.class_PR.gather(1, released_classes)
-        extra_PS, own_P = said[:, :-1], said[:, -1]
+    if added.class_PR is not None and added.released is not None:
+        extra_PS = added.released.of(column_S).spread(added.class_PR)
+        own_P = added.class_PR.gather(1, added.released.own(target_P)[:, None])[:, 0]
     if added.pairs is not None:
         counts_P = torch.from_numpy(added.pairs.start_P1[1:] - added.pairs.start_P1[:-1]).to(target_P.device)
         row_E = torch.repeat_interleave(torch.arange(len(target_P), device=target_P.device), counts_P)

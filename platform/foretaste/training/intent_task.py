@@ -141,18 +141,12 @@ class IntentTask:
             found = pairs(batch.recent, batch.tokens, batch.token_P, self.catalogue, self.labels)
         if terms is None or decoder is None or terms.recency_PR is None:
             return state_PK, Added(pairs=found, relation_PA=relation_PA)
-        return state_PK, Added(decoder.released(now_P).classes, terms.recency_PR, found, relation_PA)
+        return state_PK, Added(decoder.released(now_P), terms.recency_PR, found, relation_PA)
 
     def _sampled(
         self, state_PK: Tensor, title_XK: Tensor, bias_X: Tensor, drawn: Drawn, batch: MicroBatch, added: Added
     ) -> Tensor:
-        decoder, classes = self.network.decoder, None
-        if decoder is not None and added.class_PR is not None:
-            released = decoder.released(batch.tokens.now_T[batch.token_P])
-            of_negatives = released.of(drawn.negative_S).classes(slice(None))
-            of_targets = released.own(batch.title_P)
-            classes = torch.cat([of_negatives, of_targets[:, None]], dim=1)
-        extra_PS, own_P = extras(added, classes, drawn.negative_S, batch.title_P)
+        extra_PS, own_P = extras(added, drawn.negative_S, batch.title_P)
         own_P = own_P + (state_PK * title_XK[drawn.target_P]).sum(dim=1) + bias_X[drawn.target_P]
         shift_S = bias_X[drawn.negative_X] - drawn.log_expected_S
         return sampled_softmax_loss(state_PK, title_XK[drawn.negative_X], shift_S, own_P, extra_PS, batch.weight_P)

@@ -14,7 +14,7 @@ says much more of the next choice than its classes' shares do weighs more in Z, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -143,12 +143,31 @@ class TimeBias(nn.Module):
 
         def bias(group: Group) -> Tensor:
             if group.start not in made:
-                bias_RHLL = self.by_gap(gaps[group.start]).permute(0, 3, 1, 2)
+                bias_RHLL: Tensor = _Chosen.apply(self.by_gap.weight, gaps[group.start])  # type: ignore[no-untyped-call]
                 later_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=bias_RHLL.device).triu(1)
                 made[group.start] = bias_RHLL.masked_fill(later_LL, float("-inf"))
             return made[group.start]
 
         return bias
+
+
+class _Chosen(torch.autograd.Function):
+    """Rows of a table by their number, the columns in front: [C, H] by [R, L, L] gives [R, H, L, L].
+
+    An embedding adds its gradients up row by row, which for rows of a few columns takes longer than the attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table_CH: Tensor, number_RLL: Tensor) -> Tensor:
+        ctx.save_for_backward(table_CH, number_RLL)
+        return torch.stack([column_C[number_RLL] for column_C in table_CH.unbind(1)], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_RHLL,), (table_CH, number_RLL) = grads, ctx.saved_tensors
+        none_C, number = table_CH.new_zeros(len(table_CH)), number_RLL.flatten()
+        summed = [none_C.index_add(0, number, of_RLL.flatten()) for of_RLL in grad_RHLL.to(none_C.dtype).unbind(1)]
+        return torch.stack(summed, dim=1), None
 
 
 def gaps_between(tokens: Sequences) -> dict[int, Tensor]:
