@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -44,15 +45,16 @@ from foretaste.serving.service import utc_now
 from foretaste.signals.store import FeatureStore
 
 FORCED = (
-    (Fault.RANKER_SLOW, 0.10, 0.15),
-    (Fault.RANKER_FAILS, 0.20, 0.25),
-    (Fault.INTENT_FAILS, 0.30, 0.36),
-    (Fault.SESSION_LOG_FAILS, 0.42, 0.46),
-    (Fault.FEATURES_FAIL, 0.82, 0.87),
+    (Fault.RANKER_FAILS, 0.10, 0.20),
+    (Fault.INTENT_FAILS, 0.30, 0.40),
+    (Fault.SESSION_LOG_FAILS, 0.50, 0.60),
+    (Fault.FEATURES_FAIL, 0.70, 0.80),
+    (Fault.RANKER_SLOW, 0.90, 0.97),
 )
-"""What fails from one share of the decisions to another."""
-SWAPPED, TAKEN_BACK = 0.55, 0.72
-"""Shares of the decisions after which the other release answers, and the first again."""
+"""What fails from one share of the first leg's decisions to another."""
+FIRST, SWAPPING, SECOND, RETURNING = 0.5, 0.1, 0.2, 0.1
+"""Shares of the decisions: under faults; while another release takes over; by that; while the first one comes back."""
+CONTROLS = ("filter", "boost", "exclude_ids")
 NUM_PROCESSES, THREADS = 2, 6
 SECOND_SEED = 1_000_003
 SERVING = {"epsilon": 0.2, "audit_share": 0.02, "housekeeping_seconds": 5.0}
@@ -69,13 +71,11 @@ def replays(settings: Settings, config: ServeBenchConfig, options: BenchOptions)
             stack.enter_context(ServiceProcess(service, port=free_port(), log=log, main=FAULTY))
             for _ in range(NUM_PROCESSES)
         ]
-        milestones = [*_forced(own), *_swaps(own, processes)]
-        urls = [process.url for process in processes]
-        sent = drive(urls, _world(own), requests=config.decisions, threads=THREADS, milestones=milestones)
+        legs = _driven(own, processes, config.decisions)
         for fault in Fault:
             Faults(own.tables.root).end(fault)
     rows = _decisions(own)
-    figures = _kinds(rows, sent) | {"by_library": made_again(own, rows)}
+    figures = _kinds(rows, legs) | {"by_library": made_again(own, rows)}
     figures["over_http"] = _over_http(own, rows, config.over_http)
     bars = bars_of(figures)
     folder = folder_of(settings) / "reports"
@@ -109,13 +109,34 @@ def _world(settings: Settings) -> World:
     return World([*known, *(f"new-{number}" for number in range(20))], titles)
 
 
+def _driven(settings: Settings, processes: Sequence[ServiceProcess], number: int) -> list[Sent]:
+    """So many decisions, in legs: of each release there are some however fast they are made."""
+    world, urls = _world(settings), [process.url for process in processes]
+    swap, take_back = _swaps(settings, processes)
+    legs: list[tuple[float, list[Milestone]]] = [
+        (FIRST, _forced(settings)),
+        (SWAPPING, [(0.0, swap)]),
+        (SECOND, []),
+        (RETURNING, [(0.0, take_back)]),
+    ]
+    sizes = [round(share * number) for share, _ in legs]
+    found = []
+    for seed, size in enumerate([*sizes, number - sum(sizes)]):
+        milestones = legs[seed][1] if seed < len(legs) else []
+        if size > 0:
+            found.append(drive(urls, world, requests=size, threads=THREADS, seed=seed, milestones=milestones))
+    return found
+
+
 def _forced(settings: Settings) -> list[Milestone]:
     faults = Faults(settings.tables.root)
-    begins = [(begin, partial(faults.begin, fault)) for fault, begin, _ in FORCED]
-    return begins + [(end, partial(faults.end, fault)) for fault, _, end in FORCED]
+    found: list[Milestone] = []
+    for fault, begin, end in FORCED:
+        found += [(begin, partial(faults.begin, fault)), (end, partial(faults.end, fault))]
+    return found
 
 
-def _swaps(settings: Settings, processes: Sequence[ServiceProcess]) -> list[Milestone]:
+def _swaps(settings: Settings, processes: Sequence[ServiceProcess]) -> tuple[Callable[[], None], Callable[[], None]]:
     """Another release, and the first again: one process after the other, so that somebody answers all the while."""
     registry = settings.tables.registry
 
@@ -135,7 +156,7 @@ def _swaps(settings: Settings, processes: Sequence[ServiceProcess]) -> list[Mile
         roll_back(registry, at=utc_now())
         restart()
 
-    return [(SWAPPED, swap), (TAKEN_BACK, take_back)]
+    return swap, take_back
 
 
 def _decisions(settings: Settings) -> list[dict[str, Any]]:
@@ -145,14 +166,12 @@ def _decisions(settings: Settings) -> list[dict[str, Any]]:
     return [row for row in rows if (row["member_id"] or GUEST + row["session_id"]) not in deleted]
 
 
-def _kinds(rows: Sequence[Mapping[str, Any]], sent: Sent) -> dict[str, Any]:
-    asked = Counter(
-        name for row in rows for name in ("filter", "boost", "exclude_ids") if f'"{name}":' in row["request"]
-    )
+def _kinds(rows: Sequence[Mapping[str, Any]], legs: Sequence[Sent]) -> dict[str, Any]:
+    asked = Counter(name for row in rows for name in CONTROLS if json.loads(row["request"]).get(name))
     return {
         "decisions": len(rows),
-        "answered": len(sent.answered),
-        "refused": sent.refused[:20],
+        "answered": sum(len(sent.answered) for sent in legs),
+        "refused": [one for sent in legs for one in sent.refused][:20],
         "kinds": dict(Counter(row["kind"] or "recommend" for row in rows)),
         "explored": sum(row["explored"] for row in rows),
         "guests": sum(row["member_id"] is None for row in rows),
@@ -161,7 +180,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]], sent: Sent) -> dict[str, Any]:
         "models": dict(Counter(str(row["intent_model"]) for row in rows)),
         "asked_for": dict(asked),
         "empty_lists": sum(not row["items"] for row in rows),
-        "decisions_per_second": round(sent.requests_per_second, 1),
+        "decisions_per_second": [round(sent.requests_per_second, 1) for sent in legs],
     }
 
 
