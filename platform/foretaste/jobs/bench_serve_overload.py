@@ -27,6 +27,8 @@ from foretaste.ops.telemetry import say
 GOODPUT, SLOWER, GROWTH = 0.9, 2.0, 1.05
 UNLOADED_SECONDS = 10.0
 SHED = 429
+MOST_DIFFERENT = 100_000
+"""Requests of a soak before they come again."""
 
 Sample = tuple[float, float]
 """Seconds since the load began, and MiB."""
@@ -86,7 +88,9 @@ def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) ->
         rate = config.soak_load * capacity(people, config, address, events_share=config.events_share)
         seconds = config.soak_warm_seconds + config.soak_seconds
         say(f"{rate:.0f} requests/s for {seconds:.0f} s")
-        calls = requests(people, config, address, name="soak", number=math.ceil(1.2 * rate * seconds) + 100)
+        calls = requests(
+            people, config, address, name="soak", number=min(MOST_DIFFERENT, math.ceil(1.2 * rate * seconds))
+        )
         samples: list[Sample] = []
 
         async def run() -> Sent:
@@ -99,9 +103,10 @@ def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) ->
 
         sent = asyncio.run(run()).of(after=config.soak_warm_seconds)
     counted = [(at, mib) for at, mib in samples if at >= config.soak_warm_seconds]
-    figures = {"load_per_second": rate, "all": sent.figures(), "lists": sent.of(LIST).figures()} | memory(counted)
+    grown = memory(counted)
+    figures = {"load_per_second": rate, "all": sent.figures(), "lists": sent.of(LIST).figures(), **grown}
     measured = {
-        "memory of the last third over that of the first": at_most(figures["last_over_first"], GROWTH),
+        "memory of the last third over that of the first": at_most(grown["last_over_first"], GROWTH),
         "requests that were not answered well": none_of(int((~sent.good).sum())),
     }
     folder = folder_of(settings) / "reports"
@@ -109,7 +114,7 @@ def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) ->
     return {"figures": figures, **_held(measured, options), "report": report}
 
 
-def memory(samples: Sequence[Sample]) -> dict[str, Any]:
+def memory(samples: Sequence[Sample]) -> dict[str, float]:
     """Means of the first and of the last third of the samples, their ratio, and the slope in MiB a minute."""
     if len(samples) < 3:
         raise ValueError(f"{len(samples)} samples of memory: the load was too short for a slope")

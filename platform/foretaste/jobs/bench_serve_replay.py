@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import polars as pl
@@ -132,7 +131,8 @@ def _forced(settings: Settings) -> list[Milestone]:
     faults = Faults(settings.tables.root)
     found: list[Milestone] = []
     for fault, begin, end in FORCED:
-        found += [(begin, partial(faults.begin, fault)), (end, partial(faults.end, fault))]
+        starts, ends = faults.switch(fault)
+        found += [(begin, starts), (end, ends)]
     return found
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ class Faults:
     def on(self, fault: Fault) -> bool:
         """Whether it is on."""
         return os.path.exists(self._folder / fault.value)
+
+    def switch(self, fault: Fault) -> tuple[Callable[[], None], Callable[[], None]]:
+        """What begins and what ends it."""
+        return partial(self.begin, fault), partial(self.end, fault)
 
     def fail(self, fault: Fault) -> None:
         """Raise OSError while it is on."""
