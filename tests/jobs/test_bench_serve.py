@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from foretaste.feedback.decision_log import DecisionLog
 from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population, requests
 from foretaste.jobs.bench_serve_compare import Figures, bars_of, medians, moonshot
 from foretaste.jobs.bench_serve_config import ServeBenchConfig, sized
@@ -16,9 +18,10 @@ from foretaste.jobs.bench_serve_loads import CLOSED, OPEN, Loads
 from foretaste.jobs.bench_serve_made import FUSED, PLAIN_ALONE, PLAIN_SHARED
 from foretaste.jobs.bench_serve_overload import memory, overload_bars
 from foretaste.jobs.bench_serve_report import Plot, Section, at_most, none_of, write_report
-from foretaste.jobs.bench_serve_stages import after_the_row, counted, histograms
+from foretaste.jobs.bench_serve_stages import after_the_row, counted, histograms, stage_times
 from foretaste.jobs.load import Sent
 from foretaste.jobs.settings import Settings
+from foretaste.testing.decisions import decision
 
 
 def figures(per_second: float, p50: float, p90: float, p99: float) -> dict[str, Any]:
@@ -120,6 +123,18 @@ def test_percentiles_of_what_no_decision_tells_lie_within_their_bucket() -> None
     assert 1.0 < found["p90_ms"] < found["p99.9_ms"] <= 2.0
     assert after_the_row(after, after) == {}
     assert counted(after, "foretaste_answers_total", "process") == {"a": 4, "b": 0}
+
+
+def test_stages_are_those_of_the_decisions_of_each_load(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    for number in range(10):
+        timings = [{"stage": "intent", "ms": float(number)}, {"stage": "pool", "ms": 1.0}]
+        log.append(decision(f"d{number}", at=1_000 * number, timings=timings))
+    first, second, none = stage_times(tmp_path, [(0, 4_000), (4_000, 10_000), (20_000, 30_000)])
+    log.close()
+    assert (first["intent"]["mean_ms"], second["intent"]["mean_ms"], none) == (1.5, 6.5, {})
+    assert first["intent"]["p50_ms"] == 1.5
+    assert second["pool"]["p99.9_ms"] == 1.0
 
 
 def test_a_load_is_sessions_side_by_side_whose_events_are_nobody_elses() -> None:

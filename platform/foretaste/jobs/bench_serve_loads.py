@@ -70,7 +70,7 @@ def loads(
         before, begun = scraped(url), time.time_ns() // 1000
         found[CLOSED][number] = measured(asyncio.run(_closed(calls, address, number, config.seconds)), begun, before)
     best = max(one["all"]["per_second"] for one in found[CLOSED].values())
-    for rate in rates or [round(share * best, 1) for share in config.rate_shares]:
+    for rate in rates or [max(1.0, round(share * best, 1)) for share in config.rate_shares]:
         calls = requests(people, config, address, name=f"open-{seed}-{rate}", seed=seed)
         before, begun = scraped(url), time.time_ns() // 1000
         sent = asyncio.run(
@@ -78,10 +78,11 @@ def loads(
         )
         found[OPEN][rate] = measured(sent, begun, before)
     memory = service_mib()
-    for figures, between, before, after in windows:
+    stages = [] if decisions is None else stage_times(decisions, [between for _, between, _, _ in windows])
+    for number, (figures, _, before, after) in enumerate(windows):
         figures["tree_mib"] = memory
-        if decisions is not None:
-            figures["stages"] = stage_times(decisions, between) | after_the_row(before, after)
+        if stages:
+            figures["stages"] = stages[number] | after_the_row(before, after)
     return found
 
 

@@ -63,23 +63,28 @@ def replays(settings: Settings, config: ServeBenchConfig, options: BenchOptions)
     """Make decisions under faults and a swap of models, end every process, and make each of them again."""
     made_at = _with_two_releases(made(settings, config))
     own = copied(made_at, **SERVING)
-    service = service_config(own)
-    log = own.tables.root / "process.txt"
+    figures = decided_and_made_again(own, config)
+    bars = bars_of(figures)
+    folder = folder_of(settings) / "reports"
+    report = write_report(own, config, folder, "replay", bars, _sections(figures))
+    return {"figures": figures, "bars": bars, "report": report}
+
+
+def decided_and_made_again(settings: Settings, config: ServeBenchConfig) -> dict[str, Any]:
+    """The same in a workspace that has two releases; gives the figures."""
+    service = service_config(settings)
+    log = settings.tables.root / "process.txt"
     with contextlib.ExitStack() as stack:
         processes = [
             stack.enter_context(ServiceProcess(service, port=free_port(), log=log, main=FAULTY))
             for _ in range(NUM_PROCESSES)
         ]
-        legs = _driven(own, processes, config.decisions)
+        legs = _driven(settings, processes, config.decisions)
         for fault in Fault:
-            Faults(own.tables.root).end(fault)
-    rows = _decisions(own)
-    figures = _kinds(rows, legs) | {"by_library": made_again(own, rows)}
-    figures["over_http"] = _over_http(own, rows, config.over_http)
-    bars = bars_of(figures)
-    folder = folder_of(settings) / "reports"
-    report = write_report(own, config, folder, "replay", bars, _sections(figures))
-    return {"figures": figures, "bars": bars, "report": report}
+            Faults(settings.tables.root).end(fault)
+    rows = _decisions(settings)
+    figures = _kinds(rows, legs) | {"by_library": made_again(settings, rows)}
+    return figures | {"over_http": _over_http(settings, rows, config.over_http)}
 
 
 def _with_two_releases(settings: Settings) -> Settings:
@@ -179,7 +184,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]], legs: Sequence[Sent]) -> dict[str,
         "levels": dict(Counter(row["items"][0]["source"] for row in rows if row["items"])),
         "models": dict(Counter(str(row["intent_model"]) for row in rows)),
         "asked_for": dict(asked),
-        "empty_lists": sum(not row["items"] for row in rows),
+        "empty_lists": sum(not row["items"] and (row["kind"] or "recommend") == "recommend" for row in rows),
         "decisions_per_second": [round(sent.requests_per_second, 1) for sent in legs],
     }
 

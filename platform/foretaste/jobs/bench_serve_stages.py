@@ -6,7 +6,7 @@ Shapes: D decisions, E edges of a histogram.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +28,16 @@ Times = dict[str, dict[str, float]]
 """Percentiles in milliseconds by stage."""
 
 
-def stage_times(decisions: Path, between: tuple[int, int]) -> Times:
-    """Percentiles of each stage over the decisions of an interval (microseconds since 1970, end excluded)."""
-    taken: dict[str, list[float]] = {}
+def stage_times(decisions: Path, windows: Sequence[tuple[int, int]]) -> list[Times]:
+    """Percentiles of each stage over the decisions of intervals (microseconds since 1970, ends excluded)."""
+    taken: list[dict[str, list[float]]] = [{} for _ in windows]
     for table in decision_tables(decisions):
         at_D = np.asarray(table["at"].cast(pa.int64()))
-        rows = table.filter(pa.array((at_D >= between[0]) & (at_D < between[1])))["timings"].to_pylist()
-        for row in rows:
-            for stage in row:
-                taken.setdefault(stage["stage"], []).append(stage["ms"])
-    return {stage: percentiles(np.array(ms)) for stage, ms in taken.items()}
+        for of, (since, until) in zip(taken, windows, strict=True):
+            for row in table["timings"].filter(pa.array((at_D >= since) & (at_D < until))).to_pylist():
+                for stage in row:
+                    of.setdefault(stage["stage"], []).append(stage["ms"])
+    return [{stage: percentiles(np.array(ms)) for stage, ms in of.items()} for of in taken]
 
 
 def percentiles(ms_D: NDArray[np.float64]) -> dict[str, float]:
