@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.bench_serve_injected import Injected, decision_disk, kill_a_replica, locked
 from foretaste.jobs.bench_serve_loads import capacity, warmed
 from foretaste.jobs.bench_serve_made import copied, folder_of, made, on_ray
-from foretaste.jobs.bench_serve_report import Plot, Section, at_most, none_of, write_report
+from foretaste.jobs.bench_serve_report import Plot, Section, bar, none_of, write_report
 from foretaste.jobs.bench_serve_stored import Stored, missing
 from foretaste.jobs.faulty import Fault, Faults
 from foretaste.jobs.features import features
@@ -38,6 +38,7 @@ LEAD_SECONDS = 10.0
 """Of load before the first fault, from which the usual share of answers that are not full is taken."""
 UNWELL_SHARE = 0.1
 """Of the requests of a second: above it, and above twice the usual share, not all is well yet."""
+MAX_SAID = 300
 STATED = frozenset({429, 503})
 """Statuses by which the service sheds, with Retry-After."""
 
@@ -53,6 +54,7 @@ class Ended:
     hinted: bool  # whether it had Retry-After
     empty: bool = False  # whether it was a list without titles
     fallback: str | None = None
+    said: str = ""  # by a failure
 
     @property
     def well(self) -> bool:
@@ -207,7 +209,7 @@ def _ended(call: Call, answer: Answer, due: float, ended: float, stored: Stored)
     """One row; what was acknowledged or answered is remembered, to be looked for."""
     plain = Ended(call.kind, due, ended, answer.status, answer.retry_after)
     if answer.status != 200:
-        return plain
+        return replace(plain, said=answer.body[:MAX_SAID].decode(errors="replace")) if plain.unstated else plain
     body = orjson.loads(answer.body)
     if call.kind == EVENTS:
         if body["accepted"] + body["duplicate"] == 1:
@@ -228,7 +230,8 @@ def summed(rows: Sequence[Ended], spans: Sequence[Span]) -> dict[str, Any]:
         "usually_unwell_share": usual,
         "empty_lists": sum(one.empty for one in rows),
         "unstated": sum(one.unstated for one in rows),
-        "unstated_statuses": _counts(str(one.status) for one in rows if one.unstated),
+        "unstated_statuses": _counts(f"{one.kind} {one.status}" for one in rows if one.unstated),
+        "unstated_examples": [(round(one.due, 2), one.kind, one.said) for one in rows if one.unstated][:10],
         "faults": {span.name: _of_span(rows, span, max(UNWELL_SHARE, 2 * usual)) for span in spans},
     }
 
@@ -277,11 +280,12 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 def bars_of(figures: dict[str, Any], config: ServeBenchConfig) -> dict[str, Any]:
     """What has to hold of one store."""
     recovered = [one["recovery_seconds"] for one in figures["faults"].values()]
-    longest = max((math.inf if seconds is None else seconds for seconds in recovered), default=math.inf)
+    longest = None if None in recovered else max(recovered, default=None)
+    within = config.settle_seconds
     return {
         "empty lists": none_of(figures["empty_lists"]),
         "failures other than stated shedding": none_of(figures["unstated"]),
-        "seconds until all is well after a fault": at_most(longest, config.settle_seconds),
+        "seconds until all is well after a fault": bar(longest, f"<= {within:g}", longest is not None),
         "acknowledged events not on disk": none_of(figures["missing_events"]),
         "answered decisions not on disk": none_of(figures["missing_decisions"]),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -47,9 +48,11 @@ class Section:
     plots: Sequence[Plot] = field(default_factory=tuple)
 
 
-def bar(value: float, want: str, holds: bool) -> dict[str, Any]:
-    """A bar as the command line counts it."""
-    return {"value": value if isinstance(value, int) else round(float(value), 3), "want": want, "holds": bool(holds)}
+def bar(value: float | None, want: str, holds: bool) -> dict[str, Any]:
+    """A bar as the command line counts it; None where there is no such value, or not any more a finite one."""
+    known = None if value is None or not math.isfinite(value) else value
+    rounded = known if known is None or isinstance(known, int) else round(float(known), 3)
+    return {"value": rounded, "want": want, "holds": bool(holds)}
 
 
 def at_most(value: float, most: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ asks: the models' and the stores' own methods, wrapped in a process that is star
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 from foretaste.serving.config import ServiceConfig
 
-FAULTS = "faults"
+FAULTS, LOG = "faults", "errors.log"
 SLOW_SECONDS = 1.0
 MAIN = "import sys; from foretaste.jobs.faulty import main; main(sys.argv[1], int(sys.argv[2]))"
 """What a process of it runs, with a ServiceConfig as JSON and a port."""
@@ -88,6 +89,7 @@ def install(workspace: Path) -> None:
     from foretaste.models.ranker_scorer import RankerScorer
     from foretaste.signals.store import FeatureStore
 
+    _keep_log(workspace / LOG)
     faults = Faults(workspace)
     _before(RankerScorer, "scores", faults.slow, lambda: faults.fail(Fault.RANKER_FAILS))
     _before(IntentRecommender, "predict", lambda: faults.fail(Fault.INTENT_FAILS))
@@ -95,6 +97,14 @@ def install(workspace: Path) -> None:
         _before(log, "read", faults.hang, lambda: faults.fail(Fault.SESSION_LOG_FAILS))
     _before(FeatureStore, "members", lambda: faults.fail(Fault.FEATURES_FAIL))
     _before(WriteAhead, "write", faults.full)
+
+
+def _keep_log(path: Path) -> None:
+    """What the service logs as an error is kept with its trace, for a replica's standard error goes with its Ray."""
+    handler = logging.FileHandler(path)
+    handler.setLevel(logging.ERROR)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(message)s"))
+    logging.getLogger("foretaste").addHandler(handler)
 
 
 def _before(kind: type, name: str, *acts: Callable[[], None]) -> None:
