@@ -237,7 +237,7 @@ def summed(rows: Sequence[Ended], spans: Sequence[Span]) -> dict[str, Any]:
 
 
 def _of_span(rows: Sequence[Ended], span: Span, most: float) -> dict[str, Any]:
-    own = [one for one in rows if span.begun <= one.due < span.until]
+    own = [one for one in rows if span.begun <= one.ended < span.until]  # what was in flight as it came is its own
     recovered = recovery(own, span, most)
     return {
         "seconds": round(span.ended - span.begun, 2),
