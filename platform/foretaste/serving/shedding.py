@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretaste.contracts.config import Frozen
 from foretaste.serving.problems import problem
+from foretaste.serving.watch import WAITED
 
 SHED_PATHS = frozenset({"/v1/recommend", "/v1/recommend/next", "/v1/rank", "/v1/intent"})
 """What is computed, and so waits for a thread."""
@@ -91,10 +92,13 @@ class Admission:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread once there is one. Raises ShedError, or what `work` raises."""
+        arrived = self._timer()
         await self.enter()
         begun = self._timer()
+        context = copy_context()
+        context.run(WAITED.set, begun - arrived)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         finally:
             self.leave(self._timer() - begun)
 
