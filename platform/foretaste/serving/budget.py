@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from pydantic import Field
@@ -51,7 +52,7 @@ class BudgetConfig(Frozen):
         1_000.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
     )
     workers: int = Field(
-        8, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
+        16, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
     )
     retry_seconds: float = Field(
         5.0, gt=0, description="seconds until one request tries a stage that is left out because it usually runs over"
@@ -156,7 +157,7 @@ class Guard:
     def _within(self, left_ms: float, work: Callable[[], T], *, again: bool) -> T:
         if self._pool is None:
             return self._measured(work, again=again)
-        future = self._pool.submit(self._measured, work, again=again)
+        future = self._pool.submit(copy_context().run, self._measured, work, again=again)
         try:
             return future.result(timeout=left_ms / 1e3)
         except TimeoutError as error:

@@ -30,6 +30,7 @@ from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.answer import answer
+from foretaste.serving.batching import under_way
 from foretaste.serving.breaker import State
 from foretaste.serving.budget import DECISION_LOG, EARLIER, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
@@ -130,6 +131,10 @@ class Recommender:
 
     def _decide(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
+        with under_way(self.models):
+            return self._decided(asked, at, watch)
+
+    def _decided(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
         seed, request = self._seeds(), asked.request

@@ -301,7 +301,7 @@ def open_service(
     """
     serving, folder = config.serving, config.workspace
     models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
-    models = batched(models, largest=serving.batch_requests)
+    models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
     if source is not None and models.views is not None:
         source.pin(models.views)
     of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
