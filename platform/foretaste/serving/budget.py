@@ -22,7 +22,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
 
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
-DECISION_LOG, EARLIER = "decision_log", "earlier"
+DECISION_LOG, EARLIER, GOES_ON = "decision_log", "earlier", "goes_on"
 STORES = (SESSION_LOG, FEATURES)
 GUARDED_STORES = (*STORES, DECISION_LOG)
 
@@ -49,7 +49,10 @@ class BudgetConfig(Frozen):
         0.98, gt=0, le=1, description="the same of the nearest sessions, where no model answered"
     )
     decision_log_ms: float = Field(
-        1_000.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
+        1_000.0,
+        gt=0,
+        description="milliseconds that an answer waits for its decision to be stored, and one that goes on after a "
+        "list for that list to be read; then it is shed",
     )
     workers: int = Field(
         16, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
@@ -61,7 +64,10 @@ class BudgetConfig(Frozen):
     def deadlines_ms(self, budget_ms: float) -> dict[str, float]:
         """Milliseconds by which each stage has to have ended after the request began; the last, after itself began."""
         stages = (EARLIER, *STORES, INTENT, RANKER, SESSION_KNN)
-        return {name: budget_ms * getattr(self, name) for name in stages} | {DECISION_LOG: self.decision_log_ms}
+        return {name: budget_ms * getattr(self, name) for name in stages} | {
+            DECISION_LOG: self.decision_log_ms,
+            GOES_ON: self.decision_log_ms,
+        }
 
 
 class LateError(TimeoutError):

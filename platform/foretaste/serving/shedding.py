@@ -52,12 +52,14 @@ class Shed(StrEnum):
     QUEUE_FULL = "queue_full"
     QUEUE_DELAY = "queue_delay"
     DECISION_LOG = "decision_log"  # an answer that cannot be logged is not given
+    GOES_ON = "goes_on"  # the list that the request goes on after cannot be read
 
 
 _DETAILS = {
     Shed.QUEUE_FULL: (429, "too many requests wait already"),
     Shed.QUEUE_DELAY: (429, "the request would wait too long"),
     Shed.DECISION_LOG: (503, "the decision log takes no decision, and no answer goes out without; nothing was stored"),
+    Shed.GOES_ON: (503, "the decision to go on after could not be read in time; nothing was stored"),
 }
 
 
