@@ -15,11 +15,12 @@ import psutil
 
 from foretaste.feedback.session_log import SESSIONS_FILE
 from foretaste.jobs.faulty import Fault, Faults
+from foretaste.jobs.serve import APPLICATION
 from foretaste.ops.telemetry import say
 
 DISK_MIB = 512
-REPLICA = "ServeReplica"
-"""In the title of a replica's process."""
+REPLICA = f"ServeReplica:{APPLICATION}:{APPLICATION}"
+"""In the title of the process of a replica of the chain."""
 
 
 def _nothing() -> None:
