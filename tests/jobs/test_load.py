@@ -86,6 +86,7 @@ def test_an_open_loop_charges_a_stall_to_all_who_were_due_meanwhile() -> None:
     found = loaded(stalls_once, per_second=100.0)
     late = found.took_R > 0.1
     assert late.sum() >= 10
+    assert found.late_ms > 0.0
     assert abs(len(found) - 50) < 30
 
 

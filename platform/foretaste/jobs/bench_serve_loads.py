@@ -89,7 +89,8 @@ def loads(
 def of_load(sent: Sent, config: ServeBenchConfig) -> dict[str, Any]:
     """Figures of a load after its warm-up, of all requests, of lists and of events."""
     counted = sent.of(after=config.warm_up * sent.seconds)
-    return {"all": counted.figures()} | {
+    late = {"generator_late_p99_ms": sent.late_ms}
+    return {"all": counted.figures() | late} | {
         kind: counted.of(kind).figures() for kind in (LIST, EVENTS) if kind in counted.kinds
     }
 

@@ -57,7 +57,7 @@ def overload(settings: Settings, config: ServeBenchConfig, options: BenchOptions
             )
         )
     figures = {"capacity_per_second": most, "unloaded": unloaded.figures(), "overloaded": sent.figures()}
-    figures |= {"asked_per_second": len(sent) / sent.seconds}
+    figures |= {"asked_per_second": len(sent) / sent.seconds, "generator_late_p99_ms": sent.late_ms}
     measured = overload_bars(unloaded, most, sent)
     folder = folder_of(settings) / "reports"
     report = write_report(own, config, folder, "overload", measured, _overload_sections(figures, sent))
@@ -105,6 +105,7 @@ def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) ->
     counted = [(at, mib) for at, mib in samples if at >= config.soak_warm_seconds]
     grown = memory(counted)
     figures = {"load_per_second": rate, "all": sent.figures(), "lists": sent.of(LIST).figures(), **grown}
+    figures["generator_late_p99_ms"] = sent.late_ms
     measured = {
         "memory of the last third over that of the first": at_most(grown["last_over_first"], GROWTH),
         "requests that were not answered well": none_of(int((~sent.good).sum())),
@@ -156,7 +157,10 @@ def _overload_sections(figures: dict[str, Any], sent: Sent) -> list[Section]:
     lines = {"lists": by_second(sent, sent.good), "429": by_second(sent, sent.status_R == SHED)}
     columns = ("", *figures["unloaded"])
     plot = Plot("by-second", "seconds", "answers a second", lines, points=False)
-    most = f"Capacity {figures['capacity_per_second']:.1f} lists a second, asked {figures['asked_per_second']:.1f}."
+    most = (
+        f"Capacity {figures['capacity_per_second']:.1f} lists a second, asked {figures['asked_per_second']:.1f}; of "
+        f"the latencies up to {figures['generator_late_p99_ms']:.1f} ms (p99) are the load generator's own."
+    )
     return [Section("Load", most, columns, rows, [plot])]
 
 

@@ -65,6 +65,7 @@ class Sent:
     status_R: NDArray[np.int64]  # FAILED without an answer
     hinted_R: NDArray[np.bool_]  # whether the answer had Retry-After
     seconds: float  # that were measured
+    late_ms: float = 0.0  # 99th percentile of how late the generator itself began requests of an open loop
 
     def of(self, kind: str | None = None, *, after: float = 0.0) -> Sent:
         """Those of one kind, due `after` so many seconds."""
@@ -73,7 +74,7 @@ class Sent:
             kept_R &= self.kind_R == self.kinds.index(kind)
         return Sent(
             self.kinds, self.kind_R[kept_R], self.due_R[kept_R], self.took_R[kept_R], self.status_R[kept_R],
-            self.hinted_R[kept_R], self.seconds - after,
+            self.hinted_R[kept_R], self.seconds - after, self.late_ms,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -165,6 +166,11 @@ class _Meter:
         self.began = time.perf_counter()
         self._look = look
         self._rows: list[tuple[int, float, float, int, bool]] = []
+        self._late: list[float] = []
+
+    def began_at(self, due: float) -> None:
+        """Take note of how late a request is begun, which is the generator's own fault."""
+        self._late.append(time.perf_counter() - self.began - due)
 
     def note(self, one: Call, due: float, answer: Answer) -> None:
         now = time.perf_counter() - self.began
@@ -179,7 +185,7 @@ class _Meter:
         return Sent(
             self.kinds, np.array(kind, dtype=np.int64), np.array(due, dtype=np.float64),
             np.array(took, dtype=np.float64), np.array(status, dtype=np.int64), np.array(hinted, dtype=np.bool_),
-            seconds,
+            seconds, float(np.percentile(self._late, 99.0)) * 1e3 if self._late else 0.0,
         )  # fmt: skip
 
 
@@ -263,6 +269,7 @@ async def open_loop(
     tasks: set[asyncio.Task[None]] = set()
 
     async def one_call(due: float) -> None:
+        meter.began_at(due)
         one = next(turn)
         meter.note(one, due, await pool.ask(one))
 
