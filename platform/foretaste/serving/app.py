@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 
 from fastapi import FastAPI
@@ -15,6 +16,11 @@ from foretaste.serving.logs import configure
 from foretaste.serving.shedding import Admission
 from foretaste.serving.slow import ViewSource
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread has the interpreter while others want it; by default ten times that, which the event loop waits for
+each time that it is its turn.
+"""
+
 
 def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     """Open the service; the app closes it when it shuts down. Raises what `service.open_service` raises."""
@@ -23,6 +29,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     from foretaste.serving.service import open_service
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure(config.serving.log_format)
     service = open_service(config, source=view_source(config))
     keys = KeyRing(config.workspace / "serving" / KEYS_FILE) if config.serving.api_keys else None
