@@ -149,10 +149,11 @@ DECISIONS = pa.schema(
         _field("num_events_visible", pa.int32(), null=False),
         _field("timings", pa.list_(STAGE_TIMING), null=False),
         _field("fallback", pa.string()),  # null when the full path answered, else decisions.Fallback
-        _field("experiment_arm", pa.string()),
+        _field("experiment_arm", pa.string()),  # that answered: an arm or main; null where there were none
         _field("kind", pa.string()),  # controls.Kind; null: recommend
         _field("previous_id", pa.string()),  # decision that it goes on with, or was held against
         _field("controls", pa.string()),  # JSON of controls.Controls; null: none
+        _field("release", pa.string()),  # that answered; null: none was ever rolled out
     ]
 )
 """Every answer, with enough beside it to make it again."""
