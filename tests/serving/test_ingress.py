@@ -33,6 +33,7 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.serving.ingress import build_app
 from foretaste.serving.problems import ConflictError, RefusedError
@@ -114,6 +115,16 @@ class Noting:
         if decision_id == "gone":
             raise ConflictError("a model of the decision is gone from the registry")
         return None
+
+    def models(self) -> ModelsAnswer:
+        return ModelsAnswer(current="r1")
+
+    def promote(self, name: str, request: PromoteRequest) -> ModelsAnswer | None:
+        self.asked.append((name, request))
+        return self.models() if name == "r1" else None
+
+    def roll_back(self, name: str) -> ModelsAnswer | None:
+        return self.models() if name == "r1" else None
 
     def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
         self.asked.append((session_id, member_id))

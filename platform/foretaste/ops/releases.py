@@ -25,7 +25,7 @@ from typing import Any
 
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json, write_json
-from foretaste.ops.rollouts import Arm, with_share
+from foretaste.ops.rollouts import Arm, ShareError, with_share
 
 FOLDER = "releases"
 ROLLOUT = "rollout.json"
@@ -172,10 +172,10 @@ def give_share(registry: Path, name: str, *, arm: str, share: float, salt: str, 
     """Let a release answer a share of the members, who stay in its arm while that grows; the other arms stay.
 
     `salt` (hexadecimal) keys the hash of the first arm and of those beside it. Raises as `promote_release`, and
-    ValueError for a name that is none, a share that there is not, or where nothing answers the rest.
+    ShareError for a name that is none or a share that there is not, ValueError where nothing answers the rest.
     """
     if not _ARM.fullmatch(arm) or arm == MAIN:
-        raise ValueError(f"arm {arm!r}: wanted 1 to 32 of a-z, 0-9, _ and -, and not {MAIN}, which is the rest")
+        raise ShareError("arm", f"arm {arm!r}: wanted 1 to 32 of a-z, 0-9, _ and -, and not {MAIN}, which is the rest")
     wanted = _checked(registry, name)
     with _turn(registry):
         known = _needed(registry)

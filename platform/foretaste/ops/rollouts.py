@@ -33,6 +33,14 @@ class Arm:
         return self.places / PLACES
 
 
+class ShareError(ValueError):
+    """A share or an arm that there cannot be; `field` says which of the two is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def number_of(unit: str, salt: str) -> int:
     """Number of a member, or of a guest's session, in 0 to 9,999; `salt` is hexadecimal and the key of the hash."""
     digest = hashlib.blake2b(unit.encode(), key=bytes.fromhex(salt), digest_size=8).digest()
@@ -51,16 +59,16 @@ def arm_of(unit: str, arms: Sequence[Arm], *, salt: str) -> Arm | None:
 def with_share(arms: Sequence[Arm], name: str, release: str, share: float) -> tuple[Arm, ...]:
     """Give an arm a release and a share of the members, 0 < share <= 1; who is in another arm stays there.
 
-    Raises ValueError for a share that is none, or where the others leave less.
+    Raises ShareError for a share that is none, or where the others leave less.
     """
     places = round(share * PLACES)
     if not 0 < places <= PLACES:
-        raise ValueError(f"share: wanted more than 0 and at most 1, in steps of {1 / PLACES}, got {share}")
+        raise ShareError("share", f"wanted a share of more than 0 and at most 1, in steps of {1 / PLACES}, got {share}")
     others = [arm for arm in arms if arm.name != name]
     free = PLACES - sum(arm.places for arm in others)
     if places > free:
         taken = ", ".join(f"{arm.name} {arm.share:g}" for arm in others)
-        raise ValueError(f"share: {share:g} for {name} is more than the other arms leave ({taken})")
+        raise ShareError("share", f"a share of {share:g} for {name} is more than the other arms leave ({taken})")
     known = next((arm for arm in arms if arm.name == name), Arm(name, release, ()))
     numbers = [number for since, until in known.ranges for number in range(since, until)]
     used = {number for arm in arms for since, until in arm.ranges for number in range(since, until)}

@@ -123,15 +123,14 @@ class Rollouts:
 
     def _roll_out(self, name: str, write: Callable[[], Rollout]) -> Rollout:
         """Load and try first: what would be refused is not rolled out."""
+        release(self._registry, name)
         with self._lock:
             try:
                 loaded = self._there().get(name) or self._admitted(name)
-            except FileNotFoundError:
-                raise
             except Exception as error:
                 raise ConflictError(f"release {name} is refused: {_words(error)}") from error
             self._held[name] = loaded, self._timer() + HELD_SECONDS
-            found = write()
+            found = write()  # which looks at the files once more
             self._refresh()
         return found
 

@@ -28,6 +28,7 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.consents import CONSENTS_FILE, Consents
@@ -45,9 +46,11 @@ from foretaste.serving.intake import Intake
 from foretaste.serving.loading import Loading
 from foretaste.serving.members import Members
 from foretaste.serving.problems import RefusedError
+from foretaste.serving.production import Production
 from foretaste.serving.recommender import Recommender
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
+from foretaste.serving.replicas import Replicas
 from foretaste.serving.rollout import Rollouts
 from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.slow import SlowViews, ViewSource
@@ -120,7 +123,7 @@ class Service:
         self._members = Members(sessions, views, tombstones, clock=clock, acks=acks)
         self._clock = clock
         self._audit = audit
-        self._rollouts: Rollouts | None = None
+        self._production: Production | None = None
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
@@ -186,6 +189,27 @@ class Service:
         """Say what an answer would read of a member, or of a session's guest."""
         return self._accounts.session(session_id, member_id, self._recommender.models)
 
+    def models(self) -> ModelsAnswer:
+        """Say what is filed and what answers whom."""
+        return ModelsAnswer() if self._production is None else self._production.models()
+
+    def promote(self, name: str, request: PromoteRequest) -> ModelsAnswer | None:
+        """Let a release answer. Raises ConflictError where it is refused, RefusedError naming the field of a share."""
+        return self._of_release(lambda production: production.promote(name, request))
+
+    def roll_back(self, name: str) -> ModelsAnswer | None:
+        """Take a release back from what it does. Raises ConflictError where it does nothing."""
+        return self._of_release(lambda production: production.roll_back(name))
+
+    def _of_release(self, change: Callable[[Production], ModelsAnswer]) -> ModelsAnswer | None:
+        """None where there is no such release."""
+        if self._production is None:
+            return None
+        try:
+            return change(self._production)
+        except FileNotFoundError:
+            return None
+
     def ready(self) -> dict[str, Any]:
         """Say what is served and what the audit found; what is missing or wrong makes it degraded, not unready."""
         loaded = self._recommender.lineup.main.loaded
@@ -198,7 +222,7 @@ class Service:
             "num_titles": len(models.catalogue),
             "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None]
             + [f"{breaker.name} is not asked: it failed" for breaker in self._breakers if breaker.state is State.OPEN]
-            + ([] if self._rollouts is None else self._rollouts.troubles)
+            + ([] if self._production is None else self._production.troubles)
             + ([] if self._audit is None else self._audit.alarms),
             "audit": None if self._audit is None else self._audit.plain(),
         }
@@ -210,7 +234,7 @@ class Service:
         Raises ExceptionGroup of what failed, after everything was tried.
         """
         failures = []
-        follow = () if self._rollouts is None else (self._rollouts.refresh,)
+        follow = () if self._production is None else (self._production.follow,)
         tell = () if self._shared is None else (self._shared.publish,)
         steps = (self._decisions.roll_if_due, self._ship_and_audit, self._ship_acks, self._tidy_if_due)
         for step in (*follow, self._refresh, *steps, *tell):
@@ -225,6 +249,8 @@ class Service:
         """Roll the decisions, ship the events and close the logs."""
         self._decisions.close()
         self._recommender.close()
+        if self._production is not None:
+            self._production.close()
         if self._shared is not None:
             self._shared.withdraw()
         try:
@@ -234,13 +260,11 @@ class Service:
             self._acks.close()
             self._sessions.close()
 
-    def follow(self, rollouts: Rollouts) -> None:
+    def follow(self, production: Production) -> None:
         """Answer by what is rolled out from now on."""
-        self._rollouts = rollouts
-        rollouts.refresh()
-        outcomes = "releases that were loaded, and that were refused"
-        self.metrics.watch_all("releases", outcomes, "outcome", lambda: dict(rollouts.outcomes))
-        self.metrics.watch("releases_refused", "that are rolled out", lambda: len(rollouts.refused))
+        self._production = production
+        production.watch(self.metrics)
+        production.follow()
 
     def _refresh(self) -> None:
         for loaded in self._recommender.lineup.loaded:
@@ -369,14 +393,14 @@ def open_service(
             fresh_seconds=3 * serving.housekeeping_seconds,
         ),
     )
-    service.follow(
-        Rollouts(
-            loading.registry,
-            recommender,
-            lambda found: recommender.load(*loading.parts(found), release=found.name),
-            own_guards=lambda: of_stages | of_models(fresh_guards()),
-            retry_seconds=serving.release_retry_seconds,
-            clock=clock,
-        )
+    rollouts = Rollouts(
+        loading.registry,
+        recommender,
+        lambda found: recommender.load(*loading.parts(found), release=found.name),
+        own_guards=lambda: of_stages | of_models(fresh_guards()),
+        retry_seconds=serving.release_retry_seconds,
+        clock=clock,
     )
+    replicas = Replicas(folder / "serving" / "replicas", clock=clock, fresh_seconds=3 * serving.housekeeping_seconds)
+    service.follow(Production(loading.registry, rollouts, replicas, lambda: recommender.lineup, clock=clock))
     return service
