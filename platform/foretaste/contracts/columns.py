@@ -158,6 +158,28 @@ DECISIONS = pa.schema(
 )
 """Every answer, with enough beside it to make it again."""
 
+SHADOWS = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("at", AT, null=False),  # when the shadow scored it
+        _field("release", pa.string()),  # that answered
+        _field("experiment_arm", pa.string()),
+        _field("shadow_release", pa.string()),  # that nobody saw
+        _field("k", pa.int32(), null=False),
+        _field("overlap", pa.float64(), null=False),  # share of the first k titles, before the policy, that both have
+        _field("num_common", pa.int32(), null=False),  # candidates that both have
+        _field("rank_correlation", pa.float64()),  # Spearman's, of their scores; null where one side has all alike
+        _field("mean_score_difference", pa.float64()),  # absolute, of the same
+        _field("max_score_difference", pa.float64()),
+        _field("level", pa.string(), null=False),  # decisions.Level of the scores
+        _field("shadow_level", pa.string(), null=False),
+        _field("fallback", pa.string()),
+        _field("shadow_fallback", pa.string()),
+        _field("shadow_ms", pa.float64(), null=False),
+    ]
+)
+"""How what a shadow would have answered differs from what was answered."""
+
 ACKS = pa.schema(
     [
         _field("decision_id", pa.string(), null=False),

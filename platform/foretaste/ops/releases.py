@@ -25,7 +25,7 @@ from typing import Any
 
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json, write_json
-from foretaste.ops.rollouts import Arm, ShareError, with_share
+from foretaste.ops.rollouts import PLACES, Arm, ShareError, with_share
 
 FOLDER = "releases"
 ROLLOUT = "rollout.json"
@@ -80,6 +80,14 @@ class Rollout:
     def names(self) -> frozenset[str]:
         """Releases that are in use."""
         return frozenset((self.current, *(arm.release for arm in self.arms), *filter(None, (self.shadow,))))
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of all arms, main's last; empty where one release answers everybody."""
+        if not self.arms:
+            return {}
+        rest = (PLACES - sum(arm.places for arm in self.arms)) / PLACES
+        return {arm.name: arm.share for arm in self.arms} | {MAIN: rest}
 
     def plain(self) -> dict[str, Any]:
         """As it is filed."""

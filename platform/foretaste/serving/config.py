@@ -15,6 +15,7 @@ from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
+from foretaste.serving.shadow import ShadowConfig
 from foretaste.serving.shedding import SheddingConfig
 
 
@@ -59,6 +60,7 @@ class ServingConfig(Frozen):
     audit_share: float = Field(
         0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"
     )
+    shadow: ShadowConfig = Field(ShadowConfig(), description="what a release may cost that scores unseen")
     controls: ControlsConfig = ControlsConfig()
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()

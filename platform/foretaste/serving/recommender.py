@@ -29,6 +29,7 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
+from foretaste.serving.anonymous import NOBODY
 from foretaste.serving.answer import answer
 from foretaste.serving.breaker import State
 from foretaste.serving.budget import DECISION_LOG, EARLIER, INTENT, SESSION_LOG, Guards, guards, why_not
@@ -42,6 +43,7 @@ from foretaste.serving.models import Models
 from foretaste.serving.names import decision_name
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.shadow import Offered
 from foretaste.serving.shaping import Asked
 from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.shown import Last
@@ -61,6 +63,12 @@ _log = logging.getLogger(__name__)
 def fresh_seed() -> int:
     """Draw a seed from the system: 63 bits, so that it fits the decision log."""
     return secrets.randbits(63)
+
+
+def patient(config: ServingConfig, *, timer: Callable[[], float]) -> Guards:
+    """Guards that let every stage take its time, in the thread that asks."""
+    unhurried = config.budget.model_copy(update={"workers": 0, "decision_log_ms": WARM_UP_MS})
+    return guards(unhurried, config.breaker, budget_ms=WARM_UP_MS, timer=timer)
 
 
 class Recommender:
@@ -83,10 +91,12 @@ class Recommender:
         stage_guards: Guards | None = None,
         metrics: Metrics | None = None,
         deleted: Callable[[], Mapping[str, int]] = dict,
+        shadow: Callable[[Offered], None] | None = None,
     ) -> None:
         """Answer everybody by `models` of a `release`; what is rolled out later is put in their place by `lineup`.
 
-        `audit` is given every decision that was logged, `segments` tells which one an embedding belongs to.
+        `audit` is given every decision that was logged, `shadow` what it was made of while a release scores unseen;
+        `segments` tells which one an embedding belongs to.
         `stage_guards` bound what each stage may take; None: by the configuration. `metrics` counts the answers.
         """
         self._sessions = sessions
@@ -96,6 +106,7 @@ class Recommender:
         self._timer = timer
         self._seeds = seeds
         self._audit = audit
+        self._shadow = shadow
         self.metrics = metrics or Metrics()
         self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
         self._policies = {
@@ -137,7 +148,8 @@ class Recommender:
         return RankAnswer(**self._decide(self._earlier.rank(request), self._part(request), at, watch))
 
     def _part(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> Part:
-        return self.lineup.of(request.member_id or request.session_id)
+        lineup = self.lineup
+        return lineup.main if request.session_id == NOBODY else lineup.of(request.member_id or request.session_id)
 
     def _recommend(self, request: RecommendRequest, part: Part, *, counted: bool = True) -> RecommendAnswer:
         watch, at = Watch(self._timer), self._clock()
@@ -183,11 +195,13 @@ class Recommender:
             self._store(row)
             watch.lap(DECISION_LOG, num_in=1, num_out=1)
             self._remember(asked, loaded, seen, scored, slate, decision_id)
+            if self._shadow is not None and (unseen := self.lineup.shadow) is not None:
+                self._shadow(Offered(decision_id, loaded, part.arm, unseen, asked, seen, scored))
         made = answer(
             decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=models.catalogue, watch=watch
         )
         if counted:
-            self.metrics.answered(watch, made["freshness"], made["fallback"])
+            self.metrics.answered(watch, made["freshness"], made["fallback"], arm=part.arm)
         if (held := made["stability"]) is not None and not request.dry_run:
             self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made
@@ -212,10 +226,7 @@ class Recommender:
 
         By default by what answers everybody. No stage is late meanwhile; nothing is logged or counted.
         """
-        config = self._config
-        unhurried = config.budget.model_copy(update={"workers": 0})
-        patient = guards(unhurried, config.breaker, budget_ms=WARM_UP_MS, timer=self._timer)
-        part = Part(loaded or self.lineup.main.loaded, patient)
+        part = Part(loaded or self.lineup.main.loaded, patient(self._config, timer=self._timer))
         for _ in range(WARM_UPS):
             self._recommend(RecommendRequest(session_id="warm-up", dry_run=True), part, counted=False)
 

@@ -47,11 +47,12 @@ from foretaste.serving.loading import Loading
 from foretaste.serving.members import Members
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.production import Production
-from foretaste.serving.recommender import Recommender
+from foretaste.serving.recommender import Recommender, patient
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.replicas import Replicas
 from foretaste.serving.rollout import Rollouts
+from foretaste.serving.shadow import SHADOWS_FOLDER, Shadow
 from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.slow import SlowViews, ViewSource
 
@@ -357,6 +358,13 @@ def open_service(
     if serving.audit_share > 0:
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
+    shadow = Shadow(
+        folder / "serving" / SHADOWS_FOLDER,
+        serving.shadow,
+        patient=lambda: patient(serving, timer=timer),
+        clock=clock,
+        timer=timer,
+    )
     recommender = Recommender(
         models,
         views,
@@ -370,6 +378,7 @@ def open_service(
         release=release,
         stage_guards=of_stages,
         deleted=tombstones.read,
+        shadow=shadow.offer,
     )
     recommender.warm_up()
     logs = (sessions, decisions, events, tombstones)
@@ -402,5 +411,15 @@ def open_service(
         clock=clock,
     )
     replicas = Replicas(folder / "serving" / "replicas", clock=clock, fresh_seconds=3 * serving.housekeeping_seconds)
-    service.follow(Production(loading.registry, rollouts, replicas, lambda: recommender.lineup, clock=clock))
+    service.follow(
+        Production(
+            loading.registry,
+            rollouts,
+            replicas,
+            lambda: recommender.lineup,
+            clock=clock,
+            decisions=where,
+            shadow=shadow,
+        )
+    )
     return service

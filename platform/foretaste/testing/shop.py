@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from foretaste.contracts.wire import RecommendAnswer, RecommendRequest
+from foretaste.contracts.wire import EventsRequest, RecommendAnswer, RecommendRequest
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.releases import file_release, promote_release
@@ -24,6 +24,7 @@ class Shop:
     def __init__(self, folder: Path, **serving: Any) -> None:
         self.folder, self.clock = folder, FakeClock()
         self.registry = folder / "registry"
+        self._num_events = 0
         known: dict[str, Any] = {"audit_share": 0.0, "budget_ms": 60_000.0, "epsilon": 0.3}
         log = SessionLogConfig(durable=False)
         self.serving = ServingConfig.model_validate(known | {"session_log": log.model_dump()} | serving)
@@ -50,6 +51,14 @@ class Shop:
         """Ask for a list, by default without dice."""
         body = {"session_id": "s1", "member_id": member_id, "k": 8, "policy": "greedy"} | request
         return service.recommend(RecommendRequest.model_validate(body))
+
+    def act(self, service: Service, title_id: str, member_id: str = "m1") -> None:
+        """Have a member play a title; time passes."""
+        self._num_events += 1
+        event = {"event_id": f"e{self._num_events}", "at": self.clock.now.isoformat(), "action": "play"}
+        event |= {"member_id": member_id, "session_id": "s1", "title_id": title_id}
+        service.accept(EventsRequest.model_validate({"events": [event]}))
+        self.clock.move(seconds=1)
 
     def list(self, service: Service, member_id: str = "m1") -> tuple[str, ...]:
         """The titles of a list that nobody sees."""
