@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -280,6 +281,12 @@ def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
 
 
 def _add_models(router: APIRouter, service: Answers) -> None:
+    changes = ThreadPoolExecutor(1, thread_name_prefix="models")  # each takes seconds, and those of events are few
+
+    async def changed(change: Callable[[], ModelsAnswer | None], name: str) -> Response:
+        found = await asyncio.get_running_loop().run_in_executor(changes, change)
+        return _json(_known_release(found, name).model_dump_json())
+
     @router.get("/v1/models", response_model=ModelsAnswer)
     async def models() -> Response:
         """Say which releases are filed, what answers whom, and what the replicas have loaded."""
@@ -291,14 +298,12 @@ def _add_models(router: APIRouter, service: Answers) -> None:
 
         This process takes it up before it answers, the others with their next housekeeping. Safe to repeat.
         """
-        found = await asyncio.to_thread(service.promote, name, body or PromoteRequest())
-        return _json(_known_release(found, name).model_dump_json())
+        return await changed(lambda: service.promote(name, body or PromoteRequest()), name)
 
     @router.post("/v1/models/{name}/rollback", response_model=ModelsAnswer, responses=_problems(404, 409, 422))
     async def rollback(name: Id) -> Response:
         """Take a release back: its arms end, or it is no shadow any more, or what answered before it answers again."""
-        found = await asyncio.to_thread(service.roll_back, name)
-        return _json(_known_release(found, name).model_dump_json())
+        return await changed(lambda: service.roll_back(name), name)
 
 
 def _known_release(found: ModelsAnswer | None, name: str) -> ModelsAnswer:

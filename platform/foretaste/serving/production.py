@@ -65,9 +65,8 @@ class Production:
 
     @property
     def troubles(self) -> list[str]:
-        """What is wrong, in words; nothing as a rule."""
-        ratio = self._ratio
-        return self._rollouts.troubles + ([] if ratio is None or not ratio[0].broken else [in_words(ratio[0])])
+        """What keeps this process from answering by what is rolled out, in words; nothing as a rule."""
+        return self._rollouts.troubles
 
     def watch(self, metrics: Metrics) -> None:
         """Have metrics tell of it."""
@@ -90,7 +89,8 @@ class Production:
 
     def models(self) -> ModelsAnswer:
         """Tell what is filed and what answers; what cannot be read is a warning."""
-        warnings = self.troubles
+        ratio = self._ratio
+        warnings = self.troubles + ([] if ratio is None or not ratio[0].broken else [in_words(ratio[0])])
         try:
             known, filed = rollout(self._registry), releases(self._registry)
         except (OSError, ValueError) as error:
@@ -147,7 +147,7 @@ class Production:
 
     def _look_if_due(self) -> None:
         """Look at the decisions since the arms became what they are; the longer that takes the less often."""
-        known = rollout(self._registry)
+        known = self._rollouts.known
         if known is None or not known.arms or known.arms_since is None:
             self._ratio = self._looked_since = None
             return

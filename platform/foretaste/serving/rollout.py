@@ -79,6 +79,8 @@ class Rollouts:
         self._unread: str | None = None
         self._held: dict[str, tuple[Loaded, float]] = {}
         self.outcomes = {LOADED: 0, REFUSED: 0}
+        self.known: Rollout | None = None
+        """What is rolled out, as it was read last."""
 
     @property
     def refused(self) -> dict[str, str]:
@@ -154,6 +156,7 @@ class Rollouts:
             return
         self._unread = None
         if wanted is not None:
+            self.known = wanted
             self._line_up(wanted)
 
     def _line_up(self, wanted: Rollout) -> None:

@@ -265,7 +265,10 @@ class Service:
         """Answer by what is rolled out from now on."""
         self._production = production
         production.watch(self.metrics)
-        production.follow()
+        try:
+            production.follow()
+        except Exception:  # what answers is loaded already, and housekeeping tries again
+            _log.exception("what is rolled out could not be followed")
 
     def _refresh(self) -> None:
         for loaded in self._recommender.lineup.loaded:
