@@ -376,6 +376,9 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/members/{member_id}",
         "/v1/members/{member_id}/consent",
         "/v1/members/{member_id}/merge",
+        "/v1/models",
+        "/v1/models/{name}/promote",
+        "/v1/models/{name}/rollback",
         "/health/live",
         "/health/ready",
         "/metrics",
@@ -396,3 +399,13 @@ def test_the_service_is_closed_with_the_app(service: Noting) -> None:
 
     asyncio.run(live())
     assert service.closed
+
+
+def test_a_parameter_that_there_is_not_is_refused_by_name(service: Noting) -> None:
+    assert call(service, "GET", "/v1/sessions/s1?member_id=m1").status_code == 200
+    for path in ("/v1/sessions/s1?member=m1", "/v1/models?member=m1"):
+        answer = call(service, "GET", path)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "member")
+    assert call(service, "GET", "/v1/models").json()["current"] == "r1"
+    assert call(service, "POST", "/v1/models/r1/promote", json={"share": 0.1}).status_code == 200
+    assert call(service, "POST", "/v1/models/r2/rollback").status_code == 404

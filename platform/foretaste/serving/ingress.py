@@ -45,7 +45,7 @@ from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
 from foretaste.serving.logs import AccessLog
 from foretaste.serving.metrics import Metrics
-from foretaste.serving.nesting import checked_depth
+from foretaste.serving.nesting import FieldError, checked_depth
 from foretaste.serving.openapi import document, problem_response
 from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
@@ -287,7 +287,7 @@ def _add_models(router: APIRouter, service: Answers) -> None:
         found = await asyncio.get_running_loop().run_in_executor(changes, change)
         return _json(_known_release(found, name).model_dump_json())
 
-    @router.get("/v1/models", response_model=ModelsAnswer)
+    @router.get("/v1/models", response_model=ModelsAnswer, responses=_problems(422))
     async def models() -> Response:
         """Say which releases are filed, what answers whom, and what the replicas have loaded."""
         return _json((await asyncio.to_thread(service.models)).model_dump_json())
@@ -363,7 +363,10 @@ class RequestId:
 
 
 def _route(max_body_bytes: int) -> type[APIRoute]:
-    """A route whose bodies are bounded and read by orjson, which knows no NaN and no depth without end."""
+    """A route whose bodies are bounded and read by orjson, which knows no NaN and no depth without end.
+
+    Parameters that it does not have are refused like keys of a body.
+    """
 
     class BoundedRequest(Request):
         async def body(self) -> bytes:
@@ -384,7 +387,12 @@ def _route(max_body_bytes: int) -> type[APIRoute]:
         def get_route_handler(self) -> Callable[[Request], Any]:
             handle = super().get_route_handler()
 
+            known = {field.alias for field in self.dependant.query_params}
+
             async def handle_bounded(request: Request) -> Response:
+                for name in request.query_params:
+                    if name not in known:
+                        raise FieldError(name, "there is no such parameter")
                 response: Response = await handle(BoundedRequest(request.scope, request.receive))
                 return response
 
