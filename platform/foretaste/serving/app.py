@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 from fastapi import FastAPI
@@ -36,6 +37,8 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
         metrics=service.metrics,
     )
     allow_browsers(app, config.serving.cors_origins)
+    gc.collect()
+    gc.freeze()  # models and libraries, which a full collection would look through, half a second, amid requests
     return app
 
 

@@ -51,7 +51,8 @@ class Loading:
             contract=models.views,
         )
         segments = PublishedSegments(config.workspace / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
-        return batched(models, largest=serving.batch_requests), views, segments
+        models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
+        return models, views, segments
 
     def newest(self) -> tuple[str | None, Models, SlowViews, PublishedSegments]:
         """Load what is rolled out, or what was before it where that cannot be loaded; with its name.

@@ -31,8 +31,9 @@ from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.anonymous import NOBODY
 from foretaste.serving.answer import answer
+from foretaste.serving.batching import under_way
 from foretaste.serving.breaker import State
-from foretaste.serving.budget import DECISION_LOG, EARLIER, INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.budget import DECISION_LOG, EARLIER, GOES_ON, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
@@ -113,7 +114,13 @@ class Recommender:
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
         }
-        self._earlier = Earlier(decisions, config.controls, guard=self.guards[EARLIER], deleted=deleted)
+        self._earlier = Earlier(
+            decisions,
+            config.controls,
+            guard=self.guards[EARLIER],
+            goes_on=self.guards[GOES_ON],
+            deleted=deleted,
+        )
         self.lineup = Lineup(Part(self.load(models, views, segments, release=release), self.guards))
         """Who is answered by what: replaced whole, and read once by each request."""
         self.steadied = Steadied()
@@ -138,9 +145,14 @@ class Recommender:
         return self._recommend(request, self._part(request))
 
     def next(self, request: NextRequest) -> RecommendAnswer:
-        """Go on after a list; may read the disk. Raises as `recommend`, naming a decision that does not go on."""
+        """Go on after a list. Raises as `recommend`, naming what does not go on; ShedError for what is not read."""
         watch, at = Watch(self._timer), self._clock()
-        return RecommendAnswer(**self._decide(self._earlier.next(request, at), self._part(request), at, watch))
+        try:
+            asked = self._earlier.next(request, at, watch)
+        except ShedError as error:
+            self.metrics.shed(error.reason)
+            raise
+        return RecommendAnswer(**self._decide(asked, self._part(request), at, watch))
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Order given titles and log the decision. Raises ShedError where it cannot be logged."""
@@ -159,6 +171,10 @@ class Recommender:
 
     def _decide(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool = True) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
+        with under_way(part.loaded.models):
+            return self._decided(asked, part, at, watch, counted=counted)
+
+    def _decided(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
         seed, request, loaded, models = self._seeds(), asked.request, part.loaded, part.loaded.models
