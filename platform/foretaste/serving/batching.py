@@ -27,6 +27,7 @@ from foretaste.contracts.histories import Histories, concatenate
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs, join_inputs
 from foretaste.serving.models import Models, Predictor, Scorer
+from foretaste.serving.turns import waiting
 
 PROBED = (0, 1, 3, 40, 70)
 """Interactions of the histories by which a processor is tried."""
@@ -85,6 +86,10 @@ class Batcher(Generic[Q, A]):
 
     def ask(self, question: Q) -> A:
         """Wait for the answer. Raises what the pass raised for this question alone."""
+        with waiting():
+            return self._ask(question)
+
+    def _ask(self, question: Q) -> A:
         mine: _Asked[Q, A] = _Asked(question)
         with self._lock:
             self._waiting.append(mine)

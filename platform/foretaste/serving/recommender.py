@@ -51,6 +51,7 @@ from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.steadied import Steadied
+from foretaste.serving.turns import Turns
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
@@ -123,6 +124,7 @@ class Recommender:
         )
         self.lineup = Lineup(Part(self.load(models, views, segments, release=release), self.guards))
         """Who is answered by what: replaced whole, and read once by each request."""
+        self._turns = Turns(config.shedding.computing)
         self.steadied = Steadied()
         """Of the newest lists and those before them, for the metrics."""
 
@@ -171,7 +173,7 @@ class Recommender:
 
     def _decide(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool = True) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
-        with under_way(part.loaded.models):
+        with under_way(part.loaded.models), self._turns.taken():
             return self._decided(asked, part, at, watch, counted=counted)
 
     def _decided(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool) -> dict[str, Any]:
@@ -248,6 +250,10 @@ class Recommender:
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
+        with self._turns.taken():
+            return self._intents(request)
+
+    def _intents(self, request: IntentRequest) -> IntentAnswer:
         watch, part = Watch(self._timer), self._part(request)
         loaded, models = part.loaded, part.loaded.models
         seen = self._see(request, part, self._clock(), watch)

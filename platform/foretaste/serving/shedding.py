@@ -24,7 +24,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretaste.contracts.config import Frozen
 from foretaste.serving.problems import problem
-from foretaste.serving.turns import Turns
 from foretaste.serving.watch import WAITED
 
 SHED_PATHS = frozenset({"/v1/recommend", "/v1/recommend/next", "/v1/rank", "/v1/intent"})
@@ -89,7 +88,6 @@ class Admission:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._empty_at = timer()
         self._usual_seconds = 0.0
-        self._turns = Turns(config.computing)
         self._pool = ThreadPoolExecutor(config.in_flight, thread_name_prefix="answers")
 
     @property
@@ -105,13 +103,9 @@ class Admission:
         context = copy_context()
         context.run(WAITED.set, begun - arrived)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self._in_turn, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         finally:
             self.leave(self._timer() - begun)
-
-    def _in_turn(self, work: Callable[[], T]) -> T:
-        with self._turns.taken():
-            return work()
 
     def check(self) -> None:
         """Raise ShedError where a request that came now would not be admitted."""
