@@ -16,6 +16,7 @@ from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
 from foretaste.serving.shedding import SheddingConfig
+from foretaste.serving.topology import ComposedConfig, Topology
 
 
 class ServingConfig(Frozen):
@@ -23,7 +24,11 @@ class ServingConfig(Frozen):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
-    num_replicas: int = Field(1, ge=1, description="replicas of the whole chain")
+    num_replicas: int = Field(1, ge=1, description="replicas of the chain; where composed, of all of it but the models")
+    topology: Topology = Field(
+        Topology.FUSED, description="where the models compute: fused, in the chain's replicas; composed, in their own"
+    )
+    composed: ComposedConfig = Field(ComposedConfig(), description="the models' own deployments")
     max_ongoing_requests: int = Field(
         1_024, ge=1, description="requests of all kinds in one replica; far above what shedding lets wait there"
     )

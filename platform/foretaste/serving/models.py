@@ -34,6 +34,7 @@ from foretaste.surfaces.sources import Likeness
 INTENT = "intent"
 RANKER = "ranker"
 SESSION_KNN = "session_knn"
+WEIGHTS = "weights.safetensors"
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,37 @@ class Models:
     neighbours_fingerprint: str | None = None
 
 
-def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None) -> Models:
+class Parts(Protocol):
+    """Makes of bundles what computes, in this process or in others."""
+
+    def intent(self, bundle: Bundle, known: Catalogue) -> Predictor:
+        """Make an intent model. Raises ValueError where it is not of this catalogue."""
+        ...
+
+    def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
+        """Make the ranker that was trained with an intent model. Raises ValueError for one of other columns."""
+        ...
+
+
+class Here:
+    """Makes what computes in this process."""
+
+    def intent(self, bundle: Bundle, known: Catalogue) -> Predictor:
+        """Load configuration and weights."""
+        return build_intent(read_json(bundle.path / "config.json"), known, load_file(bundle.path / WEIGHTS))
+
+    def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
+        """Load configuration and weights; the title vectors are the intent model's."""
+        config = read_json(bundle.path / "config.json")
+        scorer = build_ranker(config, load_file(bundle.path / WEIGHTS), predictor.title_N1D)
+        scorer.check_columns(CANDIDATE_COLUMNS, REQUEST_COLUMNS)
+        return scorer
+
+
+HERE = Here()
+
+
+def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None, parts: Parts = HERE) -> Models:
     """Load the models of the current release; without an intent model only the catalogue, from the prepared tables.
 
     Where nothing was ever released, those that were filed last.
@@ -114,15 +145,21 @@ def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = No
     if intent is None:
         _log.warning("no intent model in %s: answers come from the nearest sessions, or are what is popular", registry)
         return _with_neighbours(_without_models(prepared, rule), registry)
-    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule), registry)
+    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule, parts), registry)
 
 
-def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str | None) -> Models:
+def current_fingerprints(registry: Path) -> tuple[str | None, str | None]:
+    """Fingerprints of the intent model and the ranker that `load_models` would load; raises as it does."""
+    intent, ranker = (_current(registry, name) for name in (INTENT, RANKER))
+    return None if intent is None else intent.fingerprint, None if ranker is None else ranker.fingerprint
+
+
+def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str | None, parts: Parts = HERE) -> Models:
     """Load the models that a decision names by their fingerprints; raises as `load_models`."""
     if intent is None:
         return _without_models(prepared, None)
     bundle = find_bundle(registry, INTENT, intent)
-    return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None)
+    return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None, parts)
 
 
 def neighbours_of(registry: Path, known: Catalogue, fingerprint: str) -> Neighbours:
@@ -157,12 +194,10 @@ def _load_neighbours(bundle: Bundle, known: Catalogue) -> Neighbours:
     return build_knn(config, arrays, num_titles=len(known))
 
 
-def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> Models:
+def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None, parts: Parts) -> Models:
     titles = read_parquet(intent.path / "titles.parquet")
     known = catalogue(titles)
-    predictor = build_intent(
-        read_json(intent.path / "config.json"), known, load_file(intent.path / "weights.safetensors")
-    )
+    predictor = parts.intent(intent, known)
     about = intent.manifest["about"]["prepared"]
     return Models(
         catalogue=known,
@@ -171,7 +206,7 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> 
         repeats=bool(about["repeats"]),
         rule=_rule(about, rule),
         intent=predictor,
-        ranker=None if ranker is None else _load_ranker(ranker, intent, predictor),
+        ranker=None if ranker is None else _load_ranker(ranker, intent, predictor, parts),
         intent_fingerprint=intent.fingerprint,
         ranker_fingerprint=None if ranker is None else ranker.fingerprint,
         likeness=Likeness(predictor.title_N1D),
@@ -179,7 +214,7 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None) -> 
     )
 
 
-def _load_ranker(ranker: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
+def _load_ranker(ranker: Bundle, intent: Bundle, predictor: Predictor, parts: Parts) -> Scorer:
     trained_with = ranker.manifest["about"].get("intent_fingerprint")
     if trained_with != intent.fingerprint:
         raise ValueError(
@@ -192,10 +227,7 @@ def _load_ranker(ranker: Bundle, intent: Bundle, predictor: Predictor) -> Scorer
             f"ranker {ranker.version} was trained with signals {signals}, this code computes {SIGNALS_VERSION}: "
             "train the ranker again, or serve it with the code that it was trained with"
         )
-    weights = load_file(ranker.path / "weights.safetensors")
-    scorer = build_ranker(read_json(ranker.path / "config.json"), weights, predictor.title_N1D)
-    scorer.check_columns(CANDIDATE_COLUMNS, REQUEST_COLUMNS)
-    return scorer
+    return parts.ranker(ranker, intent, predictor)
 
 
 def _without_models(prepared: Path, rule: SessionRule | None) -> Models:

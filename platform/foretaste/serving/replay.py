@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
 from foretaste.serving.logged import LeftOutError, Logged, logged, neighbours_named, otherwise
-from foretaste.serving.models import Models, Neighbours, models_of, neighbours_of
+from foretaste.serving.models import HERE, Models, Neighbours, Parts, models_of, neighbours_of
 from foretaste.serving.recompute import (
     counted,
     decided,
@@ -80,12 +80,12 @@ class PastViews(Protocol):
 class Replay:
     """Makes answers of one workspace again."""
 
-    def __init__(self, registry: Path, prepared: Path, views: VersionedViews | None) -> None:
-        """`views` is None where nothing was ever published."""
+    def __init__(self, registry: Path, prepared: Path, views: VersionedViews | None, *, parts: Parts = HERE) -> None:
+        """`views` is None where nothing was ever published; `parts` compute, as they did for the answers."""
         self.views = views
 
         def load(intent: str | None, ranker: str | None) -> Models:
-            return models_of(registry, prepared, intent=intent, ranker=ranker)
+            return models_of(registry, prepared, intent=intent, ranker=ranker, parts=parts)
 
         self._models = lru_cache(MODELS_KEPT)(load)
         self._registry = registry

@@ -44,7 +44,7 @@ from foretaste.serving.budget import FEATURES, guards
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.members import Members
-from foretaste.serving.models import load_models
+from foretaste.serving.models import HERE, Parts, load_models
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.recommender import Recommender
 from foretaste.serving.record import readable
@@ -292,16 +292,20 @@ def open_service(
     config: ServiceConfig,
     *,
     source: ViewSource | None = None,
+    parts: Parts | None = None,
+    replay_parts: Parts | None = None,
     clock: Callable[[], datetime] = utc_now,
     timer: Callable[[], float] = time.perf_counter,
 ) -> Service:
     """Open everything a replica needs under the workspace; `source` gives the slow views.
 
+    `parts` compute elsewhere what the models compute, `replay_parts` what is made again; None: here, and batched.
+
     Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
     """
     serving, folder = config.serving, config.workspace
-    models = load_models(folder / "registry", folder / "prepared", rule=config.rule)
-    models = batched(models, largest=serving.batch_requests)
+    models = load_models(folder / "registry", folder / "prepared", rule=config.rule, parts=parts or HERE)
+    models = batched(models, largest=serving.batch_requests) if parts is None else models
     if source is not None and models.views is not None:
         source.pin(models.views)
     of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
@@ -324,7 +328,7 @@ def open_service(
     )
     audit = None
     versions = source if isinstance(source, VersionedViews) else None
-    replay = Replay(folder / "registry", folder / "prepared", versions)
+    replay = Replay(folder / "registry", folder / "prepared", versions, parts=replay_parts or HERE)
     if serving.audit_share > 0:
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer

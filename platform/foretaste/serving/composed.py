@@ -1,0 +1,311 @@
+"""The models in deployments of their own: what runs in them, and how the chain asks them from any of its threads.
+
+A question names its model by fingerprint: whichever replica answers, restarted or not, it is by the model that the
+decision names, and an ingress that goes over to another release needs nobody's consent. Weights are kept where they
+compute. The ingress keeps catalogue and title vectors, for its sources.
+
+Shapes: B requests, C candidates of each, D width, N1 rows by catalogue code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foretaste.contracts.catalogue import Catalogue
+from foretaste.contracts.histories import Histories
+from foretaste.models.intent import IntentPrediction, IntentRecommender
+from foretaste.models.ranker import RankerConfig
+from foretaste.models.ranker_inputs import RankerInputs
+from foretaste.models.ranker_scorer import RankerScorer
+from foretaste.ops.bundles import Bundle
+from foretaste.ops.files import read_json
+from foretaste.serving.batching import batched
+from foretaste.serving.budget import LateError
+from foretaste.serving.config import ServiceConfig
+from foretaste.serving.models import HERE, INTENT, RANKER, Models, Predictor, Scorer, current_fingerprints, models_of
+
+K = TypeVar("K")
+M = TypeVar("M")
+
+_log = logging.getLogger(__name__)
+
+
+class Kept(Generic[K, M]):
+    """The newest few of what takes long to load; every method may be called from any thread."""
+
+    def __init__(self, load: Callable[[K], M], *, size: int) -> None:
+        self._load = load
+        self._size = size
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._found: OrderedDict[K, M] = OrderedDict()
+
+    def get(self, key: K) -> M:
+        """What is asked for, loaded where it is not there; who asks for what is there waits for nobody's loading."""
+        if (found := self._known(key)) is not None:
+            return found
+        with self._loading:
+            if (found := self._known(key)) is not None:
+                return found
+            loaded = self._load(key)
+        with self._lock:
+            self._found[key] = loaded
+            while len(self._found) > self._size:
+                self._found.popitem(last=False)
+        return loaded
+
+    def _known(self, key: K) -> M | None:
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+            return self._found.get(key)
+
+
+class Stage:
+    """What the stages share: models of the workspace, and threads in which questions wait for a pass together."""
+
+    def __init__(self, config: Mapping[str, Any], threads: int) -> None:
+        torch.set_num_threads(1)  # as in the fused topology: sums divided otherwise round otherwise
+        self._config = ServiceConfig.model_validate(config)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="stage")
+
+    async def ready(self) -> bool:
+        """Answer, so that who starts knows that somebody does."""
+        return True
+
+    async def _in_thread(self, work: Callable[[], M]) -> M:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _models(self, intent: str, ranker: str | None) -> Models:
+        folder = self._config.workspace
+        models = models_of(folder / "registry", folder / "prepared", intent=intent, ranker=ranker)
+        if torch.cuda.is_available():  # Ray shows a replica the GPUs that it booked, and no others
+            models = replace(models, intent=_on_gpu(models.intent), ranker=_on_gpu(models.ranker))
+        return batched(models, largest=self._config.serving.batch_requests)
+
+    def _current(self) -> tuple[str | None, str | None]:
+        """What is asked for first, in all likelihood."""
+        try:
+            return current_fingerprints(self._config.workspace / "registry")
+        except Exception:  # what is asked for is loaded when it is asked for
+            _log.exception("the current release cannot be read; its models are loaded when they are asked for")
+            return None, None
+
+
+class IntentStage(Stage):
+    """The intent model in a replica of its own; plain, Ray is put on in `graph`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        settings = ServiceConfig.model_validate(config).serving.composed
+        super().__init__(config, settings.intent.max_ongoing_requests)
+        self._kept: Kept[str, Predictor] = Kept(self._load, size=settings.models_kept)
+        intent, _ = self._current()
+        if intent is not None:
+            _tried(lambda: self._kept.get(intent), intent)
+
+    async def predict(self, fingerprint: str, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict by the model of a fingerprint; with those who ask at the same time."""
+        return await self._in_thread(lambda: self._kept.get(fingerprint).predict(histories, asof_B))
+
+    def _load(self, fingerprint: str) -> Predictor:
+        found = self._models(fingerprint, None).intent
+        assert found is not None
+        return found
+
+
+class RankerStage(Stage):
+    """The ranker in a replica of its own; plain, Ray is put on in `graph`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        settings = ServiceConfig.model_validate(config).serving.composed
+        super().__init__(config, settings.ranker.max_ongoing_requests)
+        self._kept: Kept[tuple[str, str], Scorer] = Kept(self._load, size=settings.models_kept)
+        intent, ranker = self._current()
+        if intent is not None and ranker is not None:
+            _tried(lambda: self._kept.get((intent, ranker)), ranker)
+
+    async def scores(self, intent: str, ranker: str, inputs: RankerInputs) -> NDArray[np.float64]:
+        """Score by the ranker of a fingerprint, that was trained with an intent model's; with those who ask now."""
+        return await self._in_thread(lambda: self._kept.get((intent, ranker)).scores(inputs))
+
+    def _load(self, key: tuple[str, str]) -> Scorer:
+        """The intent model's weights make the title vectors, and are not kept."""
+        found = self._models(*key).ranker
+        assert found is not None
+        return found
+
+
+class HandleLoop:
+    """An event loop in a thread of its own, in which handles are asked for all threads.
+
+    With Ray Serve's throughput settings a handle belongs to the loop in which it is first used, and cannot be waited
+    for from a thread; in a loop of its own it works with them and without.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="handles", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, M], *, seconds: float) -> M:
+        """Wait for `work`; raises what it raises, or TimeoutError when it is given up."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Give up what is waited for, and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._give_up(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _give_up(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+class Remote:
+    """One stage behind its handle; every method may be called from any thread."""
+
+    def __init__(
+        self, stage: str, handle: Any, loop: HandleLoop, *, seconds: float, busy: tuple[type[Exception], ...] = ()
+    ) -> None:
+        """`seconds` is how long an answer is waited for; `busy` is what the handle raises where a queue is full."""
+        self.stage = stage
+        self.seconds = seconds
+        self._handle = handle
+        self._loop = loop
+        self._busy = busy
+
+    def ask(self, method: str, *args: Any, seconds: float | None = None) -> Any:
+        """Call a method of the stage. Raises LateError where it has no answer in time, and whatever it raises."""
+        waits = self.seconds if seconds is None else seconds
+        try:
+            return self._loop.run(self._ask(method, args), seconds=waits)
+        except TimeoutError as error:
+            raise LateError(f"{self.stage}: its deployment had no answer after {waits:.3f} s") from error
+        except self._busy as error:
+            raise LateError(f"{self.stage}: its deployment takes no more") from error
+
+    def patient(self, seconds: float) -> Remote:
+        """The same, waiting as long as that."""
+        return Remote(self.stage, self._handle, self._loop, seconds=seconds, busy=self._busy)
+
+    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
+        return await getattr(self._handle, method).remote(*args)
+
+
+class RemotePredictor:
+    """An intent model that computes elsewhere; its title vectors are here, for the sources."""
+
+    def __init__(self, remote: Remote, fingerprint: str, title_N1D: NDArray[np.float32], *, steady: bool) -> None:
+        self._remote = remote
+        self._fingerprint = fingerprint
+        self._title_N1D = title_N1D
+        self._steady = steady
+
+    @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors, row 0 for an unknown title."""
+        return self._title_N1D
+
+    @property
+    def steady(self) -> bool:
+        """As the model itself: where it computes changes nothing."""
+        return self._steady
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Ask the stage. Raises LateError, or what Ray raises where it died over the question."""
+        found: IntentPrediction = self._remote.ask("predict", self._fingerprint, histories, asof_B)
+        return found
+
+
+class RemoteScorer:
+    """A ranker that computes elsewhere."""
+
+    def __init__(self, remote: Remote, intent: str, ranker: str, *, recent: int) -> None:
+        self._remote = remote
+        self._key = (intent, ranker)
+        self._recent = recent
+
+    @property
+    def recent(self) -> int:
+        """How many of the newest interactions it reads."""
+        return self._recent
+
+    def scores(self, inputs: RankerInputs) -> NDArray[np.float64]:
+        """Ask the stage; raises as `RemotePredictor.predict`."""
+        found: NDArray[np.float64] = self._remote.ask("scores", *self._key, inputs)
+        return found
+
+
+class There:
+    """`models.Parts` that compute in the stages; of a model here is what the ingress itself reads."""
+
+    def __init__(self, intent: Remote, ranker: Remote) -> None:
+        self._intent = intent
+        self._ranker = ranker
+
+    def intent(self, bundle: Bundle, known: Catalogue) -> Predictor:
+        """Make the title vectors, with weights that are not kept, as the stage does: to the same bits."""
+        model = HERE.intent(bundle, known)
+        return RemotePredictor(self._intent, bundle.fingerprint, model.title_N1D.copy(), steady=model.steady)
+
+    def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
+        """Read what the ranker has to be told; its columns are checked here, before anything is asked."""
+        recent = RankerConfig(**read_json(bundle.path / "config.json")["model"]).recent
+        HERE.ranker(bundle, intent, predictor)
+        return RemoteScorer(self._ranker, intent.fingerprint, bundle.fingerprint, recent=recent)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until both stages answer, or so long; without them answers come from the fallbacks."""
+        for remote in (self._intent, self._ranker):
+            try:
+                remote.ask("ready", seconds=seconds)
+            except Exception:
+                _log.exception("stage %s does not answer; answers do without it until it does", remote.stage)
+
+    def patient(self, seconds: float) -> There:
+        """The same, waiting as long as that for each answer."""
+        return There(self._intent.patient(seconds), self._ranker.patient(seconds))
+
+
+def stages_behind(
+    handles: Mapping[str, Any], config: ServiceConfig, *, loop: HandleLoop, busy: tuple[type[Exception], ...] = ()
+) -> There:
+    """The stages behind their handles, by stage; each may take as long as its share of the budget."""
+    deadlines_ms = config.serving.budget.deadlines_ms(config.serving.budget_ms)
+    intent, ranker = (
+        Remote(stage, handles[stage], loop, seconds=deadlines_ms[stage] / 1e3, busy=busy) for stage in (INTENT, RANKER)
+    )
+    return There(intent, ranker)
+
+
+def _on_gpu(model: Any) -> Any:
+    """The same model on the GPU."""
+    if isinstance(model, IntentRecommender):
+        return IntentRecommender(model.model.to("cuda"), model.catalogue, model.labels)
+    return RankerScorer(model.model.to("cuda")) if isinstance(model, RankerScorer) else model
+
+
+def _tried(load: Callable[[], object], fingerprint: str) -> None:
+    try:
+        load()
+    except Exception:
+        _log.exception("model %s cannot be loaded; it is tried again when it is asked for", fingerprint)
