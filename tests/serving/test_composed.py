@@ -254,7 +254,7 @@ def test_a_stage_answers_by_the_model_that_is_named_whatever_is_current(workspac
         np.testing.assert_array_equal(there.predict(*history).scores_BN, wanted[fingerprint])
     assert (wanted[first] != wanted[second.fingerprint]).any()
     with pytest.raises(FileNotFoundError):
-        RemotePredictor(remote, "no-such-model", model.title_N1D, steady=True).predict(*history)
+        remote.ask("predict", "no-such-model", *history)
     loop.close()
 
 
