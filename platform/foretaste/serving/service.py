@@ -250,6 +250,11 @@ class Service:
         backlog = "bytes of decisions that wait to be rolled"
         self.metrics.watch("decision_log_backlog_bytes", backlog, lambda: decisions.backlog_bytes)
         self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
+        if (shipper := decisions.shipper) is not None:
+            unshipped = "rolled files of decisions that are not at the target, and their bytes"
+            self.metrics.watch("decision_log_unshipped_files", unshipped, lambda: shipper.waiting[0])
+            self.metrics.watch("decision_log_unshipped_bytes", unshipped, lambda: shipper.waiting[1])
+            self.metrics.watch("decision_log_failed_ships", "rounds the target ended", lambda: shipper.num_failed)
         shown = self._recommender.concentration
         self.metrics.watch_all("concentration", "of the newest answers: how many, coverage, Gini", "what", shown.plain)
         held = self._recommender.steadied
