@@ -113,7 +113,7 @@ class Target:
         if isinstance(store, pafs.LocalFileSystem):
             _asked(lambda: store.create_dir(folder, recursive=True))
         _asked(lambda: write(store, unfinished))
-        found = _asked(lambda: store.get_file_info(partial)).size
+        found = _asked(lambda: store.get_file_info(unfinished)).size
         if found != size:
             raise StoreError(f"{self._place}: {file} has {found} bytes there, wanted {size}")
         _asked(lambda: store.move(unfinished, path))
@@ -179,10 +179,11 @@ class Shipper:
                     num_shipped += 1
                     self.num_shipped += 1
                 self.down = False
-            except OSError as error:
+            except Exception as error:  # nothing is lost by it, and somebody has to be told
                 self.num_failed += 1
                 self.down = True
-                _log.error("decision log: %s does not take what is rolled; it stays here: %s", self._target.uri, error)
+                known = isinstance(error, StoreError)
+                _log.error("decision log: what is rolled is not shipped and stays here: %s", error, exc_info=not known)
         return num_shipped
 
     def _round(self, deleted: Mapping[str, int]) -> Iterator[str]:
