@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -130,3 +131,33 @@ def test_closing_ships_and_one_step_that_fails_keeps_no_other_from_its_turn(
     bench.act("play", "t04")
     service.close()
     assert kept(bench) == [("m1", "e1"), ("m1", "e2")]
+
+
+def test_what_is_done_while_a_slow_deletion_is_under_way_stays(bench: Any) -> None:
+    """The same deletion, sent again since the first took long, was answered; then the first goes on."""
+    bench.act("play", "t00")
+    service, sessions = bench.service(), bench.sessions
+    real = sessions.delete
+    since: list[str] = []
+
+    def slow(actor: str, **bounds: Any) -> int:
+        if not since:
+            since.append("on")
+            assert service.delete("m1").deleted_events == 1
+            bench.clock.move(seconds=60.0)
+            since.append(bench.act("play", "t02")["event_id"])
+        removed: int = real(actor, **bounds)
+        return removed
+
+    sessions.delete = slow
+    assert service.delete("m1").deleted_events == 0
+    assert seen(bench, "m1") == since[1:]
+
+
+def test_a_deletion_reaches_events_of_a_clock_that_is_ahead(bench: Any) -> None:
+    bench.act("play", "t00", at=(bench.clock.now + timedelta(minutes=2)).isoformat())
+    service = bench.service()
+    assert service.delete("m1").deleted_events == 1
+    assert seen(bench, "m1") == []
+    service.housekeep()
+    assert kept(bench) == []

@@ -17,6 +17,7 @@ from foretaste.contracts.tenants import SEPARATOR, inside, outside, tenant_of
 from foretaste.feedback.decision_log import plain_rows
 from foretaste.feedback.redis_session_log import RedisSessionLog
 from foretaste.feedback.session_log import LogKind, SessionLogConfig
+from foretaste.feedback.stored_row import LAST_US
 from foretaste.ops.files import write_parquet
 from foretaste.ops.tables import read_prepared
 from foretaste.serving.ingress import build_app
@@ -205,7 +206,7 @@ def test_tenants_are_apart_in_redis_too(redis_log: RedisSessionLog, bench: Any) 
     intake = Intake(redis_log, future_minutes=5.0, clock=bench.clock)
     for tenant in TENANTS:
         assert intake.accept([event(bench, "t00"), event(bench, "t01", event_id="e2")], tenant=tenant).accepted == 2
-    assert redis_log.delete(inside("m1", "acme")) == 2
+    assert redis_log.delete(inside("m1", "acme"), until_us=LAST_US) == 2
     for tenant, count in (("default", 2), ("acme", 0), ("other", 2)):
         rows, _ = redis_log.read(inside("m1", tenant), limit=10)
         assert [row["event_id"] for row in rows] == [inside(f"e{number + 1}", tenant) for number in range(count)]

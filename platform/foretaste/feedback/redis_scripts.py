@@ -88,14 +88,22 @@ return #gone
 """
 
 DELETE = """
--- KEYS: events, bodies, impressions, merges, outbox; ARGV: actor
-local count = redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[3])
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+-- KEYS: events, bodies, impressions, merges, outbox; ARGV: actor, time, then sessions of merges
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
+for _, id in ipairs(gone) do
+  redis.call('ZREM', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
+end
+local count = #gone + redis.call('ZCARD', KEYS[3])
+redis.call('DEL', KEYS[3])
+for n = 3, #ARGV do redis.call('SREM', KEYS[4], ARGV[n]) end
 local from = '-'
 while true do
   local waiting = redis.call('XRANGE', KEYS[5], from, '+', 'COUNT', 1000)
   for _, entry in ipairs(waiting) do
-    if entry[2][2] == ARGV[1] then redis.call('XDEL', KEYS[5], entry[1]) end
+    if entry[2][2] == ARGV[1] and cjson.decode(entry[2][6])['at'] <= tonumber(ARGV[2]) then
+      redis.call('XDEL', KEYS[5], entry[1])
+    end
   end
   if #waiting < 1000 then return count end
   from = '(' .. waiting[#waiting][1]

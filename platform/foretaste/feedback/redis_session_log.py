@@ -79,12 +79,12 @@ class RedisSessionLog:
             rows = [row for row in rows if since <= row["at"] < before_us]
         return rows, int(seen)
 
-    def delete(self, actor_id: str) -> int:
+    def delete(self, actor_id: str, *, until_us: int, merged: Sequence[str] = ()) -> int:
         """See `SessionLog.delete`. Raises ConnectionError."""
         base = _base(self.config.prefix, _bucket(actor_id))
         keys = [f"{base}:{kind}:{actor_id}" for kind in ("events", "bodies", "shown", "merges")]
         with self._answering():
-            return int(self._run(self._client, DELETE, [*keys, f"{base}:out"], [actor_id]))
+            return int(self._run(self._client, DELETE, [*keys, f"{base}:out"], [actor_id, until_us, *merged]))
 
     def delete_until(self, actor_id: str, until_us: int) -> int:
         """See `SessionLog.delete_until`. Raises ConnectionError."""

@@ -131,8 +131,12 @@ class SessionLog(Protocol):
         """
         ...
 
-    def delete(self, actor_id: str) -> int:
-        """Remove everything of an actor, also what waits to be shipped; returns how many events."""
+    def delete(self, actor_id: str, *, until_us: int, merged: Sequence[str] = ()) -> int:
+        """Remove all of an actor up to a time, inclusive, also what waits to be shipped; returns how many events.
+
+        What is later stays: it came while the actor was being deleted. `merged` are the guests' sessions that are no
+        longer to be known as the member's.
+        """
         ...
 
     def delete_until(self, actor_id: str, until_us: int) -> int:

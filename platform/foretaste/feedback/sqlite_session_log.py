@@ -107,11 +107,13 @@ class SqliteSessionLog:
             found = [row for row in found if since <= row[2] < before_us]
         return [orjson.loads(body) | {"sequence": sequence} for body, sequence, _ in reversed(found)], seen
 
-    def delete(self, actor_id: str) -> int:
+    def delete(self, actor_id: str, *, until_us: int, merged: Sequence[str] = ()) -> int:
         """See `SessionLog.delete`."""
+        links = [(actor_id, session) for session in merged]
         with self._transaction("IMMEDIATE") as connection:
-            connection.execute("DELETE FROM merges WHERE member = ?", (actor_id,))
-            return connection.execute("DELETE FROM events WHERE actor = ?", (actor_id,)).rowcount
+            connection.executemany("DELETE FROM merges WHERE member = ? AND session = ?", links)
+            gone = connection.execute("DELETE FROM events WHERE actor = ? AND at <= ?", (actor_id, until_us))
+            return gone.rowcount
 
     def delete_until(self, actor_id: str, until_us: int) -> int:
         """See `SessionLog.delete_until`; what waits to be shipped stays, on the shelf of what is only shipped."""

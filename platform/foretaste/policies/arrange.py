@@ -56,7 +56,9 @@ def hold(wanted: Sequence[int], before: Sequence[int], *, protected: int, max_mo
         may = [title for title in held[: until + 1] if span[title][0] <= place]
         if until == len(held) and free:
             may.append(free[0])
-        chosen = min(may, key=rank.__getitem__) if may else (free or held)[0]
+        if not may:  # too few are left for all places: who stood behind the list comes forward
+            may = free[:1] or [title for title in held if place_of[title] >= num]
+        chosen = min(may, key=rank.__getitem__)
         (free if chosen not in place_of else held).remove(chosen)
         result.append(chosen)
     return result + sorted([*held, *free], key=rank.__getitem__)

@@ -41,18 +41,25 @@ class Members:
         return MergeAnswer(merged=merged)
 
     def delete(self, member_id: str) -> DeletionAnswer:
-        """Forget a member and the guests that were merged into them, up to now.
+        """Forget a member and the guests that were merged into them, up to now, or to what their clocks say.
 
-        The tombstones come first: whatever fails after them, the tables forget the member all the same. Then what
-        was shown to them and the events, the member's own last, since with them goes the knowledge of the guests. The
-        views, which a publication may hold up, follow.
+        What they do while this is under way is done after it, and stays. The tombstones come first: whatever fails
+        after them, the tables forget the member all the same. Then what was shown to them and the events, the member's
+        own last, since with them goes the knowledge of the guests. The views, which a publication may hold up, follow.
         """
-        at = microseconds(self._clock())
-        guests = [GUEST + session for session in self._sessions.merged(member_id)]
+        merged = self._sessions.merged(member_id)
+        guests = [GUEST + session for session in merged]
+        at = max(microseconds(self._clock()), *(self._newest(actor) for actor in (member_id, *guests)))
         for actor in (member_id, *guests):
             self._tombstones.add(actor, at)
         if self._acks is not None:
             self._acks.forget(dict.fromkeys((member_id, *guests), at))
-        events = sum(self._sessions.delete(actor) for actor in (*guests, member_id))
+        events = sum(self._sessions.delete(actor, until_us=at) for actor in guests)
+        events += self._sessions.delete(member_id, until_us=at, merged=merged)
         views = self._views.forget(member_id)
         return DeletionAnswer(deleted_events=events, deleted_views=views)
+
+    def _newest(self, actor: str) -> int:
+        """When an actor did something last, microseconds; -1 where nothing is known."""
+        rows, _ = self._sessions.read(actor, limit=1)
+        return rows[-1]["at"] if rows else -1

@@ -80,7 +80,7 @@ def blocked(
     if repeats:
         blocked_N1[history.title_T[history.action_T == ACTION_CODES[Action.THUMB_DOWN]]] = True
         done = _completed(history, asof=asof, rule=rule)
-        blocked_N1[done[~np.isin(done, _series(catalogue))]] = True
+        blocked_N1[done[~catalogue.series_N1[done]]] = True
     else:
         blocked_N1[history.title_T] = True
     blocked_N1[0] = True
@@ -121,7 +121,3 @@ def _completed(history: Histories, *, asof: int, rule: SessionRule) -> NDArray[n
     whole_T = (history.action_T[first:] == ACTION_CODES[Action.COMPLETE]) | (history.fraction_T[first:] >= 1.0)
     done: NDArray[np.int32] = history.title_T[first:][whole_T]
     return done
-
-
-def _series(catalogue: Catalogue) -> NDArray[np.int32]:
-    return catalogue.codes(sorted(set(catalogue.series_of.values())))

@@ -40,6 +40,7 @@ CONFIG = SessionLogConfig(
 )
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOW_US = microseconds(NOW)
+LATEST = 2**53
 LATER = 2**52
 
 
@@ -227,7 +228,7 @@ def impressions_are_stored_and_shipped_and_never_read(opener: Opener) -> None:
         assert len(drain(log)) == 2 * K + 1
         assert _told(log.append(shown[-K:], received_at=NOW)) == [True] * K, "a kept impression was forgotten"
         assert drain(log) == []
-        assert log.delete("m1") == K + 1
+        assert log.delete("m1", until_us=LATEST) == K + 1
 
 
 def a_mark_shows_what_was_visible_then(opener: Opener) -> None:
@@ -323,7 +324,7 @@ def what_is_stored_is_bounded(opener: Opener) -> None:
         before = log.read("m1", limit=1_000)[0]
         log.append(events[:20], received_at=NOW)
         assert log.read("m1", limit=1_000)[0] == before, "a repetition of what was trimmed changed what is read"
-        assert log.delete("m1") >= K + 2
+        assert log.delete("m1", until_us=LATEST) >= K + 2
 
 
 def a_guest_is_merged_into_a_member(opener: Opener) -> None:
@@ -379,8 +380,8 @@ def deletion_leaves_nothing(opener: Opener) -> None:
         log.append([event("x", 2, member_id="m2")], received_at=NOW)
         log.merge("s1", "m1", received_at=NOW)
         highest = max(row["sequence"] for row in log.read("m1", limit=K)[0])
-        assert log.delete("m1") == 3
-        assert log.delete("m1") == 0
+        assert log.delete("m1", until_us=3, merged=["s1"]) == 3
+        assert log.delete("m1", until_us=3) == 0
         assert log.read("m1", limit=K)[0] == []
         assert log.merged("m1") == []
         assert sorted((one.actor_id, one.event["event_id"]) for one in log.pending(10)) == [
@@ -390,6 +391,19 @@ def deletion_leaves_nothing(opener: Opener) -> None:
         (result,) = log.append([event("b", 2)], received_at=NOW)
         assert not result.duplicate
         assert result.sequence > highest
+
+
+def what_came_after_a_deletion_began_stays(opener: Opener) -> None:
+    """Events later than its time are read and shipped as if it had been quicker, and so are guests merged since."""
+    with closing(opener(CONFIG)) as log:
+        log.append([event("a", 1), event("b", 2)], received_at=NOW)
+        log.append([event("g", 5, member_id=None)], received_at=NOW)
+        log.append([event("c", 3), event("i", 3, action="impression", title_id="t1")], received_at=NOW)
+        log.merge("s1", "m1", received_at=NOW)
+        assert log.delete("m1", until_us=2, merged=["s0"]) >= 2
+        assert _ids(log.read("m1", limit=K)[0]) == ["c", "g"]
+        assert log.merged("m1") == ["s1"]
+        assert {one.event["event_id"] for one in log.pending(10)} == {"c", "i", "g"}
 
 
 def what_came_before_a_deletion_can_go_alone(opener: Opener) -> None:
@@ -524,6 +538,7 @@ CLAUSES: dict[str, Callable[[Opener], None]] = {
         a_guest_is_merged_into_a_member,
         concurrent_merges_and_events_lose_nothing,
         deletion_leaves_nothing,
+        what_came_after_a_deletion_began_stays,
         what_came_before_a_deletion_can_go_alone,
         everything_is_shipped_at_least_once,
         many_writers_lose_nothing,
