@@ -38,6 +38,7 @@ from foretaste.serving.composed import (
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.models import current_fingerprints, models_of
 from foretaste.serving.service import Service, open_service
+from foretaste.serving.title_index import NearestConfig
 from foretaste.serving.topology import ComposedConfig, StageConfig, Topology
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.contract_recommender import one_history
@@ -123,8 +124,8 @@ class Composed:
         self.loop.close()
 
 
-def fused(workspace: Path, clock: FakeClock, *, source: FakeViews | None = VIEWS) -> Service:
-    return open_service(config_of(workspace, Topology.FUSED), source=source, clock=clock)
+def fused(workspace: Path, clock: FakeClock, *, source: FakeViews | None = VIEWS, **serving: Any) -> Service:
+    return open_service(config_of(workspace, Topology.FUSED, **serving), source=source, clock=clock)
 
 
 def act(service: Service, number: int, clock: FakeClock) -> None:
@@ -160,13 +161,14 @@ def answers_of(service: Service, clock: FakeClock) -> list[tuple[Any, ...]]:
     return told
 
 
-def test_answers_are_those_of_the_fused_topology_to_the_bit(workspace: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(workspace, tmp_path / "other")
+@pytest.mark.parametrize("exact_up_to", [200_000, 10])
+def test_answers_are_those_of_the_fused_topology_to_the_bit(workspace: Path, tmp_path: Path, exact_up_to: int) -> None:
+    other, nearest = shutil.copytree(workspace, tmp_path / "other"), NearestConfig(exact_up_to_titles=exact_up_to)
     clock = FakeClock()
-    with closing(fused(workspace, clock)) as service:
+    with closing(fused(workspace, clock, nearest=nearest)) as service:
         wanted = answers_of(service, clock)
     clock = FakeClock()
-    with closing(Composed(other, clock)) as composed:
+    with closing(Composed(other, clock, nearest=nearest)) as composed:
         found = answers_of(composed.service, clock)
         assert composed.handles["intent"].num_asked >= 30
         assert composed.handles["ranker"].num_asked >= 30
@@ -254,7 +256,7 @@ def test_a_stage_answers_by_the_model_that_is_named_whatever_is_current(workspac
         np.testing.assert_array_equal(there.predict(*history).scores_BN, wanted[fingerprint])
     assert (wanted[first] != wanted[second.fingerprint]).any()
     with pytest.raises(FileNotFoundError):
-        remote.ask("predict", "no-such-model", *history)
+        remote.ask("predict", "no-such-model", True, *history)
     loop.close()
 
 

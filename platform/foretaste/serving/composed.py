@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +28,23 @@ from foretaste.models.intent import IntentPrediction, IntentRecommender
 from foretaste.models.ranker import RankerConfig
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import RankerScorer
+from foretaste.models.title_query import TitleTable
 from foretaste.ops.bundles import Bundle
 from foretaste.ops.files import read_json
 from foretaste.serving.batching import batched
 from foretaste.serving.budget import LateError
 from foretaste.serving.config import ServiceConfig
-from foretaste.serving.models import HERE, INTENT, RANKER, Models, Predictor, Scorer, current_fingerprints, models_of
+from foretaste.serving.models import (
+    HERE,
+    INTENT,
+    RANKER,
+    Models,
+    Predictor,
+    Scorer,
+    WithoutScores,
+    current_fingerprints,
+    models_of,
+)
 
 K = TypeVar("K")
 M = TypeVar("M")
@@ -92,6 +103,9 @@ class Stage:
         models = models_of(folder / "registry", folder / "prepared", intent=intent, ranker=ranker)
         if torch.cuda.is_available():  # Ray shows a replica the GPUs that it booked, and no others
             models = replace(models, intent=_on_gpu(models.intent), ranker=_on_gpu(models.ranker))
+        return models
+
+    def _batched(self, models: Models) -> Models:
         return batched(models, largest=self._config.serving.batch_requests)
 
     def _current(self) -> tuple[str | None, str | None]:
@@ -103,25 +117,41 @@ class Stage:
             return None, None
 
 
+class Intents(NamedTuple):
+    """One intent model as it is asked."""
+
+    scored: Predictor | None
+    unscored: Predictor | None
+
+    def of(self, scored: bool) -> Predictor:
+        """The one that scores titles, or the other."""
+        found = self.scored if scored else self.unscored
+        assert found is not None
+        return found
+
+
 class IntentStage(Stage):
     """The intent model in a replica of its own; plain, Ray is put on in `graph`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         settings = ServiceConfig.model_validate(config).serving.composed
         super().__init__(config, settings.intent.max_ongoing_requests)
-        self._kept: Kept[str, Predictor] = Kept(self._load, size=settings.models_kept)
+        self._kept: Kept[str, Intents] = Kept(self._load, size=settings.models_kept)
         intent, _ = self._current()
         if intent is not None:
             _tried(lambda: self._kept.get(intent), intent)
 
-    async def predict(self, fingerprint: str, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
-        """Predict by the model of a fingerprint; with those who ask at the same time."""
-        return await self._in_thread(lambda: self._kept.get(fingerprint).predict(histories, asof_B))
+    async def predict(
+        self, fingerprint: str, scored: bool, histories: Histories, asof_B: NDArray[np.int64]
+    ) -> IntentPrediction:
+        """Predict by the model of a fingerprint, with `scored` titles or without; with those who ask as well."""
+        return await self._in_thread(lambda: self._kept.get(fingerprint).of(scored).predict(histories, asof_B))
 
-    def _load(self, fingerprint: str) -> Predictor:
-        found = self._models(fingerprint, None).intent
-        assert found is not None
-        return found
+    def _load(self, fingerprint: str) -> Intents:
+        models = self._models(fingerprint, None)
+        assert isinstance(models.intent, IntentRecommender)
+        few = replace(models, intent=WithoutScores(models.intent))
+        return Intents(*(self._batched(one).intent for one in (models, few)))
 
 
 class RankerStage(Stage):
@@ -141,7 +171,7 @@ class RankerStage(Stage):
 
     def _load(self, key: tuple[str, str]) -> Scorer:
         """The intent model's weights make the title vectors, and are not kept."""
-        found = self._models(*key).ranker
+        found = self._batched(self._models(*key)).ranker
         assert found is not None
         return found
 
@@ -214,8 +244,11 @@ class Remote:
 class RemotePredictor:
     """An intent model that computes elsewhere; its title vectors are here, for the sources."""
 
-    def __init__(self, remote: Remote, fingerprint: str, title_N1D: NDArray[np.float32], *, steady: bool) -> None:
+    def __init__(
+        self, remote: Remote, fingerprint: str, title_N1D: NDArray[np.float32], *, steady: bool, scored: bool = True
+    ) -> None:
         self._remote = remote
+        self._scored = scored
         self._fingerprint = fingerprint
         self._title_N1D = title_N1D
         self._steady = steady
@@ -232,7 +265,7 @@ class RemotePredictor:
 
     def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
         """Ask the stage. Raises LateError, or what Ray raises where it died over the question."""
-        found: IntentPrediction = self._remote.ask("predict", self._fingerprint, histories, asof_B)
+        found: IntentPrediction = self._remote.ask("predict", self._fingerprint, self._scored, histories, asof_B)
         return found
 
 
@@ -266,6 +299,12 @@ class There:
         """Make the title vectors, with weights that are not kept, as the stage does: to the same bits."""
         model = HERE.intent(bundle, known)
         return RemotePredictor(self._intent, bundle.fingerprint, model.title_N1D.copy(), steady=model.steady)
+
+    def without_scores(self, bundle: Bundle, known: Catalogue) -> tuple[Predictor, TitleTable]:
+        """Make the same for queries; the titles' table is here, where it is known what may be shown."""
+        model = HERE.intent(bundle, known)
+        vectors_N1D, table = model.title_N1D.copy(), model.titles
+        return RemotePredictor(self._intent, bundle.fingerprint, vectors_N1D, steady=model.steady, scored=False), table
 
     def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
         """Read what the ranker has to be told; its columns are checked here, before anything is asked."""

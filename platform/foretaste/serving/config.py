@@ -16,6 +16,7 @@ from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
 from foretaste.serving.shedding import SheddingConfig
+from foretaste.serving.title_index import NearestConfig
 from foretaste.serving.topology import ComposedConfig, Topology
 
 
@@ -62,6 +63,7 @@ class ServingConfig(Frozen):
         0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"
     )
     controls: ControlsConfig = ControlsConfig()
+    nearest: NearestConfig = Field(NearestConfig(), description="when a catalogue is too large to score each title")
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()
 

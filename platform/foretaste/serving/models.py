@@ -18,13 +18,15 @@ from foretaste.contracts.histories import Histories
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.title_fields import TitleColumns
 from foretaste.models.baselines.saved_knn import build_knn
-from foretaste.models.intent import IntentPrediction, build_intent
+from foretaste.models.intent import IntentPrediction, IntentRecommender, build_intent
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import build_ranker
+from foretaste.models.title_query import TitleTable
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.ops.releases import current_release
 from foretaste.ops.tables import read_titles, titles_file
+from foretaste.serving.title_index import NearestConfig, TitleIndex
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.requests import REQUEST_COLUMNS
@@ -100,6 +102,7 @@ class Models:
     views: Mapping[str, Any] | None = None  # what the ranker was trained with of the slow views; None: not known
     neighbours: Neighbours | None = None
     neighbours_fingerprint: str | None = None
+    index: TitleIndex | None = None  # where the intent model scores no titles, because there are too many
 
 
 class Parts(Protocol):
@@ -109,17 +112,47 @@ class Parts(Protocol):
         """Make an intent model. Raises ValueError where it is not of this catalogue."""
         ...
 
+    def without_scores(self, bundle: Bundle, known: Catalogue) -> tuple[Predictor, TitleTable]:
+        """Make the same without scores of titles, which are made of its queries and the table; raises alike."""
+        ...
+
     def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
         """Make the ranker that was trained with an intent model. Raises ValueError for one of other columns."""
         ...
 
 
+class WithoutScores:
+    """An intent model that is asked for no score of any title: there are too many."""
+
+    def __init__(self, model: IntentRecommender) -> None:
+        self.model = model
+
+    @property
+    def title_N1D(self) -> NDArray[np.float32]:
+        """Title vectors, row 0 for an unknown title."""
+        return self.model.title_N1D
+
+    @property
+    def steady(self) -> bool:
+        """As the model itself."""
+        return self.model.steady
+
+    def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict all but the scores; the query is what they are made of."""
+        return self.model.ask(histories, asof_B)
+
+
 class Here:
     """Makes what computes in this process."""
 
-    def intent(self, bundle: Bundle, known: Catalogue) -> Predictor:
+    def intent(self, bundle: Bundle, known: Catalogue) -> IntentRecommender:
         """Load configuration and weights."""
         return build_intent(read_json(bundle.path / "config.json"), known, load_file(bundle.path / WEIGHTS))
+
+    def without_scores(self, bundle: Bundle, known: Catalogue) -> tuple[Predictor, TitleTable]:
+        """Load the same."""
+        model = self.intent(bundle, known)
+        return WithoutScores(model), model.titles
 
     def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
         """Load configuration and weights; the title vectors are the intent model's."""
@@ -132,12 +165,20 @@ class Here:
 HERE = Here()
 
 
-def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = None, parts: Parts = HERE) -> Models:
+def load_models(
+    registry: Path,
+    prepared: Path,
+    *,
+    rule: SessionRule | None = None,
+    parts: Parts = HERE,
+    nearest: NearestConfig | None = None,
+) -> Models:
     """Load the models of the current release; without an intent model only the catalogue, from the prepared tables.
 
     Where nothing was ever released, those that were filed last.
 
-    `rule` counts where the prepared data does not say by which rule its sessions were made.
+    `rule` counts where the prepared data does not say by which rule its sessions were made; `nearest` says from which
+    size on a catalogue is searched by an index, None that none is.
     Raises ValueError where the ranker was trained with another intent model or other columns than there are, or a
     bundle's files are not those that were filed; FileNotFoundError where there is neither a model nor a catalogue.
     """
@@ -145,7 +186,7 @@ def load_models(registry: Path, prepared: Path, *, rule: SessionRule | None = No
     if intent is None:
         _log.warning("no intent model in %s: answers come from the nearest sessions, or are what is popular", registry)
         return _with_neighbours(_without_models(prepared, rule), registry)
-    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule, parts), registry)
+    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule, parts, nearest), registry)
 
 
 def current_fingerprints(registry: Path) -> tuple[str | None, str | None]:
@@ -154,12 +195,20 @@ def current_fingerprints(registry: Path) -> tuple[str | None, str | None]:
     return None if intent is None else intent.fingerprint, None if ranker is None else ranker.fingerprint
 
 
-def models_of(registry: Path, prepared: Path, *, intent: str | None, ranker: str | None, parts: Parts = HERE) -> Models:
+def models_of(
+    registry: Path,
+    prepared: Path,
+    *,
+    intent: str | None,
+    ranker: str | None,
+    parts: Parts = HERE,
+    nearest: NearestConfig | None = None,
+) -> Models:
     """Load the models that a decision names by their fingerprints; raises as `load_models`."""
     if intent is None:
         return _without_models(prepared, None)
     bundle = find_bundle(registry, INTENT, intent)
-    return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None, parts)
+    return _loaded(bundle, None if ranker is None else find_bundle(registry, RANKER, ranker), None, parts, nearest)
 
 
 def neighbours_of(registry: Path, known: Catalogue, fingerprint: str) -> Neighbours:
@@ -194,10 +243,16 @@ def _load_neighbours(bundle: Bundle, known: Catalogue) -> Neighbours:
     return build_knn(config, arrays, num_titles=len(known))
 
 
-def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None, parts: Parts) -> Models:
+def _loaded(
+    intent: Bundle, ranker: Bundle | None, rule: SessionRule | None, parts: Parts, nearest: NearestConfig | None
+) -> Models:
     titles = read_parquet(intent.path / "titles.parquet")
-    known = catalogue(titles)
-    predictor = parts.intent(intent, known)
+    known, index = catalogue(titles), None
+    if nearest is not None and len(known) > nearest.exact_up_to_titles:
+        predictor, table = parts.without_scores(intent, known)
+        index = TitleIndex(table, nearest)
+    else:
+        predictor = parts.intent(intent, known)
     about = intent.manifest["about"]["prepared"]
     return Models(
         catalogue=known,
@@ -211,6 +266,7 @@ def _loaded(intent: Bundle, ranker: Bundle | None, rule: SessionRule | None, par
         ranker_fingerprint=None if ranker is None else ranker.fingerprint,
         likeness=Likeness(predictor.title_N1D),
         views=None if ranker is None else ranker.manifest["about"].get("views"),
+        index=index,
     )
 
 

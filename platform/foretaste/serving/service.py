@@ -309,7 +309,9 @@ def open_service(
     Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
     """
     serving, folder = config.serving, config.workspace
-    models = load_models(folder / "registry", folder / "prepared", rule=config.rule, parts=parts or HERE)
+    models = load_models(
+        folder / "registry", folder / "prepared", rule=config.rule, parts=parts or HERE, nearest=serving.nearest
+    )
     models = batched(models, largest=serving.batch_requests) if parts is None else models
     if source is not None and models.views is not None:
         source.pin(models.views)
