@@ -39,7 +39,7 @@ def titles() -> TitleTable:
     columns = np.concatenate([vector, np.eye(16)[dice.integers(16, size=N)]], axis=1).astype(np.float32)
     bias = (-0.5 * np.log(1 + dice.permutation(N))).astype(np.float32)
     released = torch.from_numpy(dice.integers(0, NOW, size=N).astype(np.int32))
-    return TitleTable(torch.from_numpy(columns.T.copy()), torch.from_numpy(bias), released, (43_200, 525_600))
+    return TitleTable(torch.from_numpy(columns), torch.from_numpy(bias), released, (43_200, 525_600))
 
 
 def queries() -> list[TitleQuery]:

@@ -119,7 +119,7 @@ class IntentRecommender:
         decoder = self.model.decoder
         released_N = decoder.released_N if decoder is not None and decoder.recency else None
         bounds = () if decoder is None else decoder.bound_minutes
-        return TitleTable(self._title_DN, self._bias_N, released_N, bounds)
+        return TitleTable(self._title_DN.T, self._bias_N, released_N, bounds)
 
     @torch.inference_mode()
     def _predict(self, histories: Histories, asof_B: NDArray[np.int64], *, whole: bool) -> IntentPrediction:

@@ -58,10 +58,10 @@ class TitleTable:
     """The titles' side of it."""
 
     def __init__(
-        self, column_KN: Tensor, bias_N: Tensor, released_N: Tensor | None, bound_minutes: tuple[int, ...]
+        self, column_NK: Tensor, bias_N: Tensor, released_N: Tensor | None, bound_minutes: tuple[int, ...]
     ) -> None:
-        """`released_N` are minutes since 1970, `bound_minutes` those of the classes of recency, rising."""
-        self.column_KN = column_KN.cpu()
+        """Columns of a title lie side by side, for titles are asked about one by one. `released_N` are minutes since 1970, `bound_minutes` those of the classes of recency, rising."""
+        self.column_NK = column_NK.cpu().contiguous()
         self.bias_N = bias_N.cpu()
         self._released_N = None if released_N is None else released_N.cpu().numpy().astype(np.int64)
         self._bound_minutes = bound_minutes
@@ -86,9 +86,9 @@ class TitleTable:
     ) -> NDArray[np.float32]:
         """Logits of some titles (catalogue code - 1, each once, rising) in one prediction; float32[X]."""
         index_X = torch.from_numpy(column_X)
-        column_KX = self.column_KN.index_select(1, index_X)
+        column_XK = self.column_NK.index_select(0, index_X)
         state_1K = torch.from_numpy(query.state_BK[b : b + 1].copy())
-        found = torch.addmm(self.bias_N[index_X][None], state_1K, column_KX)[0].numpy()
+        found = torch.addmm(self.bias_N[index_X][None], state_1K, column_XK.T)[0].numpy()
         logits_X: NDArray[np.float32] = found.copy()
         if query.class_BR.shape[1]:
             logits_X += query.class_BR[b][class_N[column_X]]

@@ -70,7 +70,7 @@ class TitleIndex:
         about = {"version": VERSION, "faiss": faiss.__version__, "cells": self.num_cells}
         self.name = json.dumps(config.model_dump(mode="json") | about, sort_keys=True)
         """What a decision says of it; by this and the model it is made again."""
-        column_NK = np.concatenate([titles.column_KN.numpy().T, titles.bias_N.numpy()[:, None]], axis=1)
+        column_NK = np.concatenate([titles.column_NK.numpy(), titles.bias_N.numpy()[:, None]], axis=1)
         column_NK = np.ascontiguousarray(column_NK - column_NK.mean(axis=0))  # changes no order
         width = column_NK.shape[1]
         self._index = faiss.IndexIVFFlat(
@@ -101,7 +101,7 @@ class TitleIndex:
         class_N = self._titles.classes(int(query.now_B[0]))
         whole = boosted or int(allowed_N.sum()) <= self._config.exact_up_to_titles
         found = [np.flatnonzero(allowed_N)] if whole else []
-        for one in np.unique(class_N) if query.class_BR.shape[1] else [0]:
+        for one in np.flatnonzero(np.bincount(class_N)):
             found += self._of_class(query, class_N == one, allowed_N, size=size, whole=whole)
         found += [query.column_E, brought[brought > 0].astype(np.int64) - 1]
         column_X = np.unique(np.concatenate(found))
