@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.histories import Histories
+from foretaste.contracts.sessions import SessionRule
+from foretaste.contracts.title_fields import TitleColumns
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -21,7 +26,10 @@ from foretaste.models.intent import (
     IntentRecommender,
     possible_classes,
 )
-from foretaste.serving.batching import BatchedPredictor, Batcher, same_bits
+from foretaste.serving import batching
+from foretaste.serving.batching import BatchedPredictor, Batcher, same_bits, under_way
+from foretaste.serving.models import Models
+from foretaste.surfaces.prequery import availability
 from foretaste.testing.builders import titles_table
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, one_history
 
@@ -47,6 +55,20 @@ def together(batcher: Batcher[int, int], questions: Sequence[int]) -> list[int |
 
     with ThreadPoolExecutor(len(questions)) as threads:
         return list(threads.map(ask, questions))
+
+
+@contextmanager
+def under_way_for(batcher: Batcher[Any, Any]) -> Iterator[None]:
+    who = object()
+    token = batching._who.set(who)
+    with batcher.expecting(who):
+        yield
+    batching._who.reset(token)
+
+
+def bare_models() -> Models:
+    titles = titles_table(60)
+    return Models(KNOWN, availability(titles, KNOWN), TitleColumns(titles, KNOWN), True, SessionRule())
 
 
 def test_those_who_come_during_a_pass_share_the_next_one() -> None:
@@ -174,3 +196,60 @@ def test_predictions_are_the_same_to_the_bit_alone_and_together() -> None:
         assert {head: share.tobytes() for head, share in one.intents.items()} == {
             head: share.tobytes() for head, share in alone.intents.items()
         }
+
+
+def test_a_pass_waits_for_a_request_that_had_begun_and_not_for_one_that_began_later() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda asked: [sum(asked)] * len(asked), largest=8, patience_ms=60_000.0)
+    slow_began, fast_waits, early_ends = threading.Event(), threading.Event(), threading.Event()
+
+    def request(question: int, began: threading.Event, go: threading.Event) -> int:
+        with under_way_for(batcher):
+            began.set()
+            assert go.wait(60)
+            return batcher.ask(question)
+
+    with ThreadPoolExecutor(3) as threads:
+        slow = threads.submit(request, 1, slow_began, fast_waits)
+        assert slow_began.wait(60)
+        fast = threads.submit(request, 10, threading.Event(), slow_began)
+        while not batcher.num_asked:
+            time.sleep(0.001)
+        later_began = threading.Event()
+        later = threads.submit(request, 100, later_began, early_ends)
+        assert later_began.wait(60)
+        fast_waits.set()
+        assert (fast.result(60), slow.result(60)) == (11, 11)
+        early_ends.set()
+        assert later.result(60) == 100
+
+
+def test_a_pass_does_not_wait_for_who_ended_without_asking_nor_longer_than_its_patience() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda asked: list(asked), largest=8, patience_ms=60_000.0)
+    with under_way_for(batcher):
+        pass
+    with under_way_for(batcher):
+        assert batcher.ask(1) == 1, "nobody waits for oneself"
+    held_up, over = threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        with under_way_for(hasty):
+            held_up.set()
+            over.wait(60)
+
+    hasty: Batcher[int, int] = Batcher(lambda asked: list(asked), largest=8, patience_ms=5.0)
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(hangs)
+        assert held_up.wait(60)
+        with under_way_for(hasty):
+            assert hasty.ask(2) == 2
+        over.set()
+        hanging.result(60)
+
+
+def test_the_chain_says_when_a_request_begins_and_ends() -> None:
+    model = BatchedPredictor(intent(), largest=4, patience_ms=60_000.0)
+    models = replace(bare_models(), intent=model)
+    with pytest.raises(RuntimeError), under_way(models):
+        raise RuntimeError("before it asked")
+    with under_way(models):
+        assert model.predict(one_history([1, 2]), np.array([START_US + 9 * MINUTE_US])).scores_BN.shape[0] == 1

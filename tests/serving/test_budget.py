@@ -6,10 +6,14 @@ import threading
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from foretaste.contracts.decisions import Fallback
+from foretaste.contracts.wire import NextRequest
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError, State
 from foretaste.serving.budget import RANKER, BudgetConfig, Guard, LateError, Usual, guards
+from foretaste.serving.config import ServingConfig
+from foretaste.serving.shedding import Shed, SheddingConfig, ShedError
 from foretaste.testing.fakes import FakeClock
 
 
@@ -241,9 +245,9 @@ def test_a_ranker_that_hangs_is_left_out_of_an_answer_that_is_in_time(bench: Any
     of_stages[RANKER].deadline_ms = 30.0
     recommender = bench.recommender()
     recommender.guards = of_stages
-    reasons = {bench.ask(on=recommender).fallback.reason for _ in range(12)}
+    reasons = {bench.ask(on=recommender).fallback.reason for _ in range(20)}
     assert reasons == {Fallback.RANKER_LATE}
-    assert len(asked) < 12
+    assert len(asked) == BudgetConfig().workers, "no thread is left to hang in"
     late.set()
     recommender.close()
 
@@ -265,3 +269,20 @@ def test_a_list_that_is_named_and_takes_too_long_to_be_found_is_done_without(ben
         bench.decisions.get = get
         assert len(answer.items) == 10
     assert len(asked) < 8
+
+
+def test_a_list_that_cannot_be_read_in_time_is_not_gone_on_with(bench: Any) -> None:
+    first = bench.ask()
+    recommender = bench.recommender()
+    bench.decisions.get = lambda _: (_ for _ in ()).throw(OSError("the disk hangs"))
+    asked = NextRequest(member_id="m1", session_id="s1", decision_id=first.decision_id, k=5)
+    with pytest.raises(ShedError, match="could not be read in time") as caught:
+        recommender.next(asked)
+    assert (caught.value.status, caught.value.reason) == (503, Shed.GOES_ON)
+    assert b'reason="goes_on"} 1' in recommender.metrics.text()
+
+
+def test_fewer_threads_for_a_stage_than_requests_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"budget.workers: wanted 0, or as many as shedding.in_flight \(9\)"):
+        ServingConfig(budget=BudgetConfig(workers=8), shedding=SheddingConfig(in_flight=9))
+    ServingConfig(budget=BudgetConfig(workers=0), shedding=SheddingConfig(in_flight=9))

@@ -322,6 +322,13 @@ def test_a_session_is_asked_for_by_any_legal_name(service: Noting) -> None:
     assert service.asked == [("a/b", "m1")]
 
 
+def test_a_query_parameter_that_there_is_not_is_refused_by_name(service: Noting) -> None:
+    answer = call(service, "GET", "/v1/sessions/s1", params={"memberid": "m1"})
+    assert_problem(answer, 422, field="memberid")
+    assert "there are ['member_id']" in answer.text
+    assert service.asked == []
+
+
 def test_the_request_id_is_echoed_or_made(service: Noting) -> None:
     assert call(service, "GET", "/health/live", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     made = [call(service, "GET", "/health/live").headers["x-request-id"] for _ in range(2)]

@@ -12,6 +12,7 @@ import pytest
 
 from foretaste.serving.ingress import build_app
 from foretaste.serving.shedding import Admission, Shed, SheddingConfig, ShedError
+from foretaste.serving.watch import Watch
 from foretaste.testing.fakes import FakeClock
 
 CONFIG = SheddingConfig(in_flight=1, waiting=3, target_ms=10.0, burst_ms=50.0)
@@ -108,6 +109,23 @@ def test_a_request_that_was_given_up_keeps_no_place() -> None:
         held[1].cancel()  # it has its turn already, and does not know yet
         await settle()
         assert (admission.num_in_flight, admission.num_waiting) == (0, 0)
+
+    run(talk())
+
+
+def test_what_a_request_waited_is_part_of_its_budget() -> None:
+    async def talk() -> None:
+        clock = FakeClock()
+        admission = Admission(CONFIG, timer=clock.timer)
+        assert await admission.run(lambda: Watch(clock.timer).elapsed_ms) == 0.0
+        await admission.enter()
+        waits = asyncio.create_task(admission.run(lambda: Watch(clock.timer).elapsed_ms))
+        await settle()
+        clock.seconds += 0.04
+        admission.leave()
+        assert await waits == pytest.approx(40.0)
+        assert Watch(clock.timer).elapsed_ms == 0.0
+        admission.close()
 
     run(talk())
 

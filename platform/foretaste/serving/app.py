@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: The
         metrics=service.metrics,
     )
     allow_browsers(app, config.serving.cors_origins)
+    gc.collect()
+    gc.freeze()  # models and libraries, which a full collection would look through, half a second, amid requests
     return app
 
 

@@ -1,15 +1,21 @@
-"""Requests that are worked on at the same time share one pass through a model; nobody waits for a timer.
+"""Requests that are worked on at the same time share one pass through a model.
 
-Who asks while a pass is under way waits for its end and goes into the next one with all who wait by then. The models
-are those that give a request the same bits whatever it is batched with (`models.steady`): a batch changes no answer.
+Who asks while a pass is under way waits for its end and goes into the next one with all who wait by then. A pass begins
+once the requests have come that were under way before it and are still to ask, since until then their threads want the
+processor that it would take: so a request that is alone never waits. A request that is held up, by a store for
+instance, holds the others up by the batcher's patience at most. The models are those that give a request the same bits
+whatever it is batched with (`models.steady`): a batch changes no answer.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -29,6 +35,8 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 _log = logging.getLogger(__name__)
+_who: ContextVar[object] = ContextVar("who", default=None)
+"""The request that a thread works for."""
 
 
 class _Asked(Generic[Q, A]):
@@ -45,17 +53,35 @@ class _Asked(Generic[Q, A]):
 class Batcher(Generic[Q, A]):
     """Answers questions of many threads, those that come together by one call of `answer_all`."""
 
-    def __init__(self, answer_all: Callable[[Sequence[Q]], Sequence[A]], *, largest: int) -> None:
-        """`answer_all` gives an answer for each question, in order; `largest` bounds how many it is given."""
+    def __init__(
+        self, answer_all: Callable[[Sequence[Q]], Sequence[A]], *, largest: int, patience_ms: float = 0.0
+    ) -> None:
+        """`answer_all` gives an answer for each question, in order; `largest` bounds how many it is given.
+
+        `patience_ms` bounds how long a pass waits for who is expected.
+        """
         if largest < 1:
             raise ValueError(f"largest: wanted 1 or more, got {largest}")
         self._answer_all = answer_all
         self._largest = largest
+        self._patience = patience_ms / 1e3
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._expected: set[object] = set()
         self._waiting: deque[_Asked[Q, A]] = deque()
         self._led = False
         self.num_asked = 0
         self.num_passes = 0
+
+    @contextmanager
+    def expecting(self, who: object) -> Iterator[None]:
+        """Say that a request has begun, which will probably ask, in a context where `_who` is it."""
+        with self._lock:
+            self._expected.add(who)
+        try:
+            yield
+        finally:
+            self._comes(who)
 
     def ask(self, question: Q) -> A:
         """Wait for the answer. Raises what the pass raised for this question alone."""
@@ -63,6 +89,8 @@ class Batcher(Generic[Q, A]):
         with self._lock:
             self._waiting.append(mine)
             self.num_asked += 1
+            self._expected.discard(_who.get())
+            self._changed.notify()
             if not self._led:
                 self._led = mine.leads = True
         if not mine.leads:
@@ -76,6 +104,7 @@ class Batcher(Generic[Q, A]):
     def _lead(self, mine: _Asked[Q, A]) -> None:
         """Answer all who wait, oneself among them, and let one who came meanwhile lead next."""
         with self._lock:
+            self._gather()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest))]
             self.num_passes += 1
         try:
@@ -95,6 +124,18 @@ class Batcher(Generic[Q, A]):
                     asked.woken.set()
             if following is not None:
                 following.woken.set()
+
+    def _gather(self) -> None:
+        """Wait, with the lock, for the requests that are under way by now; only who leads does."""
+        begun, until = self._expected.copy(), time.monotonic() + self._patience
+        while len(self._waiting) < self._largest and not begun.isdisjoint(self._expected):
+            if not self._changed.wait(max(0.0, until - time.monotonic())):
+                return
+
+    def _comes(self, who: object) -> None:
+        with self._lock:
+            self._expected.discard(who)
+            self._changed.notify()
 
     def _answer(self, batch: Sequence[_Asked[Q, A]]) -> None:
         try:
@@ -142,10 +183,10 @@ def _history(length: int, num_titles: int) -> Histories:
 class BatchedPredictor:
     """An intent model that requests share; each asks for one history."""
 
-    def __init__(self, model: Predictor, *, largest: int) -> None:
+    def __init__(self, model: Predictor, *, largest: int, patience_ms: float = 0.0) -> None:
         self.model = model
         self.batcher: Batcher[tuple[Histories, NDArray[np.int64]], IntentPrediction] = Batcher(
-            self._all, largest=largest
+            self._all, largest=largest, patience_ms=patience_ms
         )
 
     @property
@@ -175,9 +216,11 @@ class BatchedPredictor:
 class BatchedScorer:
     """A ranker that requests share."""
 
-    def __init__(self, model: Scorer, *, largest: int) -> None:
+    def __init__(self, model: Scorer, *, largest: int, patience_ms: float = 0.0) -> None:
         self.model = model
-        self.batcher: Batcher[RankerInputs, NDArray[np.float64]] = Batcher(self._all, largest=largest)
+        self.batcher: Batcher[RankerInputs, NDArray[np.float64]] = Batcher(
+            self._all, largest=largest, patience_ms=patience_ms
+        )
 
     @property
     def recent(self) -> int:
@@ -199,7 +242,22 @@ class BatchedScorer:
         ]
 
 
-def batched(models: Models, *, largest: int) -> Models:
+@contextmanager
+def under_way(models: Models) -> Iterator[None]:
+    """Let those who share a pass wait for this request, until it asked or ended."""
+    who = object()
+    token = _who.set(who)
+    try:
+        with ExitStack() as stack:
+            for model in (models.intent, models.ranker):
+                if isinstance(model, BatchedPredictor | BatchedScorer):
+                    stack.enter_context(model.batcher.expecting(who))
+            yield
+    finally:
+        _who.reset(token)
+
+
+def batched(models: Models, *, largest: int, patience_ms: float = 0.0) -> Models:
     """The same models, shared by requests that come together; unsteady ones, and all where `largest` is 1, are not.
 
     Nor are any on a processor that rounds otherwise in a batch, which is tried here.
@@ -211,5 +269,6 @@ def batched(models: Models, *, largest: int) -> Models:
             "this processor gives an answer other bits in a batch than alone: each request has a pass of its own"
         )
         return models
-    ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest)
-    return replace(models, intent=BatchedPredictor(models.intent, largest=largest), ranker=ranker)
+    ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest, patience_ms=patience_ms)
+    predictor = BatchedPredictor(models.intent, largest=largest, patience_ms=patience_ms)
+    return replace(models, intent=predictor, ranker=ranker)

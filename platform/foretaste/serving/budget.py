@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from pydantic import Field
@@ -21,7 +22,7 @@ from foretaste.contracts.decisions import Fallback
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
 
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
-DECISION_LOG, EARLIER = "decision_log", "earlier"
+DECISION_LOG, EARLIER, GOES_ON = "decision_log", "earlier", "goes_on"
 STORES = (SESSION_LOG, FEATURES)
 GUARDED_STORES = (*STORES, DECISION_LOG)
 
@@ -48,10 +49,13 @@ class BudgetConfig(Frozen):
         0.98, gt=0, le=1, description="the same of the nearest sessions, where no model answered"
     )
     decision_log_ms: float = Field(
-        1_000.0, gt=0, description="milliseconds that an answer waits for its decision to be stored; then it is shed"
+        1_000.0,
+        gt=0,
+        description="milliseconds that an answer waits for its decision to be stored, and one that goes on after a "
+        "list for that list to be read; then it is shed",
     )
     workers: int = Field(
-        8, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
+        16, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
     )
     retry_seconds: float = Field(
         5.0, gt=0, description="seconds until one request tries a stage that is left out because it usually runs over"
@@ -60,7 +64,10 @@ class BudgetConfig(Frozen):
     def deadlines_ms(self, budget_ms: float) -> dict[str, float]:
         """Milliseconds by which each stage has to have ended after the request began; the last, after itself began."""
         stages = (EARLIER, *STORES, INTENT, RANKER, SESSION_KNN)
-        return {name: budget_ms * getattr(self, name) for name in stages} | {DECISION_LOG: self.decision_log_ms}
+        return {name: budget_ms * getattr(self, name) for name in stages} | {
+            DECISION_LOG: self.decision_log_ms,
+            GOES_ON: self.decision_log_ms,
+        }
 
 
 class LateError(TimeoutError):
@@ -156,7 +163,7 @@ class Guard:
     def _within(self, left_ms: float, work: Callable[[], T], *, again: bool) -> T:
         if self._pool is None:
             return self._measured(work, again=again)
-        future = self._pool.submit(self._measured, work, again=again)
+        future = self._pool.submit(copy_context().run, self._measured, work, again=again)
         try:
             return future.result(timeout=left_ms / 1e3)
         except TimeoutError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.controls import ControlsConfig
@@ -46,6 +47,9 @@ class ServingConfig(Frozen):
     batch_requests: int = Field(
         8, ge=1, description="requests that share a pass through a model where they come together; 1: each its own"
     )
+    batch_patience_ms: float = Field(
+        20.0, ge=0, description="milliseconds that such a pass waits at most for requests that had begun before it"
+    )
     breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     api_keys: bool = Field(True, description="whether requests need an API key of the workspace's keys")
     cors_origins: tuple[str, ...] = Field((), description="web pages that may ask, e.g. https://example.org")
@@ -66,6 +70,16 @@ class ServingConfig(Frozen):
     nearest: NearestConfig = Field(NearestConfig(), description="when a catalogue is too large to score each title")
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()
+
+    @model_validator(mode="after")
+    def _enough_threads(self) -> Self:
+        """A stage that waits for a thread of its own would look late."""
+        if 0 < self.budget.workers < self.shedding.in_flight:
+            raise ValueError(
+                f"budget.workers: wanted 0, or as many as shedding.in_flight ({self.shedding.in_flight}) or more, "
+                f"got {self.budget.workers}"
+            )
+        return self
 
 
 class ServiceConfig(Frozen):

@@ -18,6 +18,7 @@ from foretaste.serving.budget import Guard
 from foretaste.serving.names import is_decision_name
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.shaping import SURFACES, Asked
+from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.shown import Last, Shown
 from foretaste.serving.watch import Watch
 
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 MAX_ABOVE = 1_000
 """Titles after which a list does not go on."""
-GOES_ON = timedelta(hours=24)
+NEWER_THAN = timedelta(hours=24)
 """Age up to which a list can be gone on with."""
 
 
@@ -39,15 +40,19 @@ class Earlier:
         *,
         gap: timedelta,
         guard: Guard,
+        goes_on: Guard,
         deleted: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`gap`: a list as old as this is of a session that has ended; `guard` bounds the search for one by name.
+
+        `goes_on` bounds it where nothing can be answered without the list.
 
         `deleted` says up to when (microseconds) which actors are deleted: their lists of before are none.
         """
         self._deleted = deleted
         self._decisions = decisions
         self._guard = guard
+        self._goes_on = goes_on
         self._config = config
         self._gap = gap
         self.shown = Shown()
@@ -65,15 +70,23 @@ class Earlier:
         controls = Controls(config=self._config, before=last.title_ids, before_mark=last.mark)
         return Asked(request, Kind.RECOMMEND, controls, last.decision_id)
 
-    def next(self, request: NextRequest, at: datetime) -> Asked:
-        """Go on after a list. Raises RefusedError naming decision_id where there is none of the session that does."""
-        row = self._decisions.get(request.decision_id) if is_decision_name(request.decision_id) else None
+    def next(self, request: NextRequest, at: datetime, watch: Watch) -> Asked:
+        """Go on after a list. Raises RefusedError naming decision_id where there is none of the session that does,
+        ShedError where it cannot be read now.
+        """
+        row = None
+        if is_decision_name(request.decision_id):
+            try:
+                row = self._goes_on.run(watch.elapsed_ms, lambda: self._decisions.get(request.decision_id))
+            except OSError as error:  # a disk that fails, or takes too long
+                _log.error("decision %s could not be read: %s", request.decision_id, error)
+                raise ShedError(Shed.GOES_ON) from error
         if row is None or not _of(row, request.member_id, request.session_id) or self._is_gone(row):
             raise RefusedError("decision_id", f"there is no decision {request.decision_id} of this session")
         if row["kind"] == Kind.RANK or row["surface"] not in SURFACES:
             raise RefusedError("decision_id", f"{request.decision_id} ranked given titles: nothing comes after them")
-        if row["at"] < microseconds(at - GOES_ON):
-            raise RefusedError("decision_id", f"{request.decision_id} is older than {GOES_ON}: ask for a new list")
+        if row["at"] < microseconds(at - NEWER_THAN):
+            raise RefusedError("decision_id", f"{request.decision_id} is older than {NEWER_THAN}: ask for a new list")
         above = (*_controls(row).above, *(item["title_id"] for item in row["items"]))
         if len(above) > MAX_ABOVE:
             raise RefusedError("decision_id", f"the list has {len(above)} titles and goes on up to {MAX_ABOVE}")

@@ -45,7 +45,7 @@ from foretaste.serving.logs import AccessLog
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.nesting import checked_depth
 from foretaste.serving.openapi import document, problem_response
-from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, install
+from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, RefusedError, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
 from foretaste.serving.tenancy import request_inside
 
@@ -316,7 +316,9 @@ class RequestId:
 
 
 def _route(max_body_bytes: int) -> type[APIRoute]:
-    """A route whose bodies are bounded and read by orjson, which knows no NaN and no depth without end."""
+    """A route that takes no unknown query, whose bodies are bounded and read by orjson, which knows no NaN and no
+    depth without end.
+    """
 
     class BoundedRequest(Request):
         async def body(self) -> bytes:
@@ -336,8 +338,12 @@ def _route(max_body_bytes: int) -> type[APIRoute]:
     class BoundedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Any]:
             handle = super().get_route_handler()
+            known = {field.alias for field in self.dependant.query_params}
 
             async def handle_bounded(request: Request) -> Response:
+                for name in request.query_params:
+                    if name not in known:  # a name that is misspelt would ask for something else
+                        raise RefusedError(name, f"there is no query parameter of that name; there are {sorted(known)}")
                 response: Response = await handle(BoundedRequest(request.scope, request.receive))
                 return response
 

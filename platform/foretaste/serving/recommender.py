@@ -30,8 +30,9 @@ from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.answer import answer
+from foretaste.serving.batching import under_way
 from foretaste.serving.breaker import State
-from foretaste.serving.budget import DECISION_LOG, EARLIER, INTENT, SESSION_LOG, Guards, guards, why_not
+from foretaste.serving.budget import DECISION_LOG, EARLIER, GOES_ON, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
@@ -105,7 +106,14 @@ class Recommender:
         }
         self._reading = reading(models, config.session_log)
         gap = timedelta(minutes=models.rule.gap_minutes)
-        self._earlier = Earlier(decisions, config.controls, gap=gap, guard=self.guards[EARLIER], deleted=deleted)
+        self._earlier = Earlier(
+            decisions,
+            config.controls,
+            gap=gap,
+            guard=self.guards[EARLIER],
+            goes_on=self.guards[GOES_ON],
+            deleted=deleted,
+        )
         self.concentration = Concentration(len(models.catalogue))
         """Of the newest answers, for the metrics."""
         self.steadied = Steadied()
@@ -120,9 +128,14 @@ class Recommender:
         return RecommendAnswer(**self._decide(asked, at, watch))
 
     def next(self, request: NextRequest) -> RecommendAnswer:
-        """Go on after a list; may read the disk. Raises as `recommend`, naming a decision that does not go on."""
+        """Go on after a list. Raises as `recommend`, naming what does not go on; ShedError for what is not read."""
         watch, at = Watch(self._timer), self._clock()
-        return RecommendAnswer(**self._decide(self._earlier.next(request, at), at, watch))
+        try:
+            asked = self._earlier.next(request, at, watch)
+        except ShedError as error:
+            self.metrics.shed(error.reason)
+            raise
+        return RecommendAnswer(**self._decide(asked, at, watch))
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Order given titles and log the decision. Raises ShedError where it cannot be logged."""
@@ -130,6 +143,10 @@ class Recommender:
 
     def _decide(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
+        with under_way(self.models):
+            return self._decided(asked, at, watch)
+
+    def _decided(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
         seed, request = self._seeds(), asked.request

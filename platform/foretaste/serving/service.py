@@ -312,7 +312,8 @@ def open_service(
     models = load_models(
         folder / "registry", folder / "prepared", rule=config.rule, parts=parts or HERE, nearest=serving.nearest
     )
-    models = batched(models, largest=serving.batch_requests) if parts is None else models
+    if parts is None:
+        models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
     if source is not None and models.views is not None:
         source.pin(models.views)
     of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from enum import StrEnum
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretaste.contracts.config import Frozen
 from foretaste.serving.problems import problem
+from foretaste.serving.watch import WAITED
 
 SHED_PATHS = frozenset({"/v1/recommend", "/v1/recommend/next", "/v1/rank", "/v1/intent"})
 """What is computed, and so waits for a thread."""
@@ -35,7 +37,7 @@ T = TypeVar("T")
 class SheddingConfig(Frozen):
     """How many requests for an answer are computed and wait, and for how long."""
 
-    in_flight: int = Field(8, ge=1, description="requests that a process computes at a time, each in a thread")
+    in_flight: int = Field(16, ge=1, description="requests that a process computes at a time, each in a thread")
     waiting: int = Field(256, ge=0, description="requests that wait for a thread at most; more are shed with 429")
     target_ms: float = Field(100.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
     burst_ms: float = Field(
@@ -50,12 +52,14 @@ class Shed(StrEnum):
     QUEUE_FULL = "queue_full"
     QUEUE_DELAY = "queue_delay"
     DECISION_LOG = "decision_log"  # an answer that cannot be logged is not given
+    GOES_ON = "goes_on"  # the list that the request goes on after cannot be read
 
 
 _DETAILS = {
     Shed.QUEUE_FULL: (429, "too many requests wait already"),
     Shed.QUEUE_DELAY: (429, "the request would wait too long"),
     Shed.DECISION_LOG: (503, "the decision log takes no decision, and no answer goes out without; nothing was stored"),
+    Shed.GOES_ON: (503, "the decision to go on after could not be read in time; nothing was stored"),
 }
 
 
@@ -90,10 +94,13 @@ class Admission:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread once there is one. Raises ShedError, or what `work` raises."""
+        arrived = self._timer()
         await self.enter()
         begun = self._timer()
+        context = copy_context()
+        context.run(WAITED.set, begun - arrived)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         finally:
             self.leave(self._timer() - begun)
 

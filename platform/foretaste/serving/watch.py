@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
+
+WAITED: ContextVar[float] = ContextVar("waited", default=0.0)
+"""Seconds for which the request that a thread works for waited for its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +21,13 @@ class Lap:
 
 
 class Watch:
-    """Laps of one request, by a timer in seconds that never goes back."""
+    """Laps of one request, by a timer in seconds that never goes back; what it waited for its turn is part of it."""
 
     def __init__(self, timer: Callable[[], float]) -> None:
         self.laps: list[Lap] = []
         self._timer = timer
-        self._start = self._last = timer()
+        self._last = timer()
+        self._start = self._last - WAITED.get()
 
     def lap(self, stage: str, *, num_in: int, num_out: int) -> None:
         """End a stage."""
@@ -32,5 +37,5 @@ class Watch:
 
     @property
     def elapsed_ms(self) -> float:
-        """Milliseconds since the request began."""
+        """Milliseconds since the request came."""
         return (self._timer() - self._start) * 1e3
