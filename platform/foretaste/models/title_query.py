@@ -60,7 +60,10 @@ class TitleTable:
     def __init__(
         self, column_NK: Tensor, bias_N: Tensor, released_N: Tensor | None, bound_minutes: tuple[int, ...]
     ) -> None:
-        """Columns of a title lie side by side, for titles are asked about one by one. `released_N` are minutes since 1970, `bound_minutes` those of the classes of recency, rising."""
+        """Columns of a title lie side by side, for titles are asked about one by one.
+
+        `released_N` are minutes since 1970, `bound_minutes` those of the classes of recency, rising.
+        """
         self.column_NK = column_NK.cpu().contiguous()
         self.bias_N = bias_N.cpu()
         self._released_N = None if released_N is None else released_N.cpu().numpy().astype(np.int64)
