@@ -112,12 +112,20 @@ def parser() -> argparse.ArgumentParser:
     keys.add_argument("--burst", type=int, metavar="N", help="requests at once; default two seconds' worth of the rate")
     keys.add_argument("--key", metavar="NAME", help="the key to revoke, as `list` names it")
 
-    verb("releases", _releases, "List the sets of models that were filed to answer together, and which one answers.")
+    releases = verb("releases", _releases, "List the sets of models that were filed to answer together, and their use.")
+    releases.add_argument(
+        "--check", action="store_true", help="count members by arm; exit status 1 if the split is not right"
+    )
+    releases.add_argument("--mirror", action="store_true", help="bring MLflow's model registry in line")
 
-    promote = verb("promote", _promote, "Let a release answer, from the next start of a service on.")
-    promote.add_argument("release", metavar="RELEASE", help="as `releases` names it")
+    promote = verb("promote", _promote, "Let a release answer; a running service takes it up by itself.")
+    promote.add_argument("release", metavar="RELEASE", help="as `releases` names it, or @ALIAS of MLflow's registry")
+    promote.add_argument("--share", type=float, metavar="X", help="only this share (0..1) of the members, always them")
+    promote.add_argument("--arm", metavar="NAME", help="what that share is called; default canary; others stay")
+    promote.add_argument("--shadow", action="store_true", help="answer nobody: score what others answer, unseen")
 
-    verb("rollback", _rollback, "Let the release answer that did before the current one.")
+    rollback = verb("rollback", _rollback, "Take back what was rolled out last: the arms, else the current release.")
+    rollback.add_argument("release", nargs="?", metavar="RELEASE", help="take this one back from whatever it does")
 
     parity = verb("parity", _parity, "Recompute what logged decisions read, offline, and compare bit for bit.")
     parity.add_argument(
@@ -269,19 +277,22 @@ def _keys(options: argparse.Namespace) -> int:
 def _releases(options: argparse.Namespace) -> int:
     from foretaste.jobs.releases import listed
 
-    return _finish(options, listed(_settings(options)))
+    result = listed(_settings(options), check=options.check, mirrored=options.mirror)
+    _finish(options, result)
+    return 0 if result.get("ok", True) else 1
 
 
 def _promote(options: argparse.Namespace) -> int:
     from foretaste.jobs.releases import promote
 
-    return _finish(options, promote(_settings(options), options.release))
+    asked = {"share": options.share, "arm": options.arm, "shadow": options.shadow}
+    return _finish(options, promote(_settings(options), options.release, **asked))
 
 
 def _rollback(options: argparse.Namespace) -> int:
     from foretaste.jobs.releases import rollback
 
-    return _finish(options, rollback(_settings(options)))
+    return _finish(options, rollback(_settings(options), options.release))
 
 
 def _parity(options: argparse.Namespace) -> int:

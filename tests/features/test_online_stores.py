@@ -251,19 +251,16 @@ def test_a_model_of_other_views_is_refused(tmp_path: Path) -> None:
     contract = store.contract("ranker")
     assert contract["views"].keys() == {"member_taste", "title_popularity"}
     store.materialize(NOW)
-    store.pin(contract)
-    store.check(KNOWN)
-    store.pin(contract | {"views": contract["views"] | {"member_taste": "1-other"}})
+    store.check(KNOWN, contract)
     with pytest.raises(ValueError, match=r"views of service 'ranker' are .*trained with .*1-other"):
-        store.check(KNOWN)
-    store.pin(contract)
+        store.check(KNOWN, contract | {"views": contract["views"] | {"member_taste": "1-other"}})
     later = NOW + timedelta(days=1)
     build_snapshots(tmp_path / "prepared", tmp_path / "features", SnapshotConfig(step_days=1, prior_plays=3), now=later)
-    store.check(KNOWN)  # the new rows are not loaded yet
+    store.check(KNOWN, contract)  # the new rows are not loaded yet
     store.apply()
     store.materialize(later)
     with pytest.raises(ValueError, match="fingerprint of service 'ranker'"):
-        store.check(KNOWN)
+        store.check(KNOWN, contract)
     store.close()
 
 

@@ -27,9 +27,9 @@ FLAGS = {
     "serve": ["--host", "--port"],
     "recommend": ["--url", "--member", "--session", "--k", "--policy"],
     "keys": ["action", "--tenant", "--role", "--rate", "--burst", "--key"],
-    "releases": [],
-    "promote": ["release"],
-    "rollback": [],
+    "releases": ["--check", "--mirror"],
+    "promote": ["release", "--share", "--arm", "--shadow"],
+    "rollback": ["release"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
     "bench": [
         "name",

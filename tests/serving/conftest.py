@@ -90,6 +90,11 @@ class Bench:
             timer=self.clock.timer,
         )
 
+    def put(self, on: Recommender, **changes: Any) -> None:
+        """Have a recommender answer everybody by something else."""
+        main = on.lineup.main
+        on.lineup = replace(on.lineup, main=replace(main, loaded=replace(main.loaded, **changes)))
+
     def service(self) -> Service:
         views = self.views()
         recommender = self.recommender(views=views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,7 +245,8 @@ def test_a_ranker_that_hangs_is_left_out_of_an_answer_that_is_in_time(bench: Any
     of_stages = guards(BudgetConfig(), bench.config.breaker, budget_ms=30_000.0, timer=bench.clock.timer)
     of_stages[RANKER].deadline_ms = 30.0
     recommender = bench.recommender()
-    recommender.guards = of_stages
+    main = recommender.lineup.main
+    recommender.lineup = replace(recommender.lineup, main=replace(main, guards=of_stages))
     reasons = {bench.ask(on=recommender).fallback.reason for _ in range(20)}
     assert reasons == {Fallback.RANKER_LATE}
     assert len(asked) == BudgetConfig().workers, "no thread is left to hang in"

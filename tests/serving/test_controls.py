@@ -370,7 +370,7 @@ def test_long_term_taste_counts_less_the_deeper_the_session(bench: Any) -> None:
 
     bench.source.members = drama
     on = Recommender(*mixed_parts(bench, long_term=1.0, long_term_half=2.0), clock=bench.clock, timer=bench.clock.timer)
-    on.models = bench.recommender(ranker=None).models
+    bench.put(on, models=bench.recommender(ranker=None).models)
     shares = []
     for title_id in ("t00", "t02", "t04", "t06", "t08", "t10"):
         shares.append(sum(int(one[1:]) % 2 for one in ids(bench.ask(on=on))))
@@ -383,10 +383,10 @@ def test_long_term_taste_counts_less_the_deeper_the_session(bench: Any) -> None:
 def test_concentration_counts_what_was_shown_and_no_dry_run(bench: Any) -> None:
     on = bench.recommender()
     bench.ask(on=on, dry_run=True)
-    assert on.concentration.plain()["answers"] == 0
+    assert on.lineup.main.loaded.concentration.plain()["answers"] == 0
     bench.ask(on=on)
     bench.ask(on=on)
-    found = on.concentration.plain()
+    found = on.lineup.main.loaded.concentration.plain()
     assert (found["answers"], found["coverage"]) == (2, 0.25)
     assert found["gini"] == pytest.approx(0.75)
 
@@ -422,9 +422,8 @@ def test_nothing_that_may_not_be_shown_is_ever_on_a_list(bench: Any, data: st.Da
     table = titles_table(rows)
     catalogue = bench.catalogue
     on = steady(bench, protected=3, max_move=1, diversity=0.5)
-    on.models = replace(
-        bench.models, windows=availability(table, catalogue), columns=TitleColumns(table, catalogue), ranker=None
-    )
+    columns = TitleColumns(table, catalogue)
+    bench.put(on, models=replace(bench.models, windows=availability(table, catalogue), columns=columns, ranker=None))
     member = f"m-{next(NUMBERS)}"  # what one hides is hidden for good
     for title_id in sorted(hidden):
         bench.act("thumb_down", title_id, member_id=member, seconds=0)

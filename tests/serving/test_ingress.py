@@ -33,6 +33,7 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.serving.ingress import build_app
 from foretaste.serving.problems import ConflictError, RefusedError
@@ -114,6 +115,16 @@ class Noting:
         if decision_id == "gone":
             raise ConflictError("a model of the decision is gone from the registry")
         return None
+
+    def models(self) -> ModelsAnswer:
+        return ModelsAnswer(current="r1")
+
+    def promote(self, name: str, request: PromoteRequest) -> ModelsAnswer | None:
+        self.asked.append((name, request))
+        return self.models() if name == "r1" else None
+
+    def roll_back(self, name: str) -> ModelsAnswer | None:
+        return self.models() if name == "r1" else None
 
     def session(self, session_id: str, member_id: str | None) -> SessionAnswer:
         self.asked.append((session_id, member_id))
@@ -372,6 +383,9 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
         "/v1/members/{member_id}",
         "/v1/members/{member_id}/consent",
         "/v1/members/{member_id}/merge",
+        "/v1/models",
+        "/v1/models/{name}/promote",
+        "/v1/models/{name}/rollback",
         "/health/live",
         "/health/ready",
         "/metrics",
@@ -392,3 +406,13 @@ def test_the_service_is_closed_with_the_app(service: Noting) -> None:
 
     asyncio.run(live())
     assert service.closed
+
+
+def test_a_parameter_that_there_is_not_is_refused_by_name(service: Noting) -> None:
+    assert call(service, "GET", "/v1/sessions/s1?member_id=m1").status_code == 200
+    for path in ("/v1/sessions/s1?member=m1", "/v1/models?member=m1"):
+        answer = call(service, "GET", path)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "member")
+    assert call(service, "GET", "/v1/models").json()["current"] == "r1"
+    assert call(service, "POST", "/v1/models/r1/promote", json={"share": 0.1}).status_code == 200
+    assert call(service, "POST", "/v1/models/r2/rollback").status_code == 404

@@ -145,7 +145,7 @@ def publish(bench: Any, file: Path, *, model: str = "intent-1", width: int = 2) 
 def test_a_segment_is_told_once_it_is_published_for_the_model_that_is_served(bench: Any, published: Path) -> None:
     segments = PublishedSegments(published, "intent-1")
     recommender = bench.recommender()
-    recommender._segments = segments
+    bench.put(recommender, segments=segments)
     bench.act("play", "t00")
     assert ask(bench, on=recommender).segment is None
     publish(bench, published)
@@ -167,7 +167,7 @@ def test_a_segment_is_told_once_it_is_published_for_the_model_that_is_served(ben
 
 def test_housekeeping_reads_what_was_published_since(bench: Any, published: Path) -> None:
     service = bench.service()
-    service._segments = service._recommender._segments = PublishedSegments(published, "intent-1")
+    bench.put(service._recommender, segments=PublishedSegments(published, "intent-1"))
     publish(bench, published)
     service.housekeep()
     found = service.intents(IntentRequest(member_id="m1", session_id="s1")).segment

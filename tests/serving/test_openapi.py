@@ -38,6 +38,9 @@ PATHS = (
     "/v1/decisions/{decision_id}/ack",
     "/v1/decisions/{decision_id}/replay",
     "/v1/sessions/{session_id}",
+    "/v1/models",
+    "/v1/models/{name}/promote",
+    "/v1/models/{name}/rollback",
     "/health/live",
     "/health/ready",
     "/metrics",
@@ -86,6 +89,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/members/m1/consent": {"consent": True},
     "/v1/decisions/d1/ack": {"shown": ["t01"], "at": "2026-01-01T00:00:00Z"},
     "/v1/decisions/d1/replay": {"intent_model": "abc"},
+    "/v1/models/r1/promote": {"share": 0.5, "arm": "b"},
 }
 EVENT: dict[str, Any] = {
     "event_id": "e1",

@@ -86,7 +86,8 @@ def test_housekeeping_does_what_is_due(bench: Any) -> None:
     service.housekeep()
     asof = microseconds(bench.clock.now)
     assert bench.sessions.read("m1", limit=10, before_us=asof)[0] == []
-    assert service._views.read("m1", asof=0).titles.newest_ms == bench.source.asof_ms
+    views = service._recommender.lineup.main.loaded.views
+    assert views.read("m1", asof=0).titles.newest_ms == bench.source.asof_ms
     bench.decisions.close()
     assert bench.decisions.read().num_rows == 1
 

@@ -149,13 +149,36 @@ DECISIONS = pa.schema(
         _field("num_events_visible", pa.int32(), null=False),
         _field("timings", pa.list_(STAGE_TIMING), null=False),
         _field("fallback", pa.string()),  # null when the full path answered, else decisions.Fallback
-        _field("experiment_arm", pa.string()),
+        _field("experiment_arm", pa.string()),  # that answered: an arm or main; null where there were none
         _field("kind", pa.string()),  # controls.Kind; null: recommend
         _field("previous_id", pa.string()),  # decision that it goes on with, or was held against
         _field("controls", pa.string()),  # JSON of controls.Controls; null: none
+        _field("release", pa.string()),  # that answered; null: none was ever rolled out
     ]
 )
 """Every answer, with enough beside it to make it again."""
+
+SHADOWS = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("at", AT, null=False),  # when the shadow scored it
+        _field("release", pa.string()),  # that answered
+        _field("experiment_arm", pa.string()),
+        _field("shadow_release", pa.string()),  # that nobody saw
+        _field("k", pa.int32(), null=False),
+        _field("overlap", pa.float64(), null=False),  # share of the first k titles, before the policy, that both have
+        _field("num_common", pa.int32(), null=False),  # candidates that both have
+        _field("rank_correlation", pa.float64()),  # Spearman's, of their scores; null where one side has all alike
+        _field("mean_score_difference", pa.float64()),  # absolute, of the same
+        _field("max_score_difference", pa.float64()),
+        _field("level", pa.string(), null=False),  # decisions.Level of the scores
+        _field("shadow_level", pa.string(), null=False),
+        _field("fallback", pa.string()),
+        _field("shadow_fallback", pa.string()),
+        _field("shadow_ms", pa.float64(), null=False),
+    ]
+)
+"""How what a shadow would have answered differs from what was answered."""
 
 ACKS = pa.schema(
     [

@@ -20,7 +20,7 @@ import queue
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -307,20 +307,24 @@ class DecisionLog:
             _log.warning("decision log: dropped %d unreadable lines of %s", num_dropped, file.path.name)
 
 
-def decision_tables(folder: Path, target: str | None = None) -> Iterator[pa.Table]:
+def decision_tables(
+    folder: Path, target: str | None = None, *, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     """Give the decisions of all processes file by file, rolled or not, as DECISIONS; changes nothing in the folder.
 
-    With a `target` (URI) also those that are only there. Raises OSError where it does not answer.
+    With a `target` (URI) also those that are only there; raises OSError where it does not answer. `columns` are those
+    that are wanted, by default all.
     """
     there, here = None if target is None else Target(target), set()
     for name in _names(folder):
-        table = _load(folder / name)
+        table = _load(folder / name, columns=columns)
         if table.num_rows:  # it may have been removed here meanwhile
             here.add(name)
         yield table
     if there is not None:
         for path in (path for name, path in there.names().items() if name not in here):
-            yield there.read(path)
+            table = there.read(path)
+            yield table if columns is None else table.select(list(columns))
 
 
 def plain_rows(decisions: pa.Table) -> list[dict[str, Any]]:
@@ -334,18 +338,20 @@ def _names(folder: Path) -> list[str]:
     return sorted({file.stem for file in files})
 
 
-def _load(path: Path, *, decision_id: str | None = None) -> pa.Table:
+def _load(path: Path, *, decision_id: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """Decisions of one file, rolled or not; it may be rolled while this looks, hence the second try."""
     wanted = None if decision_id is None else [("decision_id", "==", decision_id)]
+    schema = DECISIONS if columns is None else pa.schema([DECISIONS.field(name) for name in columns])
     for attempt in (path.with_suffix(TABLE), path.with_suffix(LINES), path.with_suffix(TABLE)):
         try:
             if attempt.suffix == TABLE:
-                table = pq.read_table(attempt, filters=wanted, partitioning=None)
-                return conform(table, DECISIONS, what=attempt.name)
-            return _table(attempt, decision_id=decision_id)[0]
+                there = None if columns is None else [name for name in columns if name in pq.read_schema(attempt).names]
+                table = pq.read_table(attempt, columns=there, filters=wanted, partitioning=None)
+                return conform(table, schema, what=attempt.name)
+            return _table(attempt, decision_id=decision_id)[0].select(schema.names)
         except FileNotFoundError:
             continue
-    return DECISIONS.empty_table()
+    return schema.empty_table()
 
 
 def _table(path: Path, *, decision_id: str | None = None) -> tuple[pa.Table, int]:

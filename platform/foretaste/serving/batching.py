@@ -153,8 +153,8 @@ class Batcher(Generic[Q, A]):
 
 def same_bits(model: Predictor, catalogue: Catalogue) -> bool:
     """Try whether a prediction has the same bits alone and beside others, on histories of several lengths."""
-    histories = [_history(length, len(catalogue)) for length in PROBED]
-    asof = [np.array([(1 + length) * 60_000_000], dtype=np.int64) for length in PROBED]
+    probes = [probe(length, len(catalogue)) for length in PROBED]
+    histories, asof = [history for history, _ in probes], [asof_B for _, asof_B in probes]
     together = model.predict(concatenate(histories), np.concatenate(asof))
     for row, (history, asof_B) in enumerate(zip(histories, asof, strict=True)):
         alone, beside = model.predict(history, asof_B), together.rows(slice(row, row + 1))
@@ -167,9 +167,10 @@ def same_bits(model: Predictor, catalogue: Catalogue) -> bool:
     return True
 
 
-def _history(length: int, num_titles: int) -> Histories:
+def probe(length: int, num_titles: int) -> tuple[Histories, NDArray[np.int64]]:
+    """A history of nobody, a minute an interaction, and an instant after it."""
     place_T = np.arange(length)
-    return Histories(
+    history = Histories(
         np.array([0, length], dtype=np.int64),
         (1 + place_T % num_titles).astype(np.int32),
         np.zeros(length, dtype=np.int32),
@@ -178,6 +179,7 @@ def _history(length: int, num_titles: int) -> Histories:
         np.zeros(length, dtype=np.float32),
         np.full(length, np.nan, dtype=np.float32),
     )
+    return history, np.array([(1 + length) * 60_000_000], dtype=np.int64)
 
 
 class BatchedPredictor:

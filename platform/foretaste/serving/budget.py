@@ -214,6 +214,11 @@ def guards(
     }
 
 
+def of_models(every: Guards) -> dict[str, Guard]:
+    """Those of the stages that are models: an arm has its own, so that being slow is nothing to the others."""
+    return {stage: every[stage] for stage in (INTENT, RANKER, SESSION_KNN)}
+
+
 def why_not(error: Exception, what: str) -> Fallback:
     """Say why something was not read; what nobody expected goes into the log with its trace."""
     if isinstance(error, RestingError):

@@ -16,6 +16,7 @@ from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
+from foretaste.serving.shadow import ShadowConfig
 from foretaste.serving.shedding import SheddingConfig
 from foretaste.serving.title_index import NearestConfig
 from foretaste.serving.topology import ComposedConfig, Topology
@@ -62,10 +63,14 @@ class ServingConfig(Frozen):
     housekeeping_seconds: float = Field(
         20.0, gt=0, description="seconds between two rounds of what is due: refresh, roll, ship, expire, audit"
     )
+    release_retry_seconds: float = Field(
+        300.0, gt=0, description="seconds until a release that was refused is tried again, unless another is rolled out"
+    )
     stale_hours: float = Field(48.0, gt=0, description="age in hours from which a slow view is called stale")
     audit_share: float = Field(
         0.02, ge=0, le=1, description="share of decisions that are logged with every feature value, to be compared"
     )
+    shadow: ShadowConfig = Field(ShadowConfig(), description="what a release may cost that scores unseen")
     controls: ControlsConfig = ControlsConfig()
     nearest: NearestConfig = Field(NearestConfig(), description="when a catalogue is too large to score each title")
     session_log: SessionLogConfig = SessionLogConfig()

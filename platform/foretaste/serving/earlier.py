@@ -10,6 +10,7 @@ from typing import Any
 
 from foretaste.contracts.controls import VERSION, Controls, ControlsConfig, Kind
 from foretaste.contracts.events import actor_id
+from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import NextRequest, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.forgotten import before_deletion
@@ -38,12 +39,11 @@ class Earlier:
         decisions: DecisionLog,
         config: ControlsConfig,
         *,
-        gap: timedelta,
         guard: Guard,
         goes_on: Guard,
         deleted: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """`gap`: a list as old as this is of a session that has ended; `guard` bounds the search for one by name.
+        """`guard` bounds the search for a list by name.
 
         `goes_on` bounds it where nothing can be answered without the list.
 
@@ -54,14 +54,19 @@ class Earlier:
         self._guard = guard
         self._goes_on = goes_on
         self._config = config
-        self._gap = gap
         self.shown = Shown()
 
-    def recommend(self, request: RecommendRequest, actor: str, at: datetime, watch: Watch) -> Asked:
-        """Hold a list against the one before. Raises RefusedError for a surface there is not."""
+    def recommend(
+        self, request: RecommendRequest, actor: str, at: datetime, watch: Watch, *, rule: SessionRule
+    ) -> Asked:
+        """Hold a list against the one before, unless its session has ended by the rule.
+
+        Raises RefusedError for a surface there is not.
+        """
         if request.surface not in SURFACES:
             raise RefusedError("surface", f"there is no surface {request.surface!r}; there are {sorted(SURFACES)}")
-        since_us = max(microseconds(at - self._gap), self._deleted().get(actor, -1) + 1)
+        ended_us = microseconds(at - timedelta(minutes=rule.gap_minutes))
+        since_us = max(ended_us, self._deleted().get(actor, -1) + 1)
         last = self.shown.get(actor, request, since_us=since_us)
         if request.shown_id is not None and (last is None or last.decision_id != request.shown_id):
             last = self._named(request, request.shown_id, since_us, watch) or last

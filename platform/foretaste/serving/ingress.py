@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -37,6 +38,7 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.serving.counting import add_metrics, count_requests
 from foretaste.serving.gate import Gate, caller
@@ -56,8 +58,8 @@ T = TypeVar("T")
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     what = {
         400: "not JSON",
-        404: "there is no such decision",
-        409: "what is stored does not give the decision again",
+        404: "there is no such decision, or release",
+        409: "what is stored does not give the decision again, or the release is refused",
         413: "body too large",
         422: "a field is wrong; `errors` names it",
         429: "too many requests; try again after Retry-After",
@@ -125,6 +127,18 @@ class Answers(Protocol):
         """Read a logged decision of a tenant; may block on the disk."""
         ...
 
+    def models(self) -> ModelsAnswer:
+        """Say what is filed and what answers whom; may block on the disk."""
+        ...
+
+    def promote(self, name: str, request: PromoteRequest) -> ModelsAnswer | None:
+        """Let a release answer; None where there is no such one; loads it."""
+        ...
+
+    def roll_back(self, name: str) -> ModelsAnswer | None:
+        """Take a release back from what it does; None where there is no such one; may load another."""
+        ...
+
     def ready(self) -> dict[str, Any]:
         """Say what is served and what is missing; its `ready` says whether to send requests."""
         ...
@@ -175,6 +189,7 @@ def build_app(
     app = FastAPI(title="foretaste", version="1", lifespan=lifespan, redoc_url=None)
     router = APIRouter(route_class=_route(max_body_bytes))
     _add_v1(router, service, admitted)
+    _add_models(router, service)
     app.include_router(router)
     _add_health(app, service)
     add_metrics(app, counts)
@@ -263,6 +278,38 @@ def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
         of = _tenant(request)
         who = (inside(session_id, of), None if member_id is None else inside(member_id, of))
         return _json((await asyncio.to_thread(service.session, *who)).model_dump_json())
+
+
+def _add_models(router: APIRouter, service: Answers) -> None:
+    changes = ThreadPoolExecutor(1, thread_name_prefix="models")  # each takes seconds, and those of events are few
+
+    async def changed(change: Callable[[], ModelsAnswer | None], name: str) -> Response:
+        found = await asyncio.get_running_loop().run_in_executor(changes, change)
+        return _json(_known_release(found, name).model_dump_json())
+
+    @router.get("/v1/models", response_model=ModelsAnswer, responses=_problems(422))
+    async def models() -> Response:
+        """Say which releases are filed, what answers whom, and what the replicas have loaded."""
+        return _json((await asyncio.to_thread(service.models)).model_dump_json())
+
+    @router.post("/v1/models/{name}/promote", response_model=ModelsAnswer, responses=_ERRORS | _problems(404, 409))
+    async def promote(name: Id, body: PromoteRequest | None = None) -> Response:
+        """Let a release answer everybody, a share of the members, or nobody; it is loaded and tried first.
+
+        This process takes it up before it answers, the others with their next housekeeping. Safe to repeat.
+        """
+        return await changed(lambda: service.promote(name, body or PromoteRequest()), name)
+
+    @router.post("/v1/models/{name}/rollback", response_model=ModelsAnswer, responses=_problems(404, 409, 422))
+    async def rollback(name: Id) -> Response:
+        """Take a release back: its arms end, or it is no shadow any more, or what answered before it answers again."""
+        return await changed(lambda: service.roll_back(name), name)
+
+
+def _known_release(found: ModelsAnswer | None, name: str) -> ModelsAnswer:
+    if found is None:
+        raise HTTPException(404, f"there is no release {name}")
+    return found
 
 
 def _tenant(request: Request) -> str:

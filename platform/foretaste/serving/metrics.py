@@ -38,6 +38,7 @@ class Metrics:
         self._stage_seconds = self._histogram("stage_seconds", "what a stage of an answer took", "stage")
         self._answers = self._counter("answers", "lists by what their scores are of", "level")
         self._fallbacks = self._counter("fallbacks", "lists that are not the full ones", "reason")
+        self._arms = self._counter("arm_answers", "lists by arm, while there are any", "arm")
         self._sheds = self._counter("sheds", "requests refused for want of room", "reason")
         self._events = self._counter("events", "events by what became of them", "outcome")
         self._age = Histogram(
@@ -54,8 +55,10 @@ class Metrics:
         self._requests.labels(endpoint, str(status)).inc()
         self._request_seconds.labels(endpoint).observe(seconds)
 
-    def answered(self, watch: Watch, freshness: Freshness, fallback: FallbackAnswer) -> None:
-        """Count an answer: what its stages took, what it is made of, and how old what it knew was."""
+    def answered(self, watch: Watch, freshness: Freshness, fallback: FallbackAnswer, *, arm: str | None = None) -> None:
+        """Count an answer: what its stages took, what it is made of, how old what it knew was, and for which arm."""
+        if arm is not None:
+            self._arms.labels(arm).inc()
         for lap in watch.laps:
             self._stage_seconds.labels(lap.stage).observe(lap.ms / 1e3)
         if fallback.level is not None:

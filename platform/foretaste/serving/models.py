@@ -24,7 +24,7 @@ from foretaste.models.ranker_scorer import build_ranker
 from foretaste.models.title_query import TitleTable
 from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
-from foretaste.ops.releases import current_release
+from foretaste.ops.releases import Release, current_release
 from foretaste.ops.tables import read_titles, titles_file
 from foretaste.serving.title_index import NearestConfig, TitleIndex
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
@@ -182,16 +182,31 @@ def load_models(
     Raises ValueError where the ranker was trained with another intent model or other columns than there are, or a
     bundle's files are not those that were filed; FileNotFoundError where there is neither a model nor a catalogue.
     """
-    intent = _current(registry, INTENT)
+    return models_in(registry, prepared, current_release(registry), rule=rule, parts=parts, nearest=nearest)
+
+
+def models_in(
+    registry: Path,
+    prepared: Path,
+    release: Release | None,
+    *,
+    rule: SessionRule | None = None,
+    parts: Parts = HERE,
+    nearest: NearestConfig | None = None,
+) -> Models:
+    """Load the models of a release, of None those that were filed last; raises as `load_models`."""
+    intent = _bundle_in(registry, release, INTENT)
     if intent is None:
         _log.warning("no intent model in %s: answers come from the nearest sessions, or are what is popular", registry)
-        return _with_neighbours(_without_models(prepared, rule), registry)
-    return _with_neighbours(_loaded(intent, _current(registry, RANKER), rule, parts, nearest), registry)
+        return _with_neighbours(_without_models(prepared, rule), registry, release)
+    loaded = _loaded(intent, _bundle_in(registry, release, RANKER), rule, parts, nearest)
+    return _with_neighbours(loaded, registry, release)
 
 
 def current_fingerprints(registry: Path) -> tuple[str | None, str | None]:
     """Fingerprints of the intent model and the ranker that `load_models` would load; raises as it does."""
-    intent, ranker = (_current(registry, name) for name in (INTENT, RANKER))
+    released = current_release(registry)
+    intent, ranker = (_bundle_in(registry, released, name) for name in (INTENT, RANKER))
     return None if intent is None else intent.fingerprint, None if ranker is None else ranker.fingerprint
 
 
@@ -219,10 +234,10 @@ def neighbours_of(registry: Path, known: Catalogue, fingerprint: str) -> Neighbo
     return _load_neighbours(find_bundle(registry, SESSION_KNN, fingerprint), known)
 
 
-def _with_neighbours(models: Models, registry: Path) -> Models:
-    """Add the current nearest sessions; what there is of them must not keep a service from starting."""
+def _with_neighbours(models: Models, registry: Path, release: Release | None) -> Models:
+    """Add the nearest sessions of a release; what there is of them must not keep a service from starting."""
     try:
-        bundle = _current(registry, SESSION_KNN)
+        bundle = _bundle_in(registry, release, SESSION_KNN)
         if bundle is None:
             return models
         found = _load_neighbours(bundle, models.catalogue)
@@ -309,10 +324,9 @@ def _rule(about: Mapping[str, Any], otherwise: SessionRule | None) -> SessionRul
     return SessionRule(**said) if said is not None else otherwise or SessionRule()
 
 
-def _current(registry: Path, name: str) -> Bundle | None:
-    """The bundle of the current release; a name that is in none is no error, a damaged one is."""
-    released = current_release(registry)
-    if released is not None:
-        version = released.models.get(name)
+def _bundle_in(registry: Path, release: Release | None, name: str) -> Bundle | None:
+    """The bundle of a release, of None the one filed last; a name that is in none is no error, a damaged one is."""
+    if release is not None:
+        version = release.models.get(name)
         return None if version is None else fetch_bundle(registry, name, version)
     return fetch_bundle(registry, name) if (registry / name / CURRENT).is_file() else None

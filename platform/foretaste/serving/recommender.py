@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.policies.arrange import dealt
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
+from foretaste.serving.anonymous import NOBODY
 from foretaste.serving.answer import answer
 from foretaste.serving.batching import under_way
 from foretaste.serving.breaker import State
@@ -37,11 +38,13 @@ from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
 from foretaste.serving.intents import intent_answer
+from foretaste.serving.lineup import Lineup, Loaded, Part
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import Models
 from foretaste.serving.names import decision_name
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.shadow import Offered
 from foretaste.serving.shaping import Asked
 from foretaste.serving.shedding import Shed, ShedError
 from foretaste.serving.shown import Last
@@ -63,6 +66,12 @@ def fresh_seed() -> int:
     return secrets.randbits(63)
 
 
+def patient(config: ServingConfig, *, timer: Callable[[], float]) -> Guards:
+    """Guards that let every stage take its time, in the thread that asks."""
+    unhurried = config.budget.model_copy(update={"workers": 0, "decision_log_ms": WARM_UP_MS})
+    return guards(unhurried, config.breaker, budget_ms=WARM_UP_MS, timer=timer)
+
+
 class Recommender:
     """Answers requests one at a time, in the thread that calls it."""
 
@@ -79,16 +88,18 @@ class Recommender:
         seeds: Callable[[], int] = fresh_seed,
         audit: Callable[[Mapping[str, Any]], None] | None = None,
         segments: PublishedSegments | None = None,
+        release: str | None = None,
         stage_guards: Guards | None = None,
         metrics: Metrics | None = None,
         deleted: Callable[[], Mapping[str, int]] = dict,
+        shadow: Callable[[Offered], None] | None = None,
     ) -> None:
-        """`audit` is given every decision that was logged, `segments` tells which one an embedding belongs to.
+        """Answer everybody by `models` of a `release`; what is rolled out later is put in their place by `lineup`.
 
+        `audit` is given every decision that was logged, `shadow` what it was made of while a release scores unseen;
+        `segments` tells which one an embedding belongs to.
         `stage_guards` bound what each stage may take; None: by the configuration. `metrics` counts the answers.
         """
-        self.models = models
-        self._views = views
         self._sessions = sessions
         self._decisions = decisions
         self._config = config
@@ -96,36 +107,42 @@ class Recommender:
         self._timer = timer
         self._seeds = seeds
         self._audit = audit
-        self._segments = segments
+        self._shadow = shadow
         self.metrics = metrics or Metrics()
-        self._warm = True
         self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
         self._policies = {
             PolicyName.GREEDY: EpsilonGreedy(0.0),
             PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
         }
-        self._reading = reading(models, config.session_log)
-        gap = timedelta(minutes=models.rule.gap_minutes)
         self._earlier = Earlier(
             decisions,
             config.controls,
-            gap=gap,
             guard=self.guards[EARLIER],
             goes_on=self.guards[GOES_ON],
             deleted=deleted,
         )
-        self.concentration = Concentration(len(models.catalogue))
-        """Of the newest answers, for the metrics."""
+        self.lineup = Lineup(Part(self.load(models, views, segments, release=release), self.guards))
+        """Who is answered by what: replaced whole, and read once by each request."""
         self.steadied = Steadied()
-        """The same of lists and those before them."""
+        """Of the newest lists and those before them, for the metrics."""
+
+    @property
+    def models(self) -> Models:
+        """What answers everybody who is in no arm."""
+        return self.lineup.main.loaded.models
+
+    def load(
+        self, models: Models, views: SlowViews, segments: PublishedSegments | None = None, *, release: str | None = None
+    ) -> Loaded:
+        """Make of models what a part of the members can be answered with."""
+        known = reading(models, self._config.session_log)
+        return Loaded(models, views, known, Concentration(len(models.catalogue)), segments, release)
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """Answer a request and log the decision. Raises RefusedError naming the field for a surface there is not,
         ShedError where the decision cannot be logged.
         """
-        watch, at = Watch(self._timer), self._clock()
-        asked = self._earlier.recommend(request, actor_id(request.member_id, request.session_id), at, watch)
-        return RecommendAnswer(**self._decide(asked, at, watch))
+        return self._recommend(request, self._part(request))
 
     def next(self, request: NextRequest) -> RecommendAnswer:
         """Go on after a list. Raises as `recommend`, naming what does not go on; ShedError for what is not read."""
@@ -135,28 +152,39 @@ class Recommender:
         except ShedError as error:
             self.metrics.shed(error.reason)
             raise
-        return RecommendAnswer(**self._decide(asked, at, watch))
+        return RecommendAnswer(**self._decide(asked, self._part(request), at, watch))
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Order given titles and log the decision. Raises ShedError where it cannot be logged."""
-        return RankAnswer(**self._decide(self._earlier.rank(request), self._clock(), Watch(self._timer)))
+        watch, at = Watch(self._timer), self._clock()
+        return RankAnswer(**self._decide(self._earlier.rank(request), self._part(request), at, watch))
 
-    def _decide(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
+    def _part(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> Part:
+        lineup = self.lineup
+        return lineup.main if request.session_id == NOBODY else lineup.of(request.member_id or request.session_id)
+
+    def _recommend(self, request: RecommendRequest, part: Part, *, counted: bool = True) -> RecommendAnswer:
+        watch, at = Watch(self._timer), self._clock()
+        actor, rule = actor_id(request.member_id, request.session_id), part.loaded.models.rule
+        asked = self._earlier.recommend(request, actor, at, watch, rule=rule)
+        return RecommendAnswer(**self._decide(asked, part, at, watch, counted=counted))
+
+    def _decide(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool = True) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
-        with under_way(self.models):
-            return self._decided(asked, at, watch)
+        with under_way(part.loaded.models):
+            return self._decided(asked, part, at, watch, counted=counted)
 
-    def _decided(self, asked: Asked, at: datetime, watch: Watch) -> dict[str, Any]:
+    def _decided(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
-        seed, request = self._seeds(), asked.request
-        seen = self._see(request, at, watch)
+        seed, request, loaded, models = self._seeds(), asked.request, part.loaded, part.loaded.models
+        seen = self._see(request, part, at, watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
-        views = self._views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
-        watch.lap("features", num_in=1, num_out=1 + len(self.models.catalogue))
-        scored = score(seen, views, self.models, asked, guards=self.guards, watch=watch)
+        views = loaded.views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
+        watch.lap("features", num_in=1, num_out=1 + len(models.catalogue))
+        scored = score(seen, views, models, asked, guards=part.guards, watch=watch)
         num_new = sum(row["sequence"] > asked.controls.before_mark for row in seen.rows)
-        scored, protected = arranged(scored, self.models, asked, num_new=num_new)
+        scored, protected = arranged(scored, models, asked, num_new=num_new)
         watch.lap("arrange", num_in=len(scored.codes_C), num_out=len(scored.codes_C))
         policy = replace(self._policies[request.policy or self._config.policy], protected=protected)
         slate = policy.choose(dealt(scored.scores_C), k=request.k, rng=dice(seed))
@@ -173,29 +201,35 @@ class Recommender:
                 slate,
                 policy=policy,
                 seed=seed,
-                models=self.models,
+                models=models,
                 laps=watch.laps,
-                reading=self._reading,
+                reading=loaded.reading,
                 audit_share=self._config.audit_share,
+                release=loaded.release,
+                arm=part.arm,
             )
             self._store(row)
             watch.lap(DECISION_LOG, num_in=1, num_out=1)
-            self._remember(asked, seen, scored, slate, decision_id)
+            self._remember(asked, loaded, seen, scored, slate, decision_id)
+            if self._shadow is not None and (unseen := self.lineup.shadow) is not None:
+                self._shadow(Offered(decision_id, loaded, part.arm, unseen, asked, seen, scored))
         made = answer(
-            decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=self.models.catalogue, watch=watch
+            decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=models.catalogue, watch=watch
         )
-        if self._warm:
-            self.metrics.answered(watch, made["freshness"], made["fallback"])
+        if counted:
+            self.metrics.answered(watch, made["freshness"], made["fallback"], arm=part.arm)
         if (held := made["stability"]) is not None and not request.dry_run:
             self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made
 
-    def _remember(self, asked: Asked, seen: Seen, scored: Scored, slate: Slate, decision_id: str) -> None:
+    def _remember(
+        self, asked: Asked, loaded: Loaded, seen: Seen, scored: Scored, slate: Slate, decision_id: str
+    ) -> None:
         """Take note of a list for the next one of its session, and of what is shown to all."""
         codes_K = scored.codes_C[slate.order_K]
-        self.concentration.add(codes_K)
+        loaded.concentration.add(codes_K)
         if asked.kind is Kind.RECOMMEND:
-            titles = tuple(self.models.catalogue.ids[code - 1] for code in codes_K.tolist())
+            titles = tuple(loaded.models.catalogue.ids[code - 1] for code in codes_K.tolist())
             mark = asked.controls.before_mark if seen.failed else seen.mark  # what could not be read is new next time
             self._earlier.shown.put(seen.actor_id, asked.request, Last(decision_id, titles, mark, seen.asof_us))
 
@@ -203,59 +237,52 @@ class Recommender:
         """Forget what was shown to an actor."""
         self._earlier.shown.forget(actor)
 
-    def warm_up(self) -> None:
+    def warm_up(self, loaded: Loaded | None = None) -> None:
         """Answer nobody a few times, so that what is made once is not paid by a request; raises nothing it would not.
 
-        No stage is late meanwhile. Nothing is logged or counted.
+        By default by what answers everybody. No stage is late meanwhile; nothing is logged or counted.
         """
-        deadlines_ms = {stage: guard.deadline_ms for stage, guard in self.guards.items()}
-        self._warm = False
-        try:
-            for guard in self.guards.values():
-                guard.deadline_ms = WARM_UP_MS
-            for _ in range(WARM_UPS):
-                self.recommend(RecommendRequest(session_id="warm-up", dry_run=True))
-        finally:
-            self._warm = True
-            for stage, deadline_ms in deadlines_ms.items():
-                self.guards[stage].deadline_ms = deadline_ms
+        part = Part(loaded or self.lineup.main.loaded, patient(self._config, timer=self._timer))
+        for _ in range(WARM_UPS):
+            self._recommend(RecommendRequest(session_id="warm-up", dry_run=True), part, counted=False)
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
-        watch = Watch(self._timer)
-        seen = self._see(request, self._clock(), watch)
+        watch, part = Watch(self._timer), self._part(request)
+        loaded, models = part.loaded, part.loaded.models
+        seen = self._see(request, part, self._clock(), watch)
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
-        prediction, why, _ = predict(seen, self.models, guard=self.guards[INTENT], watch=watch)
+        prediction, why, _ = predict(seen, models, guard=part.guards[INTENT], watch=watch)
         watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
         return intent_answer(
             request,
             seen,
             prediction,
             why,
-            model=self.models.intent_fingerprint,
-            segments=self._segments,
-            catalogue=self.models.catalogue,
+            model=models.intent_fingerprint,
+            segments=loaded.segments,
+            catalogue=models.catalogue,
             watch=watch,
         )
 
     def close(self) -> None:
         """Begin no stage any more."""
-        for guard in self.guards.values():
+        for guard in {id(guard): guard for part in self.lineup.parts for guard in part.guards.values()}.values():
             guard.close()
 
-    def _see(self, request: RecommendRequest | IntentRequest, at: datetime, watch: Watch) -> Seen:
+    def _see(self, request: RecommendRequest | IntentRequest, part: Part, at: datetime, watch: Watch) -> Seen:
         actor, asof = actor_id(request.member_id, request.session_id), microseconds(at)
         limit, why = self._config.session_log.read_events, None
         rows: list[dict[str, Any]] = []
         mark = 0
         try:
-            rows, mark = self.guards[SESSION_LOG].run(
+            rows, mark = part.guards[SESSION_LOG].run(
                 watch.elapsed_ms, lambda: self._sessions.read(actor, limit=limit, before_us=asof)
             )
         except Exception as error:  # a locked or broken log must not stop the answers
             why = why_not(error, "the session log")
         failed = why is not None
-        catalogue, rule = self.models.catalogue, self.models.rule
+        catalogue, rule = part.loaded.models.catalogue, part.loaded.models.rule
         acts = acts_of_one(rows, asof=asof, catalogue=catalogue, rule=rule)
         failures = [SESSION_LOG] if failed else []
         signals: dict[str, NDArray[Any]] = {}

@@ -51,8 +51,10 @@ def record(
     laps: Sequence[Lap],
     reading: Mapping[str, str],
     audit_share: float,
+    release: str | None = None,
+    arm: str | None = None,
 ) -> dict[str, Any]:
-    """Make the DECISIONS row of an answer; times in microseconds.
+    """Make the DECISIONS row of an answer by the models of a `release`, in an `arm`; times in microseconds.
 
     `reading` is what of the configuration its features depend on, by name; of a share of `audit_share` of the
     decisions every value that was used is in the row too.
@@ -100,10 +102,11 @@ def record(
         "num_events_visible": len(seen.rows),
         "timings": [{"stage": lap.stage, "ms": lap.ms} for lap in laps],
         "fallback": None if scored.fallback is None else scored.fallback.value,
-        "experiment_arm": None,
+        "experiment_arm": arm,
         "kind": asked.kind.value,
         "previous_id": asked.previous_id,
         "controls": asked.controls.model_dump_json(),
+        "release": release,
     }
 
 

@@ -7,10 +7,10 @@ import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foretaste.contracts.segments import INTENTS_FOLDER, SEGMENTS_FILE
 from foretaste.contracts.tenants import DEFAULT
 from foretaste.contracts.wire import (
     ConsentAnswer,
@@ -28,6 +28,7 @@ from foretaste.contracts.wire import (
     RecommendAnswer,
     RecommendRequest,
 )
+from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.consents import CONSENTS_FILE, Consents
@@ -38,18 +39,21 @@ from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
 from foretaste.serving.anonymous import anonymous
 from foretaste.serving.audit import Audit
-from foretaste.serving.batching import batched
 from foretaste.serving.breaker import Breaker, BreakerConfig, State
-from foretaste.serving.budget import FEATURES, guards
+from foretaste.serving.budget import FEATURES, guards, of_models
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
+from foretaste.serving.loading import Loading
 from foretaste.serving.members import Members
-from foretaste.serving.models import HERE, Parts, load_models
+from foretaste.serving.models import HERE, Parts
 from foretaste.serving.problems import RefusedError
-from foretaste.serving.recommender import Recommender
+from foretaste.serving.production import Production
+from foretaste.serving.recommender import Recommender, patient
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
-from foretaste.serving.segments import PublishedSegments
+from foretaste.serving.replicas import Replicas
+from foretaste.serving.rollout import Rollouts
+from foretaste.serving.shadow import SHADOWS_FOLDER, Shadow
 from foretaste.serving.shared_metrics import SharedMetrics
 from foretaste.serving.slow import SlowViews, ViewSource
 
@@ -83,7 +87,6 @@ class Service:
         acks: AckLog,
         consents: Consents,
         audit: Audit | None = None,
-        segments: PublishedSegments | None = None,
         replay: Replay | None = None,
         registry: Path = Path("registry"),
         future_minutes: float = 5.0,
@@ -115,7 +118,6 @@ class Service:
         )
         self._recommender = recommender
         self._intake = intake
-        self._views = views
         self._sessions = sessions
         self._decisions = decisions
         self._events = events
@@ -123,7 +125,7 @@ class Service:
         self._members = Members(sessions, views, tombstones, clock=clock, acks=acks)
         self._clock = clock
         self._audit = audit
-        self._segments = segments
+        self._production: Production | None = None
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
@@ -189,30 +191,55 @@ class Service:
         """Say what an answer would read of a member, or of a session's guest."""
         return self._accounts.session(session_id, member_id, self._recommender.models)
 
+    def models(self) -> ModelsAnswer:
+        """Say what is filed and what answers whom."""
+        return ModelsAnswer() if self._production is None else self._production.models()
+
+    def promote(self, name: str, request: PromoteRequest) -> ModelsAnswer | None:
+        """Let a release answer. Raises ConflictError where it is refused, RefusedError naming the field of a share."""
+        return self._of_release(lambda production: production.promote(name, request))
+
+    def roll_back(self, name: str) -> ModelsAnswer | None:
+        """Take a release back from what it does. Raises ConflictError where it does nothing."""
+        return self._of_release(lambda production: production.roll_back(name))
+
+    def _of_release(self, change: Callable[[Production], ModelsAnswer]) -> ModelsAnswer | None:
+        """None where there is no such release."""
+        if self._production is None:
+            return None
+        try:
+            return change(self._production)
+        except FileNotFoundError:
+            return None
+
     def ready(self) -> dict[str, Any]:
         """Say what is served and what the audit found; what is missing or wrong makes it degraded, not unready."""
-        models = self._recommender.models
+        loaded = self._recommender.lineup.main.loaded
+        models = loaded.models
         found = {"intent": models.intent_fingerprint, "ranker": models.ranker_fingerprint}
         return {
             "ready": True,
+            "release": loaded.release,
             "models": found,
             "num_titles": len(models.catalogue),
             "degraded": [f"no {name} model" for name, fingerprint in found.items() if fingerprint is None]
             + [f"{breaker.name} is not asked: it failed" for breaker in self._breakers if breaker.state is State.OPEN]
+            + ([] if self._production is None else self._production.troubles)
             + ([] if self._audit is None else self._audit.alarms),
             "audit": None if self._audit is None else self._audit.plain(),
         }
 
     def housekeep(self) -> None:
-        """Refresh title features and segments, roll old decisions, ship events, audit, expire, compact; each when due.
+        """Follow what is rolled out, refresh title features and segments, roll old decisions, ship events, audit,
+        expire, compact; each when due.
 
         Raises ExceptionGroup of what failed, after everything was tried.
         """
         failures = []
-        refresh = () if self._segments is None else (self._segments.refresh_if_new,)
+        follow = () if self._production is None else (self._production.follow,)
         tell = () if self._shared is None else (self._shared.publish,)
         steps = (self._decisions.roll_if_due, self._ship_and_audit, self._ship_acks, self._tidy_if_due)
-        for step in (self._views.refresh_if_due, *refresh, *steps, *tell):
+        for step in (*follow, self._refresh, *steps, *tell):
             try:
                 step()
             except Exception as error:  # one that fails for long must not keep the others from their turn
@@ -224,6 +251,8 @@ class Service:
         """Roll the decisions, ship the events and close the logs."""
         self._decisions.close()
         self._recommender.close()
+        if self._production is not None:
+            self._production.close()
         if self._shared is not None:
             self._shared.withdraw()
         try:
@@ -232,6 +261,19 @@ class Service:
         finally:
             self._acks.close()
             self._sessions.close()
+
+    def follow(self, production: Production) -> None:
+        """Answer by what is rolled out from now on."""
+        self._production = production
+        production.watch(self.metrics)
+        try:
+            production.follow()
+        except Exception:  # what answers is loaded already, and housekeeping tries again
+            _log.exception("what is rolled out could not be followed")
+
+    def _refresh(self) -> None:
+        for loaded in self._recommender.lineup.loaded:
+            loaded.refresh()
 
     def _refuses(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> bool:
         if not request.consent:
@@ -255,8 +297,9 @@ class Service:
             self.metrics.watch("decision_log_unshipped_files", unshipped, lambda: shipper.waiting[0])
             self.metrics.watch("decision_log_unshipped_bytes", unshipped, lambda: shipper.waiting[1])
             self.metrics.watch("decision_log_failed_ships", "rounds the target ended", lambda: shipper.num_failed)
-        shown = self._recommender.concentration
-        self.metrics.watch_all("concentration", "of the newest answers: how many, coverage, Gini", "what", shown.plain)
+        on, of_newest = self._recommender, "of the newest answers of the main release: how many, coverage, Gini"
+        shown = "concentration"
+        self.metrics.watch_all(shown, of_newest, "what", lambda: on.lineup.main.loaded.concentration.plain())
         held = self._recommender.steadied
         self.metrics.watch_all("stability", "of the newest lists: what stayed of those before", "what", held.plain)
         if audit is not None:
@@ -309,22 +352,10 @@ def open_service(
     Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
     """
     serving, folder = config.serving, config.workspace
-    models = load_models(
-        folder / "registry", folder / "prepared", rule=config.rule, parts=parts or HERE, nearest=serving.nearest
-    )
-    if parts is None:
-        models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
-    if source is not None and models.views is not None:
-        source.pin(models.views)
-    of_stages = guards(serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
-    views = SlowViews(
-        source,
-        models.catalogue,
-        stale_hours=serving.stale_hours,
-        refresh_seconds=serving.title_refresh_seconds,
-        clock=clock,
-        guard=of_stages[FEATURES],
-    )
+    fresh_guards = partial(guards, serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
+    of_stages = fresh_guards()
+    loading = Loading(config, source, clock=clock, guard=of_stages[FEATURES], parts=parts)
+    release, models, views, segments = loading.newest()
     sessions = open_session_log(serving.session_log, folder / "serving")
     events = EventLog(folder / "serving" / EVENTS_FOLDER)
     consents = Consents(folder / "serving" / CONSENTS_FILE)
@@ -340,7 +371,13 @@ def open_service(
     if serving.audit_share > 0:
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer
-    segments = PublishedSegments(folder / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
+    shadow = Shadow(
+        folder / "serving" / SHADOWS_FOLDER,
+        serving.shadow,
+        patient=lambda: patient(serving, timer=timer),
+        clock=clock,
+        timer=timer,
+    )
     recommender = Recommender(
         models,
         views,
@@ -351,12 +388,14 @@ def open_service(
         timer=timer,
         audit=offer,
         segments=segments,
+        release=release,
         stage_guards=of_stages,
         deleted=tombstones.read,
+        shadow=shadow.offer,
     )
     recommender.warm_up()
     logs = (sessions, decisions, events, tombstones)
-    return Service(
+    service = Service(
         recommender,
         intake,
         views,
@@ -365,7 +404,6 @@ def open_service(
         consents=consents,
         acks=AckLog(folder / "serving", durable=serving.session_log.durable),
         audit=audit,
-        segments=segments,
         replay=replay,
         registry=folder / "registry",
         future_minutes=serving.future_minutes,
@@ -377,3 +415,24 @@ def open_service(
             fresh_seconds=3 * serving.housekeeping_seconds,
         ),
     )
+    rollouts = Rollouts(
+        loading.registry,
+        recommender,
+        lambda found: recommender.load(*loading.parts(found), release=found.name),
+        own_guards=lambda: of_stages | of_models(fresh_guards()),
+        retry_seconds=serving.release_retry_seconds,
+        clock=clock,
+    )
+    replicas = Replicas(folder / "serving" / "replicas", clock=clock, fresh_seconds=3 * serving.housekeeping_seconds)
+    service.follow(
+        Production(
+            loading.registry,
+            rollouts,
+            replicas,
+            lambda: recommender.lineup,
+            clock=clock,
+            decisions=where,
+            shadow=shadow,
+        )
+    )
+    return service

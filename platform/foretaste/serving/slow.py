@@ -33,12 +33,11 @@ class ViewSource(Protocol):
         """Name what the rows are of that are read now: with their versions it says which rows they are."""
         ...
 
-    def check(self, catalogue: Catalogue) -> None:
-        """Raise ValueError where the views are not of the catalogue's genres and kinds."""
-        ...
+    def check(self, catalogue: Catalogue, contract: Mapping[str, Any] | None = None) -> None:
+        """Raise ValueError where the views are not of the catalogue's genres and kinds.
 
-    def pin(self, contract: Mapping[str, Any]) -> None:
-        """Let `check` also raise where the views are not those of a model: what is filed with it says which."""
+        Nor those of a model: what is filed with it as its `contract` says which.
+        """
         ...
 
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:
@@ -80,12 +79,14 @@ class SlowViews:
         refresh_seconds: float,
         clock: Callable[[], datetime],
         guard: Guard | None = None,
+        contract: Mapping[str, Any] | None = None,
     ) -> None:
         """Read the title features; `guard` bounds how long a request waits for its member's.
 
-        Raises ValueError where the source has views of another catalogue.
+        Raises ValueError where the source has views of another catalogue, or others than a model's `contract` says.
         """
         self._guard = guard
+        self._contract = contract
         self._source = source
         self._catalogue = catalogue
         self._stale_us = stale_hours * 3.6e9
@@ -96,7 +97,7 @@ class SlowViews:
         self._mismatched = False
         self._read_at = clock()
         if source is not None:
-            source.check(catalogue)
+            source.check(catalogue, contract)
             self.refresh()
 
     def refresh(self) -> None:
@@ -105,7 +106,7 @@ class SlowViews:
         if self._source is None:
             return
         try:
-            self._source.check(self._catalogue)
+            self._source.check(self._catalogue, self._contract)
         except Exception:  # columns in another order would be read as something that they are not
             self._mismatched = self._failed = True
             _log.exception("the slow views are no longer those of the catalogue; zeros stand in for members")

@@ -73,7 +73,6 @@ class FeatureStore:
         self._repo, self._data, self._url = repo.absolute(), data.absolute(), url
         self._projects: dict[str, FeastProject] = {}
         self._title_versions: dict[tuple[str, str], TitleVersions] = {}
-        self._contract: dict[str, Any] | None = None
 
     # Loading.
 
@@ -139,19 +138,14 @@ class FeatureStore:
         said = read_json(self._manifest_path())
         return {"service": service, "views": self._source.service(service), "fingerprint": said["fingerprint"]}
 
-    def pin(self, contract: Mapping[str, Any]) -> None:
-        """Let `check` compare what is online with a `contract`, as it was filed with a model."""
-        self._contract = dict(contract)
-
-    def check(self, catalogue: Catalogue) -> None:
+    def check(self, catalogue: Catalogue, contract: Mapping[str, Any] | None = None) -> None:
         """Look at what is online now. Raises ValueError where it is not what a model was trained with.
 
         That is: other genres or kinds than the catalogue's, or other views, or rows of another meaning, than the
-        model's contract says.
+        `contract` says that was filed with the model.
         """
         self.__dict__.pop("_loaded", None)
         self._loaded.vocabulary.check(catalogue, what=f"online store of {self._data}")
-        contract = self._contract
         if contract is None:
             return
         found = {"views": self._online.service(contract["service"]), "fingerprint": self._loaded.fingerprint}

@@ -40,5 +40,6 @@ def decision(decision_id: str, **other: Any) -> dict[str, Any]:
         "kind": None,
         "previous_id": None,
         "controls": None,
+        "release": None,
     }
     return row | other

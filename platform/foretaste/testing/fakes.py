@@ -138,14 +138,10 @@ class FakeViews:
         self.forgotten: list[str] = []
         self._catalogue = catalogue
 
-    def check(self, catalogue: Catalogue) -> None:
+    def check(self, catalogue: Catalogue, contract: Mapping[str, Any] | None = None) -> None:
         """Raise ValueError where told to."""
         if self.mismatch is not None:
             raise ValueError(self.mismatch)
-
-    def pin(self, contract: Mapping[str, Any]) -> None:
-        """Take note of the model's contract."""
-        self.pinned = dict(contract)
 
     def members(self, ids: Sequence[str | None], at: int) -> MemberView:
         """Members with plain values; guests and ids that begin with «new» are absent."""
