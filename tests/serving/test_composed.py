@@ -44,6 +44,7 @@ from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.contract_recommender import one_history
 from foretaste.testing.fakes import FakeClock, FakeViews, two_genre_titles
 from foretaste.testing.keys import key_headers
+from foretaste.testing.shop import Shop
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of ray.serve's own schema
 
@@ -221,6 +222,30 @@ def test_a_stage_that_does_not_answer_gives_a_list_with_its_reason(
         assert {item.source for item in found.items} == {source}
         composed.handles[stage].fault = None
         assert not composed.service.recommend(asked).fallback.used
+
+
+@pytest.mark.parametrize("exact_up_to", [200_000, 10])
+def test_a_release_is_exchanged_while_it_serves_and_taken_back(tmp_path: Path, exact_up_to: int) -> None:
+    shop, nearest = Shop(tmp_path), NearestConfig(exact_up_to_titles=exact_up_to)
+    old, new = shop.release(1), shop.release(2)
+    shop.promote(old)
+
+    def lists(service: Service) -> list[tuple[str, ...]]:
+        found = []
+        for release in (old, new, old):
+            shop.promote(release)
+            service.housekeep()
+            assert service.ready()["release"] == release
+            answer = shop.ask(service, dry_run=True)
+            assert {item.source for item in answer.items} == {"ranker"}
+            found.append(tuple(item.title_id for item in answer.items))
+        return found
+
+    with closing(Composed(tmp_path, shop.clock, source=None, nearest=nearest)) as composed:
+        found = lists(composed.service)
+    with closing(shop.open(nearest=nearest)) as service:
+        assert lists(service) == found
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_question_that_is_given_up_is_a_late_one() -> None:
