@@ -20,7 +20,8 @@ MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
 BENCHES = ("prepare", "features", "models", "parity", "serve")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
-BENCH_PARTS = ("ladder", "worlds", "session", "references", "scale")
+MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
+SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,10 +139,19 @@ def parser() -> argparse.ArgumentParser:
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
-    bench.add_argument("--size", type=int, metavar="N", help="events (prepare) or requests (parity); default the bar's")
+    bench.add_argument(
+        "--size", type=int, metavar="N", help="events (prepare), requests (parity, serve); default the bar's"
+    )
+    bench.add_argument("--seconds", type=float, metavar="S", help="length of a load (serve); default the settings'")
+    bench.add_argument("--url", help="the running service to load (serve); default one that is started")
     bench.add_argument("--data", choices=BENCH_DATA, default=None, help="which log; default the synthetic service")
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
-    bench.add_argument("--part", choices=BENCH_PARTS, default="ladder", help="which comparison of models")
+    bench.add_argument(
+        "--part",
+        choices=(*MODEL_PARTS, *SERVE_PARTS),
+        default=None,
+        help="of models: which comparison, default ladder; of serve: what is measured, default compare",
+    )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")
     bench.add_argument("--seeds", type=int, metavar="N", help="training runs of each model; default 5, quick 1")

@@ -13,7 +13,7 @@ from foretaste.jobs.load import FAILED, Call, Sent, call, closed_loop, open_loop
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-SHED = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+SHED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
 @asynccontextmanager
@@ -86,6 +86,7 @@ def test_an_open_loop_charges_a_stall_to_all_who_were_due_meanwhile() -> None:
     found = loaded(stalls_once, per_second=100.0)
     late = found.took_R > 0.1
     assert late.sum() >= 10
+    assert found.late_ms > 0.0
     assert abs(len(found) - 50) < 30
 
 
@@ -101,11 +102,12 @@ def test_what_is_shed_and_what_gets_no_answer_is_counted_and_is_not_good() -> No
     assert isinstance(statuses, dict)
     assert {"200", "429", str(FAILED)} == statuses.keys()
     assert int(found.good.sum()) == statuses["200"]
+    assert (found.hinted_R == (found.status_R == 429)).all()
 
 
 def test_figures_are_of_what_was_due_after_the_warm_up() -> None:
     sent = Sent(("a",), np.zeros(4, np.int64), np.array([0.0, 1.0, 2.0, 3.0]), np.array([9.0, 9.0, 0.1, 0.2]),
-                np.full(4, 200), 4.0)  # fmt: skip
+                np.full(4, 200), np.zeros(4, np.bool_), 4.0)  # fmt: skip
     found = sent.of(after=2.0).figures()
     assert found["per_second"] == pytest.approx(1.0)
     assert found["p50_ms"] == pytest.approx(150.0)

@@ -35,6 +35,8 @@ FLAGS = {
         "name",
         "--quick",
         "--size",
+        "--seconds",
+        "--url",
         "--data",
         "--from",
         "--part",

@@ -37,8 +37,8 @@ from foretaste.serving.composed import (
 )
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.models import current_fingerprints, models_of
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.service import Service, open_service
-from foretaste.serving.title_index import NearestConfig
 from foretaste.serving.topology import ComposedConfig, StageConfig, Topology
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.contract_recommender import one_history
@@ -345,7 +345,7 @@ def served(local_ray: None, workspace: Path) -> Iterator[httpx.Client]:
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    stages = ComposedConfig(intent=StageConfig(num_cpus=0.4), ranker=StageConfig(num_cpus=0.4))
+    stages = ComposedConfig(intent=StageConfig(num_cpus=0.4, max_replicas=1), ranker=StageConfig(num_cpus=0.4))
     config = config_of(workspace, Topology.COMPOSED, budget_ms=2_000.0, composed=stages)
     serve.run(build(config.model_dump(mode="json")), name="foretaste-composed", route_prefix="/")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=key_headers(workspace)) as client:

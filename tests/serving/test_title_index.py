@@ -19,9 +19,10 @@ from foretaste.contracts.wire_records import ReplayRequest
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.models.title_query import TitleQuery, TitleTable
 from foretaste.serving.config import ServiceConfig, ServingConfig
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.service import Service, open_service
 from foretaste.serving.shaping import SURFACES
-from foretaste.serving.title_index import UNSCORED, NearestConfig, TitleIndex
+from foretaste.serving.title_index import UNSCORED, TitleIndex
 from foretaste.surfaces.prequery import PREQUERY
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import FakeClock, two_genre_titles

@@ -55,8 +55,9 @@ def features(settings: Settings, *, quick: bool) -> dict[str, Any]:
 
 def models(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     """Run one comparison of models."""
-    if options.part not in MODEL_PARTS:
-        raise ValueError(f"bench models has no part {options.part!r}; there are {', '.join(MODEL_PARTS)}")
-    module, function = MODEL_PARTS[options.part]
+    part = options.part or next(iter(MODEL_PARTS))
+    if part not in MODEL_PARTS:
+        raise ValueError(f"bench models has no part {part!r}; there are {', '.join(MODEL_PARTS)}")
+    module, function = MODEL_PARTS[part]
     found: dict[str, Any] = getattr(import_module(f"foretaste.jobs.{module}"), function)(settings, options)
-    return {"bench": "models", "part": options.part, **found}
+    return {"bench": "models", "part": part, **found}

@@ -13,14 +13,16 @@ from foretaste.evaluation.protocols import Protocol, Ties, Track
 
 
 class BenchOptions(Frozen):
-    """The flags of `foretaste bench`; all but the first four are of `bench models`."""
+    """The flags of `foretaste bench`; those that do not say so are of `bench models`."""
 
     name: str = Field(description="which benchmark")
     quick: bool = Field(False, description="the size that the tests run")
-    size: int | None = Field(None, ge=1, description="events (prepare) or requests (parity)")
+    size: int | None = Field(None, ge=1, description="events (prepare), requests (parity, serve)")
+    seconds: float | None = Field(None, gt=0, description="length of a load (serve)")
+    url: str | None = Field(None, description="the running service to load (serve); none: one is started")
     source: Path | None = Field(None, description="folder, archive or wheel of the log")
     data: str | None = Field(None, description="which log; none: the synthetic service")
-    part: str = Field("ladder", description="which comparison of models")
+    part: str | None = Field(None, description="which part (models, serve); none: the first")
     models: tuple[str, ...] | None = Field(None, description="names of models")
     against: str | None = Field(None, description="the model that the others are paired with")
     seeds: int | None = Field(None, ge=1, description="training runs of each model")

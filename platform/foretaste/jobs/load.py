@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import httptools
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 FAILED = 0
 """Status of a request without an answer: refused, cut off, or not answered in time."""
+_REUSED_SECONDS = 2.0
+"""Connections that are idle for longer may be closed by the other side just when they are used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,20 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; FAILED where nothing did."""
+
+    status: int
+    retry_after: bool  # whether it said when to come again
+    body: bytes
+
+
+NOTHING = Answer(FAILED, False, b"")
+Look = Callable[[Call, Answer, float, float], None]
+"""What is told of every request as it ends: what was asked, what came, when it was due, when it ended (seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """What became of R requests, in the order in which they ended."""
 
@@ -47,7 +63,9 @@ class Sent:
     due_R: NDArray[np.float64]  # seconds since the load began
     took_R: NDArray[np.float64]  # seconds from when it was due to its last byte
     status_R: NDArray[np.int64]  # FAILED without an answer
+    hinted_R: NDArray[np.bool_]  # whether the answer had Retry-After
     seconds: float  # that were measured
+    late_ms: float = 0.0  # 99th percentile of how late the generator itself began requests of an open loop
 
     def of(self, kind: str | None = None, *, after: float = 0.0) -> Sent:
         """Those of one kind, due `after` so many seconds."""
@@ -56,7 +74,7 @@ class Sent:
             kept_R &= self.kind_R == self.kinds.index(kind)
         return Sent(
             self.kinds, self.kind_R[kept_R], self.due_R[kept_R], self.took_R[kept_R], self.status_R[kept_R],
-            self.seconds - after,
+            self.hinted_R[kept_R], self.seconds - after, self.late_ms,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -90,9 +108,12 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[int] | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._hinted = False
+        self._body: list[bytes] = []
         self.open = False
+        self.free_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -100,7 +121,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.open = False
-        self._end(FAILED)
+        self._end(NOTHING)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -108,23 +129,29 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self.close()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._hinted = self._hinted or name.lower() == b"retry-after"
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
     def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
+        found = Answer(self._parser.get_status_code(), self._hinted, b"".join(self._body))
         if not self._parser.should_keep_alive():
             self.close()
-        self._parser = httptools.HttpResponseParser(self)
-        self._end(status)
+        self._parser, self._hinted, self._body = httptools.HttpResponseParser(self), False, []
+        self._end(found)
 
-    def _end(self, status: int) -> None:
+    def _end(self, answer: Answer) -> None:
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(status)
+            self._waiting.set_result(answer)
 
     def close(self) -> None:
         self.open = False
         if self._transport is not None:
             self._transport.close()
 
-    async def ask(self, wire: bytes) -> int:
+    async def ask(self, wire: bytes) -> Answer:
         assert self._transport is not None
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(wire)
@@ -134,64 +161,87 @@ class _Connection(asyncio.Protocol):
 class _Meter:
     """Writes down what became of requests."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[Call], look: Look | None) -> None:
         self.kinds = tuple(sorted({one.kind for one in calls}))
         self.began = time.perf_counter()
-        self._rows: list[tuple[int, float, float, int]] = []
+        self._look = look
+        self._rows: list[tuple[int, float, float, int, bool]] = []
+        self._late: list[float] = []
 
-    def note(self, one: Call, due: float, status: int) -> None:
+    def began_at(self, due: float) -> None:
+        """Take note of how late a request is begun, which is the generator's own fault."""
+        self._late.append(time.perf_counter() - self.began - due)
+
+    def note(self, one: Call, due: float, answer: Answer) -> None:
         now = time.perf_counter() - self.began
-        self._rows.append((self.kinds.index(one.kind), due, now - due, status))
+        self._rows.append((self.kinds.index(one.kind), due, now - due, answer.status, answer.retry_after))
+        if self._look is not None:
+            self._look(one, answer, due, now)
 
     def sent(self, seconds: float) -> Sent:
-        kind, due, took, status = (
-            (list(column) for column in zip(*self._rows, strict=True)) if self._rows else ([],) * 4
+        kind, due, took, status, hinted = (
+            (list(column) for column in zip(*self._rows, strict=True)) if self._rows else ([],) * 5
         )
         return Sent(
             self.kinds, np.array(kind, dtype=np.int64), np.array(due, dtype=np.float64),
-            np.array(took, dtype=np.float64), np.array(status, dtype=np.int64), seconds,
+            np.array(took, dtype=np.float64), np.array(status, dtype=np.int64), np.array(hinted, dtype=np.bool_),
+            seconds, float(np.percentile(self._late, 99.0)) * 1e3 if self._late else 0.0,
         )  # fmt: skip
 
 
-class _Pool:
+class Pool:
     """Connections to one address that are free."""
 
-    def __init__(self, host: str, port: int, *, timeout: float) -> None:
+    def __init__(self, host: str, port: int, *, timeout: float = 30.0) -> None:
+        """`timeout` is in seconds, of one request."""
         self._host, self._port, self._timeout = host, port, timeout
         self._free: deque[_Connection] = deque()
         self._all: list[_Connection] = []
 
-    async def ask(self, one: Call) -> int:
-        """Send a request over a free connection, or a new one; FAILED where nothing comes of it in time."""
+    async def ask(self, one: Call) -> Answer:
+        """Send a request over a free connection, or a new one; NOTHING where nothing comes of it in time."""
+        connection = None
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._take()
-                status = await connection.ask(one.wire)
+                answer = await connection.ask(one.wire)
         except (OSError, TimeoutError):
-            return FAILED
+            if connection is not None:
+                connection.close()  # its answer would be taken for that of the next request
+            return NOTHING
         if connection.open:
+            connection.free_at = time.perf_counter()
             self._free.append(connection)
-        return status
+        return answer
 
     async def _take(self) -> _Connection:
         while self._free:
             connection = self._free.pop()
-            if connection.open:
+            if connection.open and time.perf_counter() - connection.free_at < _REUSED_SECONDS:
                 return connection
+            connection.close()
         _, made = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
         self._all = [one for one in self._all if one.open] + [made]
         return made
 
     def close(self) -> None:
+        """Close all connections."""
         for connection in self._all:
             connection.close()
 
 
 async def closed_loop(
-    calls: Sequence[Call], *, host: str, port: int, clients: int, seconds: float, timeout: float = 30.0
+    calls: Sequence[Call],
+    *,
+    host: str,
+    port: int,
+    clients: int,
+    seconds: float,
+    timeout: float = 30.0,
+    look: Look | None = None,
 ) -> Sent:
     """Let `clients` ask one request after the other for so many seconds; they take turns through `calls`."""
-    pool, meter, turn = _Pool(host, port, timeout=timeout), _Meter(calls), itertools.cycle(calls)
+    pool, meter, turn = Pool(host, port, timeout=timeout), _Meter(calls, look), itertools.cycle(calls)
 
     async def client() -> None:
         while (due := time.perf_counter() - meter.began) < seconds:
@@ -204,20 +254,28 @@ async def closed_loop(
 
 
 async def open_loop(
-    calls: Sequence[Call], *, host: str, port: int, per_second: float, seconds: float, seed: int, timeout: float = 30.0
+    calls: Sequence[Call],
+    *,
+    host: str,
+    port: int,
+    per_second: float,
+    seconds: float,
+    seed: int,
+    timeout: float = 30.0,
+    look: Look | None = None,
 ) -> Sent:
     """Send requests at random instants, `per_second` on average (Poisson), whether others were answered or not."""
-    pool, meter, turn = _Pool(host, port, timeout=timeout), _Meter(calls), itertools.cycle(calls)
+    pool, meter, turn = Pool(host, port, timeout=timeout), _Meter(calls, look), itertools.cycle(calls)
     tasks: set[asyncio.Task[None]] = set()
 
     async def one_call(due: float) -> None:
+        meter.began_at(due)
         one = next(turn)
         meter.note(one, due, await pool.ask(one))
 
     with contextlib.closing(pool):
         for due in _arrivals(per_second, seconds, seed):
-            if (wait := due - (time.perf_counter() - meter.began)) > 0:
-                await asyncio.sleep(wait)
+            await asyncio.sleep(max(0.0, due - (time.perf_counter() - meter.began)))  # behind: let others run
             task = asyncio.create_task(one_call(due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -13,6 +13,7 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
+from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
@@ -51,6 +52,7 @@ class Settings(Frozen):
     references: ReferenceConfig = ReferenceConfig()
     segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
+    bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property
     def tables(self) -> Workspace:

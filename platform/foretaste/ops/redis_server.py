@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import tempfile
@@ -36,6 +37,14 @@ class RedisServer:
         except BaseException:
             self.stop()
             raise
+
+    def pause(self) -> None:
+        """Have it hang: what is sent waits, nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it was."""
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as `kill -9` does."""

@@ -147,6 +147,11 @@ class IntentStage(Stage):
         """Predict by the model of a fingerprint, with `scored` titles or without; with those who ask as well."""
         return await self._in_thread(lambda: self._kept.get(fingerprint).of(scored).predict(histories, asof_B))
 
+    async def load(self, fingerprint: str) -> bool:
+        """Have a model at hand before it is asked."""
+        await self._in_thread(lambda: self._kept.get(fingerprint))
+        return True
+
     def _load(self, fingerprint: str) -> Intents:
         models = self._models(fingerprint, None)
         assert isinstance(models.intent, IntentRecommender)
@@ -168,6 +173,11 @@ class RankerStage(Stage):
     async def scores(self, intent: str, ranker: str, inputs: RankerInputs) -> NDArray[np.float64]:
         """Score by the ranker of a fingerprint, that was trained with an intent model's; with those who ask now."""
         return await self._in_thread(lambda: self._kept.get((intent, ranker)).scores(inputs))
+
+    async def load(self, intent: str, ranker: str) -> bool:
+        """Have a model at hand before it is asked."""
+        await self._in_thread(lambda: self._kept.get((intent, ranker)))
+        return True
 
     def _load(self, key: tuple[str, str]) -> Scorer:
         """The intent model's weights make the title vectors, and are not kept."""
@@ -291,25 +301,30 @@ class RemoteScorer:
 class There:
     """`models.Parts` that compute in the stages; of a model here is what the ingress itself reads."""
 
-    def __init__(self, intent: Remote, ranker: Remote) -> None:
+    def __init__(self, intent: Remote, ranker: Remote, *, load_seconds: float) -> None:
+        """`load_seconds` is how long a stage is given to load a model before that is asked."""
         self._intent = intent
         self._ranker = ranker
+        self._load_seconds = load_seconds
 
     def intent(self, bundle: Bundle, known: Catalogue) -> Predictor:
         """Make the title vectors, with weights that are not kept, as the stage does: to the same bits."""
         model = HERE.intent(bundle, known)
+        self._have(self._intent, bundle.fingerprint)
         return RemotePredictor(self._intent, bundle.fingerprint, model.title_N1D.copy(), steady=model.steady)
 
     def without_scores(self, bundle: Bundle, known: Catalogue) -> tuple[Predictor, TitleTable]:
         """Make the same for queries; the titles' table is here, where it is known what may be shown."""
         model = HERE.intent(bundle, known)
         vectors_N1D, table = model.title_N1D.copy(), model.titles
+        self._have(self._intent, bundle.fingerprint)
         return RemotePredictor(self._intent, bundle.fingerprint, vectors_N1D, steady=model.steady, scored=False), table
 
     def ranker(self, bundle: Bundle, intent: Bundle, predictor: Predictor) -> Scorer:
         """Read what the ranker has to be told; its columns are checked here, before anything is asked."""
         recent = RankerConfig(**read_json(bundle.path / "config.json")["model"]).recent
         HERE.ranker(bundle, intent, predictor)
+        self._have(self._ranker, intent.fingerprint, bundle.fingerprint)
         return RemoteScorer(self._ranker, intent.fingerprint, bundle.fingerprint, recent=recent)
 
     def wait(self, seconds: float) -> None:
@@ -322,7 +337,14 @@ class There:
 
     def patient(self, seconds: float) -> There:
         """The same, waiting as long as that for each answer."""
-        return There(self._intent.patient(seconds), self._ranker.patient(seconds))
+        return There(self._intent.patient(seconds), self._ranker.patient(seconds), load_seconds=self._load_seconds)
+
+    def _have(self, remote: Remote, *key: str) -> None:
+        """Have one replica of a stage load a model, so that its first answer is not late."""
+        try:
+            remote.ask("load", *key, seconds=self._load_seconds)
+        except Exception:
+            _log.exception("stage %s has not loaded a model; it is tried again when it is asked for", remote.stage)
 
 
 def stages_behind(
@@ -333,7 +355,7 @@ def stages_behind(
     intent, ranker = (
         Remote(stage, handles[stage], loop, seconds=deadlines_ms[stage] / 1e3, busy=busy) for stage in (INTENT, RANKER)
     )
-    return There(intent, ranker)
+    return There(intent, ranker, load_seconds=config.serving.composed.replay_seconds)
 
 
 def _on_gpu(model: Any) -> Any:

@@ -16,9 +16,9 @@ from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.shadow import ShadowConfig
 from foretaste.serving.shedding import SheddingConfig
-from foretaste.serving.title_index import NearestConfig
 from foretaste.serving.topology import ComposedConfig, Topology
 
 

@@ -14,11 +14,11 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError
 
+from foretaste.serving.budget import INTENT, RANKER
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.topology import Topology
 
 DEPLOYMENT = "foretaste"
-INTENT, RANKER = "intent", "ranker"
 RETRY_AFTER_SECONDS = 1
 
 

@@ -26,7 +26,8 @@ from foretaste.ops.bundles import CURRENT, Bundle, fetch_bundle, find_bundle
 from foretaste.ops.files import read_json, read_parquet
 from foretaste.ops.releases import Release, current_release
 from foretaste.ops.tables import read_titles, titles_file
-from foretaste.serving.title_index import NearestConfig, TitleIndex
+from foretaste.serving.nearest import NearestConfig
+from foretaste.serving.title_index import TitleIndex
 from foretaste.signals.candidates import CANDIDATE_COLUMNS
 from foretaste.signals.declared import SIGNALS_VERSION
 from foretaste.signals.requests import REQUEST_COLUMNS

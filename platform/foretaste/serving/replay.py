@@ -22,6 +22,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
 from foretaste.serving.logged import LeftOutError, Logged, index_named, logged, neighbours_named, otherwise
 from foretaste.serving.models import HERE, Models, Neighbours, Parts, models_of, neighbours_of
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.recompute import (
     counted,
     decided,
@@ -37,7 +38,6 @@ from foretaste.serving.recompute import (
 from foretaste.serving.record import SIGNALS
 from foretaste.serving.shaping import Shaped
 from foretaste.serving.tally import Tally
-from foretaste.serving.title_index import NearestConfig
 from foretaste.signals.differences import differences
 from foretaste.signals.offline import acts_of_many
 from foretaste.signals.served import POOL, Values, of_answer

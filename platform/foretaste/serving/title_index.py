@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from foretaste.contracts.config import Frozen
 from foretaste.models.title_query import TitleQuery, TitleTable
+from foretaste.serving.nearest import NearestConfig
 
 SEED = 0
 SAMPLE = 2_048
@@ -36,23 +35,6 @@ MARGIN = 64
 ROUNDS = 10
 """Of k-means, by which the cells are found."""
 VERSION = 1
-
-
-class NearestConfig(Frozen):
-    """When a catalogue is searched by an index, and how far."""
-
-    exact_up_to_titles: int = Field(
-        200_000, ge=1, description="titles of a catalogue, or of it what may be shown, up to which each is scored"
-    )
-    searched_share: float = Field(
-        0.1, gt=0, le=1, description="share of the index's cells that are looked into; 1: all, which finds everything"
-    )
-
-    @classmethod
-    def named(cls, name: str) -> NearestConfig:
-        """The configuration of an index's name."""
-        known = json.loads(name)
-        return cls(**{field: known[field] for field in cls.model_fields})
 
 
 class TitleIndex:

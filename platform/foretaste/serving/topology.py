@@ -67,5 +67,5 @@ class ComposedConfig(Frozen):
         60.0, ge=0, description="seconds that a replica of the ingress waits at its start for a stage; then it answers"
     )
     replay_seconds: float = Field(
-        30.0, gt=0, description="seconds for a stage's answer to a replay, which may have to load a model"
+        30.0, gt=0, description="seconds for a stage to load a model, and for its answer to a replay, which may have to"
     )
