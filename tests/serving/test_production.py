@@ -50,6 +50,7 @@ def test_promotion_and_rollback_count_at_once_where_they_are_asked_for(tmp_path:
         assert (told["current"], told["previous"]) == (new, old)
         assert [one["release"] for one in told["replicas"]] == [new]
         assert (await ask("GET", "/health/ready")).json()["release"] == new
+        assert f'foretaste_release{{release="{new}"}} 1.0' in service.metrics.text().decode()
         after = (await ask("POST", "/v1/recommend", json={"session_id": "s", "policy": "greedy"})).json()
         assert before["items"] != after["items"]
         again = (await ask("POST", f"/v1/models/{new}/promote", json={})).json()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.synchronize
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -224,3 +226,19 @@ def test_a_promotion_that_is_killed_leaves_the_old_or_the_new_and_never_half(tmp
         seen.add(found.current)
     promote_release(shop.registry, new, at=shop.clock())  # the lock went with the process
     assert seen <= {old, new}
+
+
+def test_nothing_holds_a_release_that_no_longer_answers(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    old, new = shop.release(1), shop.release(2)
+    shop.promote(old)
+    with closing(shop.open()) as service:
+        shop.ask(service)
+        loaded = service._recommender.lineup.main.loaded
+        held = [weakref.ref(one) for one in (loaded, loaded.models, loaded.views, loaded.models.catalogue)]
+        del loaded
+        shop.promote(new)
+        service.housekeep()
+        shop.ask(service)
+        gc.collect()
+        assert [one() for one in held] == [None] * 4

@@ -261,7 +261,9 @@ def test_every_endpoint_hands_on_the_tenant_of_who_asks(tmp_path: Path) -> None:
                     continue
                 spy.given.clear()
                 at = path.replace("{", "").replace("}", "")
-                answer = await ask("acme", method, at, json=body_of(written, operation), params={"member_id": "m1"})
+                asked = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
+                params = {"member_id": "m1"} if "member_id" in asked else {}
+                answer = await ask("acme", method, at, json=body_of(written, operation), params=params)
                 assert answer.status_code == 409, (method, path, answer.text)
                 assert spy.given, path
                 for _, arguments, named in spy.given:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol
 
 from foretaste.contracts.events import GUEST
 from foretaste.contracts.wire import DeletionAnswer, MergeAnswer
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.feedback.tombstones import Tombstones
-from foretaste.serving.slow import SlowViews
+
+
+class Views(Protocol):
+    """The slow views as a deletion knows them; `slow.SlowViews` is one."""
+
+    def forget(self, member_id: str) -> int:
+        """Remove a member; returns how many rows went."""
+        ...
 
 
 class Members:
@@ -19,7 +27,7 @@ class Members:
     def __init__(
         self,
         sessions: SessionLog,
-        views: SlowViews,
+        views: Views,
         tombstones: Tombstones,
         *,
         clock: Callable[[], datetime],

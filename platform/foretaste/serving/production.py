@@ -72,6 +72,7 @@ class Production:
         """Have metrics tell of it."""
         metrics.watch_all("shadow", "how a release that nobody sees differs from answers", "what", self._shadow.plain)
         metrics.watch_all("sample_ratio", "members by arm, and whether the split is broken", "what", self._split)
+        metrics.watch_all("release", "1 for each release that answers or scores here", "release", self._in_use)
         rollouts, outcomes = self._rollouts, "releases that were loaded, and that were refused"
         metrics.watch_all("releases", outcomes, "outcome", lambda: dict(rollouts.outcomes))
         metrics.watch("releases_refused", "that are rolled out", lambda: len(rollouts.refused))
@@ -157,6 +158,9 @@ class Production:
         found = sample_ratio(split_in(self._decisions, since_us=microseconds(since)), known.shares)
         self._ratio, self._looked_since = (found, since), known.arms_since
         self._look_at = self._timer() + max(LOOK_SECONDS, REST * (self._timer() - begun))
+
+    def _in_use(self) -> dict[str, float]:
+        return {one.release: 1.0 for one in self._lineup().loaded if one.release is not None}
 
     def _split(self) -> dict[str, float]:
         if self._ratio is None:

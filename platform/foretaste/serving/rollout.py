@@ -132,8 +132,11 @@ class Rollouts:
             except Exception as error:
                 raise ConflictError(f"release {name} is refused: {_words(error)}") from error
             self._held[name] = loaded, self._timer() + HELD_SECONDS
-            found = write()  # which looks at the files once more
-            self._refresh()
+            try:
+                found = write()  # which looks at the files once more
+                self._refresh()
+            finally:
+                self._held.pop(name, None)
         return found
 
     def _there(self) -> dict[str, Loaded]:

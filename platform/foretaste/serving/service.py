@@ -44,7 +44,7 @@ from foretaste.serving.budget import FEATURES, guards, of_models
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.loading import Loading
-from foretaste.serving.members import Members
+from foretaste.serving.members import Members, Views
 from foretaste.serving.models import HERE, Parts
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.production import Production
@@ -55,7 +55,7 @@ from foretaste.serving.replicas import Replicas
 from foretaste.serving.rollout import Rollouts
 from foretaste.serving.shadow import SHADOWS_FOLDER, Shadow
 from foretaste.serving.shared_metrics import SharedMetrics
-from foretaste.serving.slow import SlowViews, ViewSource
+from foretaste.serving.slow import ViewSource
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Service:
         self,
         recommender: Recommender,
         intake: Intake,
-        views: SlowViews,
+        views: Views,
         sessions: SessionLog,
         decisions: DecisionLog,
         events: EventLog,
@@ -336,6 +336,17 @@ class Service:
             self._tidied_at, self._tidied_of = now, dict(deleted)
 
 
+class NewestViews:
+    """The slow views of what answers now: those of before are nobody's."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+
+    def forget(self, member_id: str) -> int:
+        """Remove a member; returns how many rows went."""
+        return self._recommender.lineup.main.loaded.views.forget(member_id)
+
+
 def open_service(
     config: ServiceConfig,
     *,
@@ -398,7 +409,7 @@ def open_service(
     service = Service(
         recommender,
         intake,
-        views,
+        NewestViews(recommender),
         *logs,
         clock=clock,
         consents=consents,

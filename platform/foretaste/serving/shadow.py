@@ -40,6 +40,8 @@ from foretaste.signals.signals import signals_of_one
 SHADOWS_FOLDER = "shadows"
 WINDOW = 1_000
 """Differences that the metrics look back on."""
+LAST_SECONDS = 5.0
+"""How long a shadow that hangs is waited for at the end."""
 MOST_ROWS = 10_000
 """Differences that wait for a disk that takes none; older ones are dropped."""
 SCORED, DROPPED, FAILED = "scored", "dropped", "failed"
@@ -152,7 +154,7 @@ class Shadow:
         """Score nothing more, and file what is there. Raises as `roll`."""
         self._closed.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(LAST_SECONDS)
         self.roll()
 
     def _start(self) -> None:
