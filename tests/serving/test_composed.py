@@ -26,16 +26,9 @@ from foretaste.contracts.wire_records import ReplayRequest
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.app import open_app
 from foretaste.serving.budget import LateError
-from foretaste.serving.composed import (
-    HandleLoop,
-    IntentStage,
-    Kept,
-    RankerStage,
-    Remote,
-    RemotePredictor,
-    stages_behind,
-)
+from foretaste.serving.composed import HandleLoop, Remote, RemotePredictor, stages_behind
 from foretaste.serving.config import ServiceConfig, ServingConfig
+from foretaste.serving.model_stages import IntentStage, Kept, RankerStage
 from foretaste.serving.models import current_fingerprints, models_of
 from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.service import Service, open_service

@@ -63,7 +63,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
 def _stages(config: ServiceConfig, values: Mapping[str, Any]) -> dict[str, serve.Application]:
     """The models' deployments, by stage."""
-    from foretaste.serving.composed import IntentStage, RankerStage
+    from foretaste.serving.model_stages import IntentStage, RankerStage
 
     composed = config.serving.composed
     stages = {INTENT: (IntentStage, composed.intent), RANKER: (RankerStage, composed.ranker)}
