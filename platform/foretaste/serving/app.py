@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,11 @@ from foretaste.serving.topology import Topology
 if TYPE_CHECKING:
     from foretaste.serving.composed import There
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread has the interpreter while others want it; by default ten times that, which the event loop waits for
+each time that it is its turn.
+"""
+
 
 def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: There | None = None) -> FastAPI:
     """Open the service; the app closes it when it shuts down. `stages` are those of the composed topology.
@@ -31,6 +37,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: The
     from foretaste.serving.service import open_service
 
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure(config.serving.log_format)
     if (stages is not None) != (config.serving.topology is Topology.COMPOSED):
         raise ValueError(f"serving.topology: {config.serving.topology.value} is run by foretaste.serving.graph")

@@ -20,6 +20,7 @@ from pydantic import Field
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.decisions import Fallback
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
+from foretaste.serving.turns import waiting
 
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
 DECISION_LOG, EARLIER, GOES_ON = "decision_log", "earlier", "goes_on"
@@ -165,7 +166,8 @@ class Guard:
             return self._measured(work, again=again)
         future = self._pool.submit(copy_context().run, self._measured, work, again=again)
         try:
-            return future.result(timeout=left_ms / 1e3)
+            with waiting():
+                return future.result(timeout=left_ms / 1e3)
         except TimeoutError as error:
             if future.done() and not future.cancelled():  # it is the work's own, or came just now
                 return future.result()

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretaste.contracts.config import Frozen
 from foretaste.serving.problems import problem
+from foretaste.serving.turns import Turns
 from foretaste.serving.watch import WAITED
 
 SHED_PATHS = frozenset({"/v1/recommend", "/v1/recommend/next", "/v1/rank", "/v1/intent"})
@@ -38,6 +39,9 @@ class SheddingConfig(Frozen):
     """How many requests for an answer are computed and wait, and for how long."""
 
     in_flight: int = Field(16, ge=1, description="requests that a process computes at a time, each in a thread")
+    computing: int = Field(
+        1, ge=1, description="of these, requests that compute at a time, while others wait for a store or a model"
+    )
     waiting: int = Field(256, ge=0, description="requests that wait for a thread at most; more are shed with 429")
     target_ms: float = Field(100.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
     burst_ms: float = Field(
@@ -85,6 +89,7 @@ class Admission:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._empty_at = timer()
         self._usual_seconds = 0.0
+        self._turns = Turns(config.computing)
         self._pool = ThreadPoolExecutor(config.in_flight, thread_name_prefix="answers")
 
     @property
@@ -100,9 +105,13 @@ class Admission:
         context = copy_context()
         context.run(WAITED.set, begun - arrived)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self._in_turn, work)
         finally:
             self.leave(self._timer() - begun)
+
+    def _in_turn(self, work: Callable[[], T]) -> T:
+        with self._turns.taken():
+            return work()
 
     def check(self) -> None:
         """Raise ShedError where a request that came now would not be admitted."""
