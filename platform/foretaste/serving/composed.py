@@ -28,6 +28,7 @@ from foretaste.ops.files import read_json
 from foretaste.serving.budget import LateError
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.models import HERE, INTENT, RANKER, Predictor, Scorer
+from foretaste.serving.turns import waiting
 
 M = TypeVar("M")
 
@@ -50,7 +51,8 @@ class HandleLoop:
         """Wait for `work`; raises what it raises, or TimeoutError when it is given up."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(seconds)
+            with waiting():
+                return future.result(seconds)
         finally:
             future.cancel()
 
