@@ -1,7 +1,7 @@
 """Requests take turns at the interpreter, of which there is one: so whoever answers others at once gets it at once.
 
-A thread that wants the interpreter has as long to wait as there are others that want it. Where as many wanted it as there
-are requests, the event loop, which tells who comes that there is no room, heard of them after many seconds. A request's
+A thread that wants the interpreter waits the longer the more others want it. Where as many wanted it as there are
+requests, the event loop, which tells who comes that there is no room, heard of them after many seconds. A request's
 thread has its turn while it computes, and gives it up while it waits for a store or a model.
 """
 
@@ -21,7 +21,7 @@ class Turns:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Compute, once it is this thread's turn; `computing` and `waiting` below know of it, in stages' threads too."""
+        """Compute, once it is this thread's turn; `computing` and `waiting` below know of it, in stages, too."""
         token = _turns.set(self)
         try:
             with self._held():
