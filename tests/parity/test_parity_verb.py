@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,8 @@ import torch
 
 from foretaste.cli import main
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
+from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig
+from foretaste.feedback.decision_target import SHIPPED
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
 from foretaste.feedback.session_log import open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
@@ -77,6 +80,21 @@ def test_all_that_was_served_is_compared_and_the_rest_is_counted(served: Any) ->
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     none = parity(served.settings, since=later, spread=here)
     assert (none["ok"], none["decisions"], none["set_aside"]) == (False, 0, {NOT_ASKED: 2 * N}), "no proof of nothing"
+
+
+def test_decisions_that_are_only_at_their_target_are_compared_too(served: Any, tmp_path: Path) -> None:
+    folder = served.settings.tables.serving / "decisions"
+    shutil.copytree(folder, tmp_path / "before")
+    config = DecisionLogConfig(target=(tmp_path / "target").as_uri(), keep_days=0)
+    serving = served.settings.serving.model_copy(update={"decision_log": config})
+    with closing(DecisionLog(folder, config, clock=lambda: datetime.now(UTC))) as log:
+        assert log.shipper is not None
+        assert log.shipper.ship({}) > 0
+        assert not list(folder.glob("*.parquet"))
+    found = parity(served.settings.model_copy(update={"serving": serving}), spread=here)
+    shutil.copytree(tmp_path / "before", folder, dirs_exist_ok=True)
+    (folder / SHIPPED).unlink()
+    assert (found["ok"], found["decisions"], found["set_aside"]) == (True, N, {NOT_SERVED: N})
 
 
 def test_decisions_of_deleted_members_are_set_aside(served: Any) -> None:

@@ -17,7 +17,7 @@ from foretaste.serving.config import ServiceConfig
 from foretaste.serving.ingress import build_app
 from foretaste.serving.shedding import Admission, SheddingConfig
 
-SERVE_YAML = Path(__file__).parents[2] / "deployments" / "local" / "serve.yaml"
+LOCAL = Path(__file__).parents[2] / "deployments" / "local"
 
 
 def through(bench: Any, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
@@ -92,13 +92,15 @@ def test_housekeeping_does_what_is_due(bench: Any) -> None:
     assert bench.decisions.read().num_rows == 1
 
 
-def test_the_local_deployment_is_one_that_serve_and_the_service_know() -> None:
+@pytest.mark.parametrize(("name", "topology"), [("serve.yaml", "fused"), ("serve-composed.yaml", "composed")])
+def test_the_local_deployments_are_those_that_serve_and_the_service_know(name: str, topology: str) -> None:
     schema = pytest.importorskip("ray.serve.schema")
-    found = yaml.safe_load(SERVE_YAML.read_text())
+    found = yaml.safe_load((LOCAL / name).read_text())
     schema.ServeDeploySchema.model_validate(found)
     (application,) = found["applications"]
     assert application["import_path"] == "foretaste.serving.graph:build"
     config = ServiceConfig.model_validate(application["args"])
+    assert config.serving.topology == topology
     assert (found["http_options"]["host"], found["http_options"]["port"]) == (config.serving.host, config.serving.port)
 
 

@@ -15,9 +15,9 @@ import pyarrow.fs as pafs
 import pytest
 
 from foretaste.contracts.columns import EVENTS, TITLES
+from foretaste.ops import stores
 from foretaste.ops.files import read_parquet, write_parquet
 from foretaste.ops.tables import prepared_files, read_prepared
-from foretaste.sessions import sources
 from foretaste.sessions.prepare import PrepareConfig, prepare
 from foretaste.sessions.sources import File, files_under
 from foretaste.sessions.spread import here
@@ -57,7 +57,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     """A bucket of the test's own, and keys in the environment that the server takes."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    sources._filesystem.cache_clear()
+    stores.filesystem_of.cache_clear()
     name = f"b{abs(hash(request.node.name)) % 10**9}"
     s3 = pafs.S3FileSystem(endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True)
     s3.create_dir(name)
@@ -147,7 +147,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path, endpoint: str, bucke
 
 
 def test_a_google_uri_is_of_google_and_without_a_network_it_is_said_what_cannot_be_listed() -> None:
-    filesystem, path = sources._filesystem("gs://anonymous@bucket/logs", "retry_limit_seconds=1")
+    filesystem, path = stores.filesystem_of("gs://anonymous@bucket/logs", "retry_limit_seconds=1")
     assert isinstance(filesystem, pafs.GcsFileSystem)
     assert path == "bucket/logs"
     with socket.socket() as closed:

@@ -8,7 +8,7 @@ A line is handed to the operating system before `append` returns, so it survives
 machine. Where there is no room, on the disk or within the bound of what waits to be rolled, a decision is refused, so
 that none is lost that was answered. A file that nobody holds is a dead process's; the next log that opens the folder
 rolls it. A decision stands in the Parquet file or in the write-ahead file of one name, and while both are there the
-Parquet file counts.
+Parquet file counts. Where a target is set, rolled files are shipped there in the background (`decision_target`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foretaste.contracts.columns import AT, DECISIONS, conform
 from foretaste.contracts.config import Frozen
+from foretaste.feedback.decision_target import Shipper, Target, find_shipped
 from foretaste.feedback.forgotten import forget_decisions, of_deleted
 from foretaste.feedback.write_ahead import LINES, WriteAhead, whole_lines
 from foretaste.ops.files import PARTIAL, write_parquet
+from foretaste.ops.stores import checked
 
 TABLE = ".parquet"
 
@@ -58,6 +60,16 @@ class DecisionLogConfig(Frozen):
     min_free_mb: float = Field(
         64.0, ge=0, description="megabytes that the disk must have left for a decision to be taken; 0: any"
     )
+    target: str | None = Field(
+        None,
+        description="URI where rolled files are shipped to, e.g. s3://bucket/decisions?region=eu-west-1; of this log",
+    )
+    keep_days: float = Field(7.0, ge=0, description="days that a file which was shipped stays on this machine, too")
+
+    @field_validator("target")
+    @classmethod
+    def _known_scheme(cls, target: str | None) -> str | None:
+        return None if target is None else checked(target)
 
 
 class LogFullError(OSError):
@@ -92,7 +104,14 @@ class DecisionLog:
         self._folder = folder
         self._clock = clock
         self._deleted = deleted
-        self._name = f"{clock():%Y%m%dT%H%M%S}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._target = None if self.config.target is None else Target(self.config.target)
+        self.shipper = (
+            None
+            if self._target is None
+            else Shipper(folder, self._target, keep=timedelta(days=self.config.keep_days), clock=clock)
+        )
+        """Brings rolled files to the target; None without one."""
         self._free_bytes = free_bytes
         self._unrolled: dict[str, int] = {}  # bytes by name of the files that are full or could not be rolled
         self._roll_again = False
@@ -135,8 +154,12 @@ class DecisionLog:
         """Bytes of this process's decisions that are not rolled; does not wait for a disk that hangs."""
         return self._backlog()
 
-    def get(self, decision_id: str) -> dict[str, Any] | None:
-        """Find a decision of any process, as it was appended; None where there is none."""
+    def get(self, decision_id: str, *, shipped: bool = False) -> dict[str, Any] | None:
+        """Find a decision of any process, as it was appended; None where there is none.
+
+        Where it is `shipped` and not here any more it is looked for at the target, too, which takes longer; raises
+        OSError where that does not answer.
+        """
         line = self._recent.get(decision_id)  # without the lock, which is held while a disk hangs
         if line is not None:
             row: dict[str, Any] = orjson.loads(line)
@@ -145,11 +168,14 @@ class DecisionLog:
             found = _load(self._folder / name, decision_id=decision_id)
             if found.num_rows:
                 return plain_rows(found)[0]
+        if shipped and self._target is not None:
+            found = find_shipped(self._target, decision_id, days=self._days_of(decision_id))
+            return plain_rows(found)[0] if found.num_rows else None
         return None
 
     def read(self) -> pa.Table:
-        """Give all decisions of all processes, rolled or not, as DECISIONS."""
-        return pa.concat_tables([DECISIONS.empty_table(), *decision_tables(self._folder)])
+        """Give all decisions of all processes, rolled or not, shipped or not, as DECISIONS."""
+        return pa.concat_tables([DECISIONS.empty_table(), *decision_tables(self._folder, self.config.target)])
 
     def roll(self) -> None:
         """Roll what is written so far, in this thread; nothing to do where nothing is."""
@@ -159,12 +185,17 @@ class DecisionLog:
             self._roll(full)
 
     def roll_if_due(self) -> None:
-        """Have the file rolled in the background where it is old enough, and try again what could not be rolled."""
+        """Have the file rolled in the background where it is old enough, and try again what could not be rolled.
+
+        What is rolled is shipped in the background, too, where there is a target.
+        """
         with self._lock:
             self._roll_if_due()
             again, self._roll_again = self._roll_again, False
         if again:
             self.adopt()
+        if self.shipper is not None:
+            self.shipper.begin(self._deleted())
 
     def forget(self, deleted: Mapping[str, int]) -> int:
         """Remove the rolled decisions of deleted actors (see `past.before_deletion`); returns how many.
@@ -193,10 +224,21 @@ class DecisionLog:
         self._full.put(last)
         self._full.put(None)
         self._roller.join()
+        if self.shipper is not None:
+            self.shipper.close(self._deleted())
+
+    def _days_of(self, decision_id: str) -> list[str]:
+        """Days of the files that can have a decision: a file is named by when it was begun."""
+        try:
+            at = datetime.fromtimestamp(int(decision_id[:12], 16) / 1e3, UTC)
+        except (ValueError, OverflowError):
+            return []
+        num = 2 + int(self.config.roll_seconds // 86_400)
+        return [f"{at - timedelta(days=back):%Y%m%d}" for back in range(num)]
 
     def _open(self) -> WriteAhead:
         while True:
-            path = self._folder / f"{self._name}-{self._number:06d}{LINES}"
+            path = self._folder / f"{self._clock():%Y%m%dT%H%M%S}-{self._name}-{self._number:06d}{LINES}"
             self._number += 1
             file = WriteAhead.create(path)
             if file is not None:
@@ -265,13 +307,24 @@ class DecisionLog:
             _log.warning("decision log: dropped %d unreadable lines of %s", num_dropped, file.path.name)
 
 
-def decision_tables(folder: Path, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def decision_tables(
+    folder: Path, target: str | None = None, *, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     """Give the decisions of all processes file by file, rolled or not, as DECISIONS; changes nothing in the folder.
 
-    `columns` are those that are wanted, by default all.
+    With a `target` (URI) also those that are only there; raises OSError where it does not answer. `columns` are those
+    that are wanted, by default all.
     """
+    there, here = None if target is None else Target(target), set()
     for name in _names(folder):
-        yield _load(folder / name, columns=columns)
+        table = _load(folder / name, columns=columns)
+        if table.num_rows:  # it may have been removed here meanwhile
+            here.add(name)
+        yield table
+    if there is not None:
+        for path in (path for name, path in there.names().items() if name not in here):
+            table = there.read(path)
+            yield table if columns is None else table.select(list(columns))
 
 
 def plain_rows(decisions: pa.Table) -> list[dict[str, Any]]:

@@ -89,9 +89,9 @@ def _forget(path: Path, deleted: Mapping[str, int]) -> int:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[bool]:
+def alone_in(folder: Path, *, lock: str = _LOCK) -> Iterator[bool]:
     """Whether this process may rewrite what lies in a folder; one at a time may, and nobody waits."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield True

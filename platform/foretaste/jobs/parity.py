@@ -71,7 +71,8 @@ def parity(
         if spread is None:
             stack.enter_context(cluster(settings.cluster))
         buckets = Buckets(Path(scratch), num_buckets(folder, events))
-        num = buckets.write(DECISION_PARTS, map(asked, decision_tables(folder)), actor=actors_of)
+        target = settings.serving.decision_log.target if decisions is None else None
+        num = buckets.write(DECISION_PARTS, map(asked, decision_tables(folder, target)), actor=actors_of)
         buckets.write(EVENT_PARTS, parts(events), actor=lambda table: table["actor_id"])
         total = asked.tally
         with progress("parity", total=num, unit="requests") as advance:

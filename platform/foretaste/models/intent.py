@@ -22,8 +22,9 @@ from foretaste.models.bodies import Encoded
 from foretaste.models.decoding import Terms, pairs
 from foretaste.models.losses import Added, add
 from foretaste.models.network import IntentModel, IntentModelConfig
-from foretaste.models.sequences import Sequences, sequences
+from foretaste.models.sequences import MINUTE_US, Sequences, sequences
 from foretaste.models.steady import STEADY_ROWS, STEADY_TOKENS
+from foretaste.models.title_query import TitleQuery, TitleTable, join_queries
 
 __all__ = [
     "IntentModel",
@@ -42,7 +43,7 @@ BATCH_TOKENS = 16_384
 class IntentPrediction:
     """What B members are about to do."""
 
-    scores_BN: NDArray[np.float32]  # log-probability that the next title is this one
+    scores_BN: NDArray[np.float32]  # log-probability that the next title is this one; N is 0 where only `query` is told
     intents: dict[str, NDArray[np.float32]]  # [B, C]: probabilities of each head; a softmax also for genre
     classes: dict[str, tuple[str, ...]]
     attention_BI: NDArray[np.float32]  # weight of each head in the next title, in the order of `heads`
@@ -50,6 +51,7 @@ class IntentPrediction:
     z_BD: NDArray[np.float32]  # intent embedding: what the predicted intents say, fused; zeros without heads
     item_BD: NDArray[np.float32]  # state of the item encoder, whose products with `title_ND` are in the scores
     labels: LabelConfig = USUAL  # what the classes mean
+    query: TitleQuery | None = None  # what titles are held against, where they are too many to score each
 
     def rows(self, index: slice) -> IntentPrediction:
         """Pick some members."""
@@ -60,6 +62,7 @@ class IntentPrediction:
             attention_BI=self.attention_BI[index],
             z_BD=self.z_BD[index],
             item_BD=self.item_BD[index],
+            query=None if self.query is None else self.query.rows(index),
         )
 
 
@@ -102,33 +105,56 @@ class IntentRecommender:
         """Log-probabilities of the next title as of `asof_B` (microseconds); float32[B, N]."""
         return self.predict(histories, asof_B).scores_BN
 
-    @torch.inference_mode()
     def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
         """Predict B members as of `asof_B` (microseconds); histories of like length are batched together."""
-        num_titles, num_heads, width = self._title_DN.shape[1], len(self.model.classes), self.model.config.width
+        return self._predict(histories, asof_B, whole=True)
+
+    def ask(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
+        """Predict the same without a score of any title, which `query` gives where it is held against `titles`."""
+        return self._predict(histories, asof_B, whole=False)
+
+    @property
+    def titles(self) -> TitleTable:
+        """What the queries of `ask` are held against."""
+        decoder = self.model.decoder
+        released_N = decoder.released_N if decoder is not None and decoder.recency else None
+        bounds = () if decoder is None else decoder.bound_minutes
+        return TitleTable(self._title_DN.T, self._bias_N, released_N, bounds)
+
+    @torch.inference_mode()
+    def _predict(self, histories: Histories, asof_B: NDArray[np.int64], *, whole: bool) -> IntentPrediction:
+        num_titles = self._title_DN.shape[1] if whole else 0
+        num_heads, width = len(self.model.classes), self.model.config.width
         scores_BN = np.empty((len(histories), num_titles), dtype=np.float32)
         attention_BI = np.full((len(histories), num_heads), 1.0 / max(1, num_heads), dtype=np.float32)
         z_BD, item_BD = (np.zeros((len(histories), width), dtype=np.float32) for _ in range(2))
         intents = {
             head.value: np.empty((len(histories), len(of)), dtype=np.float32) for head, of in self.model.classes.items()
         }
+        queries: dict[int, TitleQuery] = {}
         for rows in _batches(histories, self.model.config.max_length):
-            logits_RN, last = self._last(histories.rows(rows), asof_B[rows])
-            scores_BN[rows] = torch.log_softmax(logits_RN, dim=1).cpu().numpy()
+            state_RK, last, added = self._last(histories.rows(rows), asof_B[rows])
+            if whole:
+                scores_BN[rows] = torch.log_softmax(self._logits(state_RK, added), dim=1).cpu().numpy()
+            else:
+                query = _query(state_RK, added, asof_B[rows])
+                queries |= {int(b): query.rows(slice(r, r + 1)) for r, b in enumerate(rows)}
             item_BD[rows] = last.item_TD.cpu().numpy()
             if last.attention_TI is not None and last.z_TD is not None:
                 attention_BI[rows], z_BD[rows] = last.attention_TI.cpu().numpy(), last.z_TD.cpu().numpy()
             for head, logits_RC in last.intents.items():
                 intents[head.value][rows] = torch.softmax(logits_RC, dim=1).cpu().numpy()
         classes = {head.value: of for head, of in self.model.classes.items()}
-        return IntentPrediction(scores_BN, intents, classes, attention_BI, self.heads, z_BD, item_BD, self.labels)
+        query_B = None if whole else join_queries([queries[b] for b in range(len(histories))])
+        said = (scores_BN, intents, classes, attention_BI, self.heads, z_BD, item_BD, self.labels, query_B)
+        return IntentPrediction(*said)
 
     @property
     def steady(self) -> bool:
         """Whether an answer is the same to the bit whatever it is batched with."""
         return self.steady_tokens is not None
 
-    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, Encoded]:
+    def _last(self, histories: Histories, asof_B: NDArray[np.int64]) -> tuple[Tensor, Encoded, Added]:
         config, both_ways = self.model.config, self.model.config.body.both_ways
         recent = histories.last(config.max_length)
         tokens = sequences(
@@ -143,16 +169,16 @@ class IntentRecommender:
             terms = self.model.decoder(encoded).at(last_B)  # of all tokens: their number has no odd rest
             state_BK = torch.cat([state_BK, terms.static_PK], dim=1)
             added = self._added(terms, recent, tokens, last_B)
-        logits_BN = self._logits(state_BK)
-        add(logits_BN, slice(0, len(logits_BN)), added)
-        return logits_BN, last
+        return state_BK, last, added
 
-    def _logits(self, state_BK: Tensor) -> Tensor:
-        """Products with all titles, of at least STEADY_ROWS states."""
+    def _logits(self, state_BK: Tensor, added: Added) -> Tensor:
+        """Products with all titles, of at least STEADY_ROWS states, and what is added to them."""
         missing = max(0, STEADY_ROWS - len(state_BK))
         if missing and len(state_BK):
             state_BK = torch.cat([state_BK, state_BK[:1].expand(missing, -1)])
-        return torch.addmm(self._bias_N, state_BK, self._title_DN)[: len(state_BK) - missing]
+        logits_BN = torch.addmm(self._bias_N, state_BK, self._title_DN)[: len(state_BK) - missing]
+        add(logits_BN, slice(0, len(logits_BN)), added)
+        return logits_BN
 
     def _added(self, terms: Terms, recent: Histories, tokens: Sequences, last_B: Tensor) -> Added:
         decoder = self.model.decoder
@@ -163,6 +189,19 @@ class IntentRecommender:
             return Added(released, terms.recency_PR)
         found = pairs(recent, tokens, last_B, self.catalogue, self.labels)
         return Added(released, terms.recency_PR, found, terms.relation_PA)
+
+
+def _query(state_BK: Tensor, added: Added, asof_B: NDArray[np.int64]) -> TitleQuery:
+    """What states and terms say of any title."""
+    size = len(state_BK)
+    class_BR = np.zeros((size, 0), np.float32) if added.class_PR is None else added.class_PR.cpu().numpy()
+    now_B = asof_B // MINUTE_US if added.released is None else added.released.now_P.cpu().numpy().astype(np.int64)
+    start_B1, column_E, value_E = np.zeros(size + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    if added.pairs is not None and added.relation_PA is not None:
+        start_B1, column_E = added.pairs.start_P1.astype(np.int64), added.pairs.column_E.cpu().numpy()
+        row_E = np.repeat(np.arange(size), np.diff(start_B1))
+        value_E = added.relation_PA.cpu().numpy()[row_E, added.pairs.relation_E.cpu().numpy()]
+    return TitleQuery(state_BK.cpu().numpy(), now_B, class_BR, start_B1, column_E, value_E)
 
 
 def _batches(histories: Histories, max_length: int) -> list[NDArray[np.int64]]:

@@ -73,7 +73,8 @@ class RankerScorer:
         self._check(inputs)
         num = inputs.code_BC.shape[1]
         even = inputs.filled(length=self.recent, multiple=STEADY_CANDIDATES)
-        logits_BCH = self.model.calibrated(self.model(even.tensors())).double().clamp(-30.0, 30.0)
+        logits_BCH = self.model.calibrated(self.model(even.tensors(self.model.slope_H.device))).double().cpu()
+        logits_BCH = logits_BCH.clamp(-30.0, 30.0)
         return {head: torch.sigmoid(logits_BCH[..., list(Head).index(head)].contiguous())[:, :num] for head in heads}
 
     def _check(self, inputs: RankerInputs) -> None:

@@ -74,7 +74,7 @@ class Accounts:
 
     def decision(self, decision_id: str, *, tenant: str = DEFAULT) -> dict[str, Any] | None:
         """A DECISIONS row, times in microseconds; None where the tenant has none, or not any more."""
-        row = self._decisions.get(decision_id) if is_decision_name(decision_id) else None
+        row = self._decisions.get(decision_id, shipped=True) if is_decision_name(decision_id) else None
         if row is None or tenant_of(row["session_id"]) != tenant:
             return None
         named = {**row, "actor_id": actor_id(row["member_id"], row["session_id"])}

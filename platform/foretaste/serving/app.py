@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -15,6 +16,10 @@ from foretaste.serving.keys import KEYS_FILE, KeyRing
 from foretaste.serving.logs import configure
 from foretaste.serving.shedding import Admission
 from foretaste.serving.slow import ViewSource
+from foretaste.serving.topology import Topology
+
+if TYPE_CHECKING:
+    from foretaste.serving.composed import There
 
 SWITCH_SECONDS = 0.0005
 """How long a thread has the interpreter while others want it; by default ten times that, which the event loop waits for
@@ -22,8 +27,11 @@ each time that it is its turn.
 """
 
 
-def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
-    """Open the service; the app closes it when it shuts down. Raises what `service.open_service` raises."""
+def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: There | None = None) -> FastAPI:
+    """Open the service; the app closes it when it shuts down. `stages` are those of the composed topology.
+
+    Raises what `service.open_service` raises, ValueError where the topology is not that of what is given.
+    """
     import torch
 
     from foretaste.serving.service import open_service
@@ -31,7 +39,13 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True) -> FastAPI:
     torch.set_num_threads(1)  # replicas scale by their number; threads of one fight those of another
     sys.setswitchinterval(SWITCH_SECONDS)
     configure(config.serving.log_format)
-    service = open_service(config, source=view_source(config))
+    if (stages is not None) != (config.serving.topology is Topology.COMPOSED):
+        raise ValueError(f"serving.topology: {config.serving.topology.value} is run by foretaste.serving.graph")
+    again = None
+    if stages is not None:
+        stages.wait(config.serving.composed.start_seconds)
+        again = stages.patient(config.serving.composed.replay_seconds)
+    service = open_service(config, source=view_source(config), parts=stages, replay_parts=again)
     keys = KeyRing(config.workspace / "serving" / KEYS_FILE) if config.serving.api_keys else None
     app = build_app(
         service,

@@ -165,6 +165,8 @@ def same_bits(model: Predictor, catalogue: Catalogue) -> bool:
         alone, beside = model.predict(history, asof_B), together.rows(slice(row, row + 1))
         pairs = [(alone.scores_BN, beside.scores_BN), (alone.z_BD, beside.z_BD)]
         pairs += [(share_BC, beside.intents[head]) for head, share_BC in alone.intents.items()]
+        if alone.query is not None and beside.query is not None:
+            pairs += [(alone.query.state_BK, beside.query.state_BK), (alone.query.value_E, beside.query.value_E)]
         if any(one.tobytes() != other.tobytes() for one, other in pairs):
             return False
     return True

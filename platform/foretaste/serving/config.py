@@ -16,8 +16,10 @@ from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
 from foretaste.serving.logs import LogFormat
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.shadow import ShadowConfig
 from foretaste.serving.shedding import SheddingConfig
+from foretaste.serving.topology import ComposedConfig, Topology
 
 
 class ServingConfig(Frozen):
@@ -25,7 +27,11 @@ class ServingConfig(Frozen):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
-    num_replicas: int = Field(1, ge=1, description="replicas of the whole chain")
+    num_replicas: int = Field(1, ge=1, description="replicas of the chain; where composed, of all of it but the models")
+    topology: Topology = Field(
+        Topology.FUSED, description="where the models compute: fused, in the chain's replicas; composed, in their own"
+    )
+    composed: ComposedConfig = Field(ComposedConfig(), description="the models' own deployments")
     max_ongoing_requests: int = Field(
         1_024, ge=1, description="requests of all kinds in one replica; far above what shedding lets wait there"
     )
@@ -66,6 +72,7 @@ class ServingConfig(Frozen):
     )
     shadow: ShadowConfig = Field(ShadowConfig(), description="what a release may cost that scores unseen")
     controls: ControlsConfig = ControlsConfig()
+    nearest: NearestConfig = Field(NearestConfig(), description="when a catalogue is too large to score each title")
     session_log: SessionLogConfig = SessionLogConfig()
     decision_log: DecisionLogConfig = DecisionLogConfig()
 

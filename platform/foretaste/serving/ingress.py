@@ -72,7 +72,7 @@ _ERRORS = _problems(400, 413, 422)
 _SHED_ERRORS = _problems(400, 413, 422, 429, 503)
 _STORE_ERRORS = _problems(400, 413, 422, 503)
 _DELETION_ERRORS = _problems(422, 503)
-_NOT_FOUND = _problems(404, 422)
+_NOT_FOUND = _problems(404, 422, 503)
 _log = logging.getLogger(__name__)
 
 
@@ -264,7 +264,7 @@ def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
         return _json(_known(found, decision_id).model_dump_json())
 
     @router.post(
-        "/v1/decisions/{decision_id}/replay", response_model=ReplayAnswer, responses=_ERRORS | _problems(404, 409)
+        "/v1/decisions/{decision_id}/replay", response_model=ReplayAnswer, responses=_ERRORS | _problems(404, 409, 503)
     )
     async def replay(request: Request, decision_id: str, body: ReplayRequest | None = None) -> Response:
         """Make a logged decision again from what is stored; with a model named, say by stage what it would change."""

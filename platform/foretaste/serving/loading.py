@@ -11,7 +11,8 @@ from foretaste.ops.releases import Release, release, rollout
 from foretaste.serving.batching import batched
 from foretaste.serving.budget import Guard
 from foretaste.serving.config import ServiceConfig
-from foretaste.serving.models import Models, models_in
+from foretaste.serving.models import HERE, Models, models_in
+from foretaste.serving.models import Parts as ModelParts
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.slow import SlowViews, ViewSource
 
@@ -24,9 +25,19 @@ class Loading:
     """Loads releases of one workspace; every method takes seconds."""
 
     def __init__(
-        self, config: ServiceConfig, source: ViewSource | None, *, clock: Callable[[], datetime], guard: Guard
+        self,
+        config: ServiceConfig,
+        source: ViewSource | None,
+        *,
+        clock: Callable[[], datetime],
+        guard: Guard,
+        parts: ModelParts | None = None,
     ) -> None:
-        """`source` gives the slow views, `guard` bounds how long a request waits for one."""
+        """`source` gives the slow views, `guard` bounds how long a request waits for one.
+
+        `parts` compute elsewhere what the models compute; None: here, and batched.
+        """
+        self._parts = parts
         self.registry = config.workspace / "registry"
         self._config = config
         self._source = source
@@ -40,7 +51,14 @@ class Loading:
         filed; FileNotFoundError where one is gone, or there is no catalogue.
         """
         config, serving = self._config, self._config.serving
-        models = models_in(self.registry, config.workspace / "prepared", found, rule=config.rule)
+        models = models_in(
+            self.registry,
+            config.workspace / "prepared",
+            found,
+            rule=config.rule,
+            parts=self._parts or HERE,
+            nearest=serving.nearest,
+        )
         views = SlowViews(
             self._source,
             models.catalogue,
@@ -51,7 +69,8 @@ class Loading:
             contract=models.views,
         )
         segments = PublishedSegments(config.workspace / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
-        models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
+        if self._parts is None:
+            models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
         return models, views, segments
 
     def newest(self) -> tuple[str | None, Models, SlowViews, PublishedSegments]:

@@ -27,6 +27,7 @@ from foretaste.serving.record import (
     CATALOGUE,
     FAILED,
     GENERATION,
+    INDEX,
     NEIGHBOURS,
     RULE,
     TITLES_GENERATION,
@@ -132,6 +133,11 @@ class Logged:
 def neighbours_named(row: Mapping[str, Any]) -> str | None:
     """Fingerprint of the nearest sessions whose scores a DECISIONS row has; None where they are of something else."""
     return next((one["value"] for one in row["features"] if one["name"] == NEIGHBOURS), None)
+
+
+def index_named(row: Mapping[str, Any]) -> str | None:
+    """Name of the index that found the pool of a DECISIONS row; None where each title was scored."""
+    return next((one["value"] for one in row["features"] if one["name"] == INDEX), None)
 
 
 def logged(row: Mapping[str, Any], models: Models) -> Logged:

@@ -28,6 +28,8 @@ SIGNALS = "signals"
 FAILED, ANSWERED = "failed", "answered"
 NEIGHBOURS = "session_knn"
 """Fingerprint of the nearest sessions, where the scores are theirs."""
+INDEX = "title_index"
+"""Name of the index that found the pool, where the catalogue is too large to score each title."""
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 TITLES_VERSION = "titles_asof_ms"
 GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
@@ -63,6 +65,8 @@ def record(
     known = versions(views, scored) | failed(seen, views) | answered(seen, views, scored) | oldest(seen) | dict(reading)
     if scored.source is Level.SESSION_KNN and models.neighbours_fingerprint is not None:
         known[NEIGHBOURS] = models.neighbours_fingerprint
+    if models.index is not None and scored.prediction is not None:
+        known[INDEX] = models.index.name
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,

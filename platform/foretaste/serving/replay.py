@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
-from foretaste.serving.logged import LeftOutError, Logged, logged, neighbours_named, otherwise
-from foretaste.serving.models import Models, Neighbours, models_of, neighbours_of
+from foretaste.serving.logged import LeftOutError, Logged, index_named, logged, neighbours_named, otherwise
+from foretaste.serving.models import HERE, Models, Neighbours, Parts, models_of, neighbours_of
+from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.recompute import (
     counted,
     decided,
@@ -44,6 +45,8 @@ from foretaste.signals.signals import session_signals_batch
 from foretaste.signals.views import ABSENT, MemberView, TitleView, Vocabulary
 
 BATCH = 256
+SCORES_AT_ONCE = 50_000_000
+"""Titles times answers of a batch: scores of all titles are held of each."""
 MODELS_KEPT = 4
 
 
@@ -80,12 +83,13 @@ class PastViews(Protocol):
 class Replay:
     """Makes answers of one workspace again."""
 
-    def __init__(self, registry: Path, prepared: Path, views: VersionedViews | None) -> None:
-        """`views` is None where nothing was ever published."""
+    def __init__(self, registry: Path, prepared: Path, views: VersionedViews | None, *, parts: Parts = HERE) -> None:
+        """`views` is None where nothing was ever published; `parts` compute, as they did for the answers."""
         self.views = views
 
-        def load(intent: str | None, ranker: str | None) -> Models:
-            return models_of(registry, prepared, intent=intent, ranker=ranker)
+        def load(intent: str | None, ranker: str | None, index: str | None = None) -> Models:
+            nearest = None if index is None else NearestConfig.named(index)
+            return models_of(registry, prepared, intent=intent, ranker=ranker, parts=parts, nearest=nearest)
 
         self._models = lru_cache(MODELS_KEPT)(load)
         self._registry = registry
@@ -107,8 +111,9 @@ class Replay:
             kinds.setdefault(one.kind, []).append(one)
         with one_thread():
             for alike in kinds.values():
-                for first in range(0, len(alike), BATCH):
-                    self._batch(alike[first : first + BATCH], past, tally)
+                size = max(1, min(BATCH, SCORES_AT_ONCE // len(alike[0].models.catalogue)))
+                for first in range(0, len(alike), size):
+                    self._batch(alike[first : first + size], past, tally)
         return tally
 
     def remake(self, row: Mapping[str, Any], past: Past, models: Models | None = None) -> tuple[Logged, Values]:
@@ -130,7 +135,9 @@ class Replay:
 
     def _logged(self, row: Mapping[str, Any]) -> Logged:
         try:
-            models = self._models(row["intent_model"], row["ranker_model"])
+            models = self._models(row["intent_model"], row["ranker_model"], index := index_named(row))
+            if index is not None and (models.index is None or models.index.name != index):
+                raise LeftOutError("the index that found its pool is not made by this version")
             if (named := neighbours_named(row)) is not None:
                 models = self._with_neighbours(models, named)
         except FileNotFoundError as error:
@@ -175,10 +182,7 @@ class Replay:
         signals = session_signals_batch(known, models.catalogue, models.rule)
         members = self._members(batch, models.catalogue)
         predictions = predicted(batch, histories, asof_B, models.intent)
-        whole = [
-            near_N if asked is None else asked.scores_BN[0]
-            for asked, near_N in zip(predictions, near(batch, histories, asof_B), strict=True)
-        ]
+        whole = near(batch, histories, asof_B)
         pools: dict[int, NDArray[np.int32] | None] = {}
         codes: dict[int, NDArray[np.int32]] = {}
         shaped: dict[int, Shaped] = {}
@@ -193,6 +197,10 @@ class Replay:
                 rows = np.array([b])
                 shaped[b] = shaped_again(one, histories.rows(rows), told, members.rows(rows), titles)
                 pools[b] = None
+                if (prediction := predictions[b]) is not None:
+                    prediction = shaped[b].scored(one.models, prediction, size=one.asked.pool_size)
+                    predictions[b], scores_N = prediction, prediction.scores_BN[0]
+                    whole[b] = scores_N
                 if scores_N is not None:
                     pools[b] = shaped[b].pool(scores_N, size=one.asked.pool_size, log=one.has_intent)
                 codes[b] = in_order(one, pools[b])

@@ -45,6 +45,7 @@ from foretaste.serving.config import ServiceConfig
 from foretaste.serving.intake import Intake
 from foretaste.serving.loading import Loading
 from foretaste.serving.members import Members, Views
+from foretaste.serving.models import HERE, Parts
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.production import Production
 from foretaste.serving.recommender import Recommender, patient
@@ -291,6 +292,11 @@ class Service:
         backlog = "bytes of decisions that wait to be rolled"
         self.metrics.watch("decision_log_backlog_bytes", backlog, lambda: decisions.backlog_bytes)
         self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
+        if (shipper := decisions.shipper) is not None:
+            unshipped = "rolled files of decisions that are not at the target, and their bytes"
+            self.metrics.watch("decision_log_unshipped_files", unshipped, lambda: shipper.waiting[0])
+            self.metrics.watch("decision_log_unshipped_bytes", unshipped, lambda: shipper.waiting[1])
+            self.metrics.watch("decision_log_failed_ships", "rounds the target ended", lambda: shipper.num_failed)
         on, of_newest = self._recommender, "of the newest answers of the main release: how many, coverage, Gini"
         shown = "concentration"
         self.metrics.watch_all(shown, of_newest, "what", lambda: on.lineup.main.loaded.concentration.plain())
@@ -345,17 +351,21 @@ def open_service(
     config: ServiceConfig,
     *,
     source: ViewSource | None = None,
+    parts: Parts | None = None,
+    replay_parts: Parts | None = None,
     clock: Callable[[], datetime] = utc_now,
     timer: Callable[[], float] = time.perf_counter,
 ) -> Service:
     """Open everything a replica needs under the workspace; `source` gives the slow views.
+
+    `parts` compute elsewhere what the models compute, `replay_parts` what is made again; None: here, and batched.
 
     Raises ValueError where models do not belong together, FileNotFoundError where there is no catalogue.
     """
     serving, folder = config.serving, config.workspace
     fresh_guards = partial(guards, serving.budget, serving.breaker, budget_ms=serving.budget_ms, timer=timer)
     of_stages = fresh_guards()
-    loading = Loading(config, source, clock=clock, guard=of_stages[FEATURES])
+    loading = Loading(config, source, clock=clock, guard=of_stages[FEATURES], parts=parts)
     release, models, views, segments = loading.newest()
     sessions = open_session_log(serving.session_log, folder / "serving")
     events = EventLog(folder / "serving" / EVENTS_FOLDER)
@@ -368,7 +378,7 @@ def open_service(
     )
     audit = None
     versions = source if isinstance(source, VersionedViews) else None
-    replay = Replay(folder / "registry", folder / "prepared", versions)
+    replay = Replay(folder / "registry", folder / "prepared", versions, parts=replay_parts or HERE)
     if serving.audit_share > 0:
         audit = Audit(replay, events=events.read, deleted=tombstones.read)
     offer = None if audit is None else audit.offer

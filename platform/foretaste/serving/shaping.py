@@ -10,7 +10,7 @@ the session.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from foretaste.contracts.controls import Controls, Kind
 from foretaste.contracts.histories import Histories
 from foretaste.contracts.wire import RecommendRequest
+from foretaste.models.intent import IntentPrediction
 from foretaste.policies.arrange import diversify, hold, kept_places
 from foretaste.serving.models import Models
+from foretaste.serving.title_index import UNSCORED
 from foretaste.signals.views import MemberView
 from foretaste.surfaces.prequery import PREQUERY, Surface, blocked, pool
 from foretaste.surfaces.sources import Brought, bring
@@ -61,10 +63,30 @@ class Shaped:
     factor_N1: NDArray[np.float64] | None  # above 0; None: all 1
 
     def pool(self, scores_N: NDArray[np.floating[Any]], *, size: int, log: bool) -> NDArray[np.int32]:
-        """Fill the pool by scores; `log` says that these are logarithms. Codes, best first; int32[C]."""
+        """Fill the pool by scores; `log` says that these are logarithms. Codes, best first; int32[C].
+
+        What an index did not score is in no pool.
+        """
+        out_N1 = self.blocked_N1.copy()
+        out_N1[1:] |= scores_N == UNSCORED
         if self.factor_N1 is not None:
             scores_N = lifted(scores_N.astype(np.float64), self.factor_N1[1:], log=log)
-        return pool(scores_N, self.blocked_N1, size=size, brought=self.brought.all)
+        return pool(scores_N, out_N1, size=size, brought=self.brought.all)
+
+    def scored(self, models: Models, prediction: IntentPrediction, *, size: int) -> IntentPrediction:
+        """The same prediction, with scores for the pool where the intent model gave none. Raises ValueError."""
+        if models.index is None or prediction.query is None:
+            return prediction
+        scores_N = models.index.scores(
+            prediction.query,
+            blocked_N1=self.blocked_N1,
+            brought=self.brought.all,
+            size=size,
+            boosted=self.factor_N1 is not None,
+        )
+        if not np.isfinite(scores_N).all():
+            raise ValueError("scores of titles are not finite")
+        return replace(prediction, scores_BN=scores_N[None])
 
     def lifted(self, scores_C: NDArray[np.float64], codes_C: NDArray[np.int32], *, log: bool) -> NDArray[np.float64]:
         """Scores of candidates by their factors."""

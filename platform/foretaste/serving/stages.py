@@ -67,6 +67,10 @@ class Scored:
     inputs: RankerInputs | None = None  # what the ranker was told of them, where its scores count
 
 
+class UnscoredError(Exception):
+    """The titles of a large catalogue could not be searched."""
+
+
 class Predicted(NamedTuple):
     """What the intent model said, or why not."""
 
@@ -77,9 +81,24 @@ class Predicted(NamedTuple):
 
 def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Guards, watch: Watch) -> Scored:
     """Score the pool by the ranker, else by the intent model, else as `fallback` says; the reason says why not."""
+    predicted = predict(seen, models, guard=guards[INTENT], watch=watch)
+    num_out = len(models.catalogue) if predicted.prediction is not None else 0
+    watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num_out)
+    try:
+        return _score(predicted, seen, views, models, asked, guards=guards, watch=watch)
+    except UnscoredError:
+        _log.exception("titles could not be searched for by the intent model; answering without")
+        without = Predicted(None, Fallback.INTENT_FAILED)
+        return _score(without, seen, views, models, asked, guards=guards, watch=watch)
+
+
+def _score(
+    predicted: Predicted, seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Guards, watch: Watch
+) -> Scored:
+    """The same by what the intent model said. Raises UnscoredError where its query finds no titles."""
     num = len(models.catalogue)
-    prediction, why, genre_G = predict(seen, models, guard=guards[INTENT], watch=watch)
-    watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=num if prediction is not None else 0)
+    prediction, why, genre_G = predicted
+    scores_N: NDArray[np.float32]
     if prediction is None:
         level, scores_N = without_intent(
             seen.history,
@@ -93,7 +112,7 @@ def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Gua
         )
         watch.lap(level.value, num_in=num, num_out=num)
     else:
-        level, scores_N = Level.INTENT, prediction.scores_BN[0]
+        level = Level.INTENT
     blocked_N1 = may_not(models, seen.history, asked, asof=seen.asof_us)
     watch.lap(FILTER, num_in=num, num_out=num + 1 - int(blocked_N1.sum()))
     shaped = shape(
@@ -108,6 +127,9 @@ def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Gua
         similar=prediction is not None,
     )
     watch.lap(SOURCES, num_in=num, num_out=len(np.unique(shaped.brought.all)))
+    if prediction is not None:
+        prediction = _searched(shaped, models, prediction, size=asked.pool_size)
+        scores_N = prediction.scores_BN[0]
     codes_C = shaped.pool(scores_N, size=asked.pool_size, log=level is Level.INTENT)
     watch.lap("pool", num_in=num, num_out=len(codes_C))
     own_C = scores_N[codes_C - 1].astype(np.float64)
@@ -121,6 +143,13 @@ def score(seen: Seen, views: Views, models: Models, asked: Asked, *, guards: Gua
         return _ordered(codes_C, own_C, level, shaped, prediction, why)
     ranked_C, inputs = ranked
     return _ordered(codes_C, ranked_C, Level.RANKER, shaped, prediction, seen.why or views.why, inputs)
+
+
+def _searched(shaped: Shaped, models: Models, prediction: IntentPrediction, *, size: int) -> IntentPrediction:
+    try:
+        return shaped.scored(models, prediction, size=size)
+    except Exception as error:  # whatever it is, the member still gets a list, and the answer says why
+        raise UnscoredError from error
 
 
 def _ordered(

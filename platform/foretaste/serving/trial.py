@@ -6,6 +6,7 @@ Shapes: N titles, C candidates.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,12 @@ def check_models(models: Models) -> None:
     for length in LENGTHS:
         history, asof_B = probe(length, len(known))
         prediction = models.intent.predict(history, asof_B)
+        if models.index is not None and prediction.query is not None:
+            none_N1, nobody = np.zeros(len(known) + 1, dtype=np.bool_), np.zeros(0, dtype=np.int32)
+            scores_N = models.index.scores(
+                prediction.query, blocked_N1=none_N1, brought=nobody, size=size, boosted=False
+            )  # fmt: skip
+            prediction = replace(prediction, scores_BN=scores_N[None])
         _check("the intent model", (prediction.scores_BN, *prediction.intents.values()))
         if prediction.scores_BN.shape[1] not in (0, len(known)):  # none where an index finds titles
             raise ValueError(f"the intent model scores {prediction.scores_BN.shape[1]} titles of {len(known)}")

@@ -1,25 +1,18 @@
-"""Where raw files lie: in local folders, or in object stores by URI (`s3://`, `gs://`), through pyarrow.fs.
-
-A URI may say how to get there: `s3://bucket/prefix?endpoint_override=host:port&scheme=http&region=eu-west-1`; what it
-does not say comes from the environment (AWS_ENDPOINT_URL, AWS_REGION, credentials) as pyarrow reads it.
-"""
+"""Where raw files lie: in local folders, or in object stores by URI (see `ops.stores`)."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, urlencode
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from foretaste.ops.stores import filesystem_of
+
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-SCHEMES = ("s3", "gs", "gcs", "file")
-GCS_SECONDS = "20"
-"""How long a Google store that does not answer is tried, where the URI does not say it."""
 _BUFFER = 4 << 20
 
 
@@ -60,14 +53,14 @@ class File:
         """Open for reading, with seeking. Raises OSError."""
         if not self.remote:
             return Path(self.name).open("rb")
-        filesystem, path = _filesystem(self.name, self.query)
+        filesystem, path = filesystem_of(self.name, self.query)
         return io.BufferedReader(_Raw(filesystem.open_input_file(path)), _BUFFER)
 
     def open_arrow(self) -> Any:
         """Open for pyarrow's own readers. Raises OSError."""
         if not self.remote:
             return self.name
-        filesystem, path = _filesystem(self.name, self.query)
+        filesystem, path = filesystem_of(self.name, self.query)
         return filesystem.open_input_file(path)
 
 
@@ -102,7 +95,7 @@ def files_under(root: str | Path, *, recursive: bool = True) -> list[File]:
         return [file_at(p) for p in shown if p.is_file()]
     uri = str(root)
     place, _, query = uri.partition("?")
-    filesystem, path = _filesystem(place, query)
+    filesystem, path = filesystem_of(place, query)
     try:
         found = filesystem.get_file_info(pafs.FileSelector(path, recursive=recursive, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
@@ -118,22 +111,6 @@ def files_under(root: str | Path, *, recursive: bool = True) -> list[File]:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-@lru_cache(maxsize=64)
-def _filesystem(place: str, query: str) -> tuple[pafs.FileSystem, str]:
-    scheme = place.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise ValueError(f"{place}: scheme {scheme!r} is not known; wanted a path or one of {', '.join(SCHEMES)}")
-    said = dict(parse_qsl(query))
-    if scheme in ("gs", "gcs"):
-        said.setdefault("retry_limit_seconds", GCS_SECONDS)
-    uri = f"{place}?{urlencode(said)}" if said else place
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(uri)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise ValueError(f"{place}: {error}; wanted e.g. s3://bucket/prefix?region=eu-west-1") from error
-    return filesystem, path
 
 
 class _Raw(io.RawIOBase):
