@@ -37,7 +37,7 @@ T = TypeVar("T")
 class SheddingConfig(Frozen):
     """How many requests for an answer are computed and wait, and for how long."""
 
-    in_flight: int = Field(16, ge=1, description="requests that a process computes at a time, each in a thread")
+    in_flight: int = Field(8, ge=1, description="requests that a process computes at a time, each in a thread")
     computing: int = Field(
         1, ge=1, description="of these, requests that compute at a time, while others wait for a store or a model"
     )
