@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from foretaste.jobs.load import FAILED, Call, Sent, call, closed_loop, open_loop
+from foretaste.jobs.load import COMES_AGAIN_SECONDS, FAILED, Call, Sent, call, closed_loop, open_loop
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -91,7 +91,7 @@ def test_an_open_loop_charges_a_stall_to_all_who_were_due_meanwhile() -> None:
 
 
 def test_what_is_shed_and_what_gets_no_answer_is_counted_and_is_not_good() -> None:
-    turn = iter([OK, SHED, b""] * 10_000)
+    turn = iter([OK, b"", OK, SHED] * 10_000)
 
     async def in_turn(body: bytes) -> bytes:
         await asyncio.sleep(0.005)
@@ -103,6 +103,14 @@ def test_what_is_shed_and_what_gets_no_answer_is_counted_and_is_not_good() -> No
     assert {"200", "429", str(FAILED)} == statuses.keys()
     assert int(found.good.sum()) == statuses["200"]
     assert (found.hinted_R == (found.status_R == 429)).all()
+
+
+def test_a_client_that_is_told_to_come_again_does_so_later() -> None:
+    async def shed(_: bytes) -> bytes:
+        return SHED
+
+    sent = loaded(shed, clients=3, seconds=COMES_AGAIN_SECONDS / 2)
+    assert sent.status_R.tolist() == [429] * 3
 
 
 def test_figures_are_of_what_was_due_after_the_warm_up() -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 FAILED = 0
 """Status of a request without an answer: refused, cut off, or not answered in time."""
+COMES_AGAIN_SECONDS = 1.0
 _REUSED_SECONDS = 2.0
 """Connections that are idle for longer may be closed by the other side just when they are used again."""
 
@@ -240,13 +241,19 @@ async def closed_loop(
     timeout: float = 30.0,
     look: Look | None = None,
 ) -> Sent:
-    """Let `clients` ask one request after the other for so many seconds; they take turns through `calls`."""
+    """Let `clients` ask one request after the other for so many seconds; they take turns through `calls`.
+
+    Who is told to come again later does so after `COMES_AGAIN_SECONDS`.
+    """
     pool, meter, turn = Pool(host, port, timeout=timeout), _Meter(calls, look), itertools.cycle(calls)
 
     async def client() -> None:
         while (due := time.perf_counter() - meter.began) < seconds:
             one = next(turn)
-            meter.note(one, due, await pool.ask(one))
+            answer = await pool.ask(one)
+            meter.note(one, due, answer)
+            if answer.retry_after:
+                await asyncio.sleep(COMES_AGAIN_SECONDS)
 
     with contextlib.closing(pool):
         await asyncio.gather(*(client() for _ in range(clients)))

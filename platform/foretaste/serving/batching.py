@@ -26,6 +26,7 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs, join_inputs
+from foretaste.serving.cohorts import Cohorts
 from foretaste.serving.models import Models, Predictor, Scorer
 from foretaste.serving.turns import waiting
 
@@ -192,6 +193,7 @@ class BatchedPredictor:
 
     def __init__(self, model: Predictor, *, largest: int, patience_ms: float = 0.0) -> None:
         self.model = model
+        self.cohorts = Cohorts(largest=largest, patience_ms=patience_ms)
         self.batcher: Batcher[tuple[Histories, NDArray[np.int64]], IntentPrediction] = Batcher(
             self._all, largest=largest, patience_ms=patience_ms
         )
@@ -250,16 +252,22 @@ class BatchedScorer:
 
 
 @contextmanager
-def under_way(models: Models) -> Iterator[None]:
-    """Let those who share a pass wait for this request, until it asked or ended."""
+def under_way(models: Models) -> Iterator[Callable[[], None]]:
+    """Go through the models in a cohort, and have it wait for this request at each, until it asked or ended.
+
+    What is given is to be called when the request has done with the models.
+    """
+    if not isinstance(models.intent, BatchedPredictor):
+        yield lambda: None
+        return
     who = object()
     token = _who.set(who)
     try:
-        with ExitStack() as stack:
+        with models.intent.cohorts.joined() as leave, ExitStack() as stack:
             for model in (models.intent, models.ranker):
                 if isinstance(model, BatchedPredictor | BatchedScorer):
                     stack.enter_context(model.batcher.expecting(who))
-            yield
+            yield leave
     finally:
         _who.reset(token)
 

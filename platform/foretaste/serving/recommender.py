@@ -173,10 +173,19 @@ class Recommender:
 
     def _decide(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool = True) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
-        with under_way(part.loaded.models), self._turns.taken():
-            return self._decided(asked, part, at, watch, counted=counted)
+        with under_way(part.loaded.models) as done_with_models, self._turns.taken():
+            return self._decided(asked, part, at, watch, counted=counted, done_with_models=done_with_models)
 
-    def _decided(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool) -> dict[str, Any]:
+    def _decided(
+        self,
+        asked: Asked,
+        part: Part,
+        at: datetime,
+        watch: Watch,
+        *,
+        counted: bool,
+        done_with_models: Callable[[], None],
+    ) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
         seed, request, loaded, models = self._seeds(), asked.request, part.loaded, part.loaded.models
@@ -185,6 +194,7 @@ class Recommender:
         views = loaded.views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
         watch.lap("features", num_in=1, num_out=1 + len(models.catalogue))
         scored = score(seen, views, models, asked, guards=part.guards, watch=watch)
+        done_with_models()
         num_new = sum(row["sequence"] > asked.controls.before_mark for row in seen.rows)
         scored, protected = arranged(scored, models, asked, num_new=num_new)
         watch.lap("arrange", num_in=len(scored.codes_C), num_out=len(scored.codes_C))
