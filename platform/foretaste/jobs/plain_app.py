@@ -1,13 +1,15 @@
 """The comparator of `bench serve`: uvicorn and FastAPI around the same chain, and nothing else.
 
 No admission, no keys, no deadlines, no middleware: a handler that calls the recommender, in the event loop or, where
-requests may share passes through the models, in a few threads.
+requests may share passes through the models, in a few threads. What the service tells Python about threads and garbage it is told, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,5 +66,10 @@ def main(config: str, port: int) -> None:
     """Serve in this process."""
     import uvicorn
 
+    from foretaste.serving.app import SWITCH_SECONDS
+
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = plain_app(ServiceConfig.model_validate_json(config))
+    gc.collect()
+    gc.freeze()
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
