@@ -1,7 +1,8 @@
 """The comparator of `bench serve`: uvicorn and FastAPI around the same chain, and nothing else.
 
 No admission, no keys, no deadlines, no middleware: a handler that calls the recommender, in the event loop or, where
-requests may share passes through the models, in a few threads. What the service tells Python about threads and garbage it is told, too.
+requests may share passes through the models, in a few threads. What the service tells Python about threads and garbage
+it is told, too.
 """
 
 from __future__ import annotations
