@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -30,6 +30,8 @@ GUARDED_STORES = (*STORES, DECISION_LOG)
 _WEIGHT = 0.125
 _DEVIATIONS = 2.0
 _KNOWN_AFTER = 5  # measurements
+MOMENT_SECONDS = 0.002
+"""For so long who waits for a store keeps the turn: to get it back would take longer than most stores do."""
 _FAIR = 0.5
 """Share of its deadline that a store must have been given to be blamed for being late."""
 
@@ -166,14 +168,26 @@ class Guard:
             return self._measured(work, again=again)
         future = self._pool.submit(copy_context().run, self._measured, work, again=again)
         try:
-            with waiting():
-                return future.result(timeout=left_ms / 1e3)
+            return self._waited(future, left_ms / 1e3)
         except TimeoutError as error:
             if future.done() and not future.cancelled():  # it is the work's own, or came just now
                 return future.result()
             future.cancel()
             self.usual.took(left_ms)
             raise LateError(f"{self.stage}: not done after {left_ms:.1f} ms, abandoned") from error
+
+    def _waited(self, future: Future[T], seconds: float) -> T:
+        """Wait with the turn for a store, which mostly answers in a moment, and without it for what takes longer."""
+        if self.breaker is not None:
+            moment = min(seconds, MOMENT_SECONDS)
+            try:
+                return future.result(timeout=moment)
+            except TimeoutError:
+                if future.done():  # the work's own
+                    raise
+            seconds -= moment
+        with waiting():
+            return future.result(timeout=seconds)
 
     def _measured(self, work: Callable[[], T], *, again: bool) -> T:
         begun = self._timer()
