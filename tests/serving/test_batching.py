@@ -253,3 +253,24 @@ def test_the_chain_says_when_a_request_begins_and_ends() -> None:
         raise RuntimeError("before it asked")
     with under_way(models):
         assert model.predict(one_history([1, 2]), np.array([START_US + 9 * MINUTE_US])).scores_BN.shape[0] == 1
+
+
+def test_a_request_that_has_done_with_the_models_is_not_waited_for_while_it_goes_on() -> None:
+    model = BatchedPredictor(intent(), largest=4, patience_ms=600_000.0)
+    models = replace(bare_models(), intent=model)
+    did_without, over = threading.Event(), threading.Event()
+
+    def does_without() -> None:
+        with under_way(models) as done:
+            done()
+            did_without.set()
+            assert over.wait(20), "the other one waited for this one"
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(does_without)
+        assert did_without.wait(60)
+        with under_way(models):
+            assert model.predict(one_history([1, 2]), np.array([START_US + 9 * MINUTE_US])).scores_BN.shape[0] == 1
+        assert not over.is_set()
+        over.set()
+        other.result(60)

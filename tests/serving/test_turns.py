@@ -71,8 +71,13 @@ def test_who_waits_lets_another_one_compute_and_a_failure_keeps_no_turn() -> Non
 
 
 def test_without_turns_and_within_one_s_own_nothing_is_waited_for() -> None:
+    passed = []
     with computing(), waiting():
-        pass
+        passed.append("nobody's")
     turns = Turns(1)
-    with turns.taken(), computing():
-        pass
+    with turns.taken(), computing():  # would wait for itself without end
+        passed.append("one's own")
+    with turns.taken(), waiting(), waiting(), turns.taken():  # the turn was given up once
+        passed.append("given up")
+    assert passed == ["nobody's", "one's own", "given up"]
+    assert turns._places._value == 1

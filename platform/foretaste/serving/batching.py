@@ -83,7 +83,7 @@ class Batcher(Generic[Q, A]):
         try:
             yield
         finally:
-            self._comes(who)
+            self._withdraw(who)
 
     def ask(self, question: Q) -> A:
         """Wait for the answer. Raises what the pass raised for this question alone."""
@@ -138,7 +138,7 @@ class Batcher(Generic[Q, A]):
             if not self._changed.wait(max(0.0, until - time.monotonic())):
                 return
 
-    def _comes(self, who: object) -> None:
+    def _withdraw(self, who: object) -> None:
         with self._lock:
             self._expected.discard(who)
             self._changed.notify()
@@ -267,7 +267,12 @@ def under_way(models: Models) -> Iterator[Callable[[], None]]:
             for model in (models.intent, models.ranker):
                 if isinstance(model, BatchedPredictor | BatchedScorer):
                     stack.enter_context(model.batcher.expecting(who))
-            yield leave
+
+            def done() -> None:
+                stack.close()  # a model that it did without is not asked any more
+                leave()
+
+            yield done
     finally:
         _who.reset(token)
 
