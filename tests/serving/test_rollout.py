@@ -20,6 +20,7 @@ import torch
 from foretaste.contracts.wire_records import ReplayRequest
 from foretaste.ops.files import read_json, write_json
 from foretaste.ops.releases import ROLLED_BACK, promote_release, roll_back, rollout
+from foretaste.serving.garbage import set_apart
 from foretaste.serving.service import Service
 from foretaste.serving.trial import check_models
 from foretaste.testing.builders import titles_table
@@ -242,3 +243,24 @@ def test_nothing_holds_a_release_that_no_longer_answers(tmp_path: Path) -> None:
         shop.ask(service)
         gc.collect()
         assert [one() for one in held] == [None] * 4
+
+
+def test_a_release_that_was_set_apart_from_garbage_is_let_go_by_the_next_housekeeping(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    old, new = shop.release(1), shop.release(2)
+    shop.promote(old)
+    with closing(shop.open()) as service:
+        shop.ask(service)
+        models = service._recommender.models
+        held = [weakref.ref(one) for one in (models.catalogue, models.intent.model.model)]  # type: ignore[union-attr]
+        del models
+        try:
+            set_apart()
+            shop.promote(new)
+            service.housekeep()
+            shop.ask(service)
+            service.housekeep()
+            assert [one() for one in held] == [None] * 2
+            assert gc.get_freeze_count() > 0
+        finally:
+            gc.unfreeze()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +67,9 @@ def main(config: str, port: int) -> None:
     import uvicorn
 
     from foretaste.serving.app import SWITCH_SECONDS
+    from foretaste.serving.garbage import set_apart
 
     sys.setswitchinterval(SWITCH_SECONDS)
     app = plain_app(ServiceConfig.model_validate_json(config))
-    gc.collect()
-    gc.freeze()
+    set_apart()
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)

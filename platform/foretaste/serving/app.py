@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 
 from foretaste.serving.browsers import allow_browsers
 from foretaste.serving.config import ServiceConfig
+from foretaste.serving.garbage import set_apart
 from foretaste.serving.ingress import build_app
 from foretaste.serving.keys import KEYS_FILE, KeyRing
 from foretaste.serving.logs import configure
@@ -58,8 +58,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: The
         metrics=service.metrics,
     )
     allow_browsers(app, config.serving.cors_origins)
-    gc.collect()
-    gc.freeze()  # models and libraries, which a full collection would look through, half a second, amid requests
+    set_apart()
     return app
 
 

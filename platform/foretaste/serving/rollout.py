@@ -28,6 +28,7 @@ from foretaste.ops.releases import (
     shadow_release,
 )
 from foretaste.serving.budget import Guards
+from foretaste.serving.garbage import set_apart_again
 from foretaste.serving.lineup import Lineup, Loaded, Part
 from foretaste.serving.models import SESSION_KNN
 from foretaste.serving.problems import ConflictError
@@ -77,6 +78,7 @@ class Rollouts:
         self._seen: tuple[int, ...] | None = None
         self._refused: dict[str, Refusal] = {}
         self._unread: str | None = None
+        self._let_go = False
         self._held: dict[str, tuple[Loaded, float]] = {}
         self.outcomes = {LOADED: 0, REFUSED: 0}
         self.known: Rollout | None = None
@@ -97,6 +99,9 @@ class Rollouts:
     def refresh(self) -> None:
         """Take up what is rolled out where that is something else, or where something is to be tried again."""
         with self._lock:
+            if self._let_go:  # the time before, so that no request keeps it any more
+                self._let_go = False
+                set_apart_again()
             self._refresh()
 
     def promote(self, name: str) -> Rollout:
@@ -175,7 +180,8 @@ class Rollouts:
                 same = known is not None and known.loaded is loaded
                 arms[arm.name] = known if known and same else Part(loaded, self._own_guards(), arm=arm.name)
         shadow = None if wanted.shadow is None else found[wanted.shadow]
-        self._recommender.lineup = Lineup(main, arms, wanted.arms, wanted.salt, shadow)
+        self._recommender.lineup = after = Lineup(main, arms, wanted.arms, wanted.salt, shadow)
+        self._let_go = self._let_go or not {*before.loaded} <= {*after.loaded}
         self._held.clear()
         if main.loaded is not before.main.loaded:
             _log.warning("release %s answers, before it did %s", main.loaded.release, before.main.loaded.release)
