@@ -161,3 +161,13 @@ def test_a_deletion_reaches_events_of_a_clock_that_is_ahead(bench: Any) -> None:
     assert seen(bench, "m1") == []
     service.housekeep()
     assert kept(bench) == []
+
+
+def test_events_that_were_loaded_from_far_ahead_go_and_do_not_keep_who_was_deleted_away(bench: Any) -> None:
+    far = microseconds(bench.clock.now + timedelta(days=400))
+    row = {"event_id": "far", "member_id": "m1", "session_id": "s1", "at": far, "action": "play", "title_id": "t00"}
+    bench.sessions.append([row], received_at=bench.clock.now)
+    assert bench.service().delete("m1").deleted_events == 1
+    bench.clock.move(seconds=301.0)
+    back = bench.act("play", "t02")["event_id"]
+    assert seen(bench, "m1") == [back]

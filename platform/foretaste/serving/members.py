@@ -32,7 +32,10 @@ class Members:
         *,
         clock: Callable[[], datetime],
         acks: AckLog | None = None,
+        future_minutes: float = 5.0,
     ) -> None:
+        """`future_minutes` is how far ahead of theirs the service takes clocks to be."""
+        self._ahead_us = round(future_minutes * 6e7)
         self._acks = acks
         self._sessions = sessions
         self._views = views
@@ -57,13 +60,15 @@ class Members:
         """
         merged = self._sessions.merged(member_id)
         guests = [GUEST + session for session in merged]
-        at = max(microseconds(self._clock()), *(self._newest(actor) for actor in (member_id, *guests)))
+        now = microseconds(self._clock())
+        until = max(now, *(self._newest(actor) for actor in (member_id, *guests)))
+        at = min(until, now + self._ahead_us)  # who comes back is not refused for longer, whatever was loaded
         for actor in (member_id, *guests):
             self._tombstones.add(actor, at)
         if self._acks is not None:
             self._acks.forget(dict.fromkeys((member_id, *guests), at))
-        events = sum(self._sessions.delete(actor, until_us=at) for actor in guests)
-        events += self._sessions.delete(member_id, until_us=at, merged=merged)
+        events = sum(self._sessions.delete(actor, until_us=until) for actor in guests)
+        events += self._sessions.delete(member_id, until_us=until, merged=merged)
         views = self._views.forget(member_id)
         return DeletionAnswer(deleted_events=events, deleted_views=views)
 

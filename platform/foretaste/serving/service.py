@@ -122,7 +122,7 @@ class Service:
         self._decisions = decisions
         self._events = events
         self._tombstones = tombstones
-        self._members = Members(sessions, views, tombstones, clock=clock, acks=acks)
+        self._members = Members(sessions, views, tombstones, clock=clock, acks=acks, future_minutes=future_minutes)
         self._clock = clock
         self._audit = audit
         self._production: Production | None = None
