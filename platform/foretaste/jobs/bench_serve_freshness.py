@@ -18,10 +18,10 @@ import numpy as np
 import orjson
 
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population, population
+from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
-from foretaste.jobs.bench_serve_loads import warmed
-from foretaste.jobs.bench_serve_made import copied, folder_of, made, on_ray
+from foretaste.jobs.bench_serve_loads import warm_service
+from foretaste.jobs.bench_serve_made import folder_of
 from foretaste.jobs.bench_serve_report import Plot, Section, at_least, at_most, none_of, write_report
 from foretaste.jobs.bench_serve_stages import counted, percentiles, scraped
 from foretaste.jobs.load import Answer, Pool
@@ -53,15 +53,10 @@ class Checked:
 
 def freshness(settings: Settings, config: ServeBenchConfig, options: BenchOptions) -> dict[str, Any]:
     """Have members take turns at sending an event and asking, over two replicas; every answer is a check."""
-    made_at = made(settings, config)
-    own = copied(made_at, num_replicas=config.replicas)
-    people = population(made_at.tables.prepared, least_events=config.least_events)
-    with on_ray(own) as url:
-        address = Address.of(url, own)
-        warmed(people, config, address)
+    with warm_service(settings, config, num_replicas=config.replicas) as (own, people, address):
         say(f"{config.checks} checks, {config.fresh_members} members, {config.fresh_clients} at a time")
         found = asyncio.run(checked(people, config, address))
-        answering = replicas_that_answered(url, config.replicas)
+        answering = replicas_that_answered(f"http://{address.host}:{address.port}", config.replicas)
     figures, bars = figures_of(found), bars_of(found)
     figures["replicas that answered"] = answering
     bars["replicas that answered"] = at_least(answering, config.replicas)

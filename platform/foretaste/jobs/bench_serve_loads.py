@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population, requests
+from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population, population, requests
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
+from foretaste.jobs.bench_serve_made import copied, made, on_ray
 from foretaste.jobs.bench_serve_stages import after_the_row, scraped, service_mib, stage_times
 from foretaste.jobs.load import Call, Sent, closed_loop, open_loop
+from foretaste.jobs.settings import Settings
 from foretaste.ops.telemetry import say
 
 CLOSED, OPEN = "closed", "open"
@@ -26,6 +29,20 @@ def warmed(people: Population, config: ServeBenchConfig, address: Address) -> No
     """Load a service for a moment, so that what it makes once is made."""
     calls = requests(people, config, address, name="warm", number=500)
     asyncio.run(_closed(calls, address, WARM_CLIENTS, min(WARM_SECONDS, config.seconds)))
+
+
+@contextmanager
+def warm_service(
+    settings: Settings, config: ServeBenchConfig, **serving: Any
+) -> Iterator[tuple[Settings, Population, Address]]:
+    """The service on Ray, on logs of its own, that has been loaded for a moment; with its settings and who asks it."""
+    made_at = made(settings, config)
+    people = population(made_at.tables.prepared, least_events=config.least_events)
+    own = copied(made_at, **serving)
+    with on_ray(own) as url:
+        address = Address.of(url, own)
+        warmed(people, config, address)
+        yield own, people, address
 
 
 def capacity(people: Population, config: ServeBenchConfig, address: Address, *, events_share: float) -> float:

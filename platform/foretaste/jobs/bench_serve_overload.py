@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_serve_calls import LIST, Address, population, requests
+from foretaste.jobs.bench_serve_calls import LIST, requests
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
-from foretaste.jobs.bench_serve_loads import capacity, warmed
-from foretaste.jobs.bench_serve_made import copied, folder_of, made, on_ray
+from foretaste.jobs.bench_serve_loads import capacity, warm_service
+from foretaste.jobs.bench_serve_made import folder_of
 from foretaste.jobs.bench_serve_report import Plot, Section, at_least, at_most, none_of, write_report
 from foretaste.jobs.bench_serve_stages import service_mib
 from foretaste.jobs.load import Sent, closed_loop, open_loop
@@ -36,12 +36,7 @@ Sample = tuple[float, float]
 
 def overload(settings: Settings, config: ServeBenchConfig, options: BenchOptions) -> dict[str, Any]:
     """Find what the service can do, then ask for a multiple of it; only lists, for they are what is shed."""
-    made_at = made(settings, config)
-    people = population(made_at.tables.prepared, least_events=config.least_events)
-    own = copied(made_at)
-    with on_ray(own) as url:
-        address = Address.of(url, own)
-        warmed(people, config, address)
+    with warm_service(settings, config) as (own, people, address):
         seconds = min(UNLOADED_SECONDS, 2 * config.seconds)
         calls = requests(people, config, address, name="unloaded", events_share=0.0)
         unloaded = asyncio.run(closed_loop(calls, host=address.host, port=address.port, clients=1, seconds=seconds)).of(
@@ -79,12 +74,7 @@ def overload_bars(unloaded: Sent, most: float, sent: Sent) -> dict[str, Any]:
 
 def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) -> dict[str, Any]:
     """Load the service for long with what it can do well, and look at its memory."""
-    made_at = made(settings, config)
-    people = population(made_at.tables.prepared, least_events=config.least_events)
-    own = copied(made_at)
-    with on_ray(own) as url:
-        address = Address.of(url, own)
-        warmed(people, config, address)
+    with warm_service(settings, config) as (own, people, address):
         rate = config.soak_load * capacity(people, config, address, events_share=config.events_share)
         seconds = config.soak_warm_seconds + config.soak_seconds
         say(f"{rate:.0f} requests/s for {seconds:.0f} s")
