@@ -18,8 +18,8 @@ from foretaste.feedback import event_log
 from foretaste.feedback.event_log import EventLog
 from foretaste.feedback.session_log import SessionLog
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
-from foretaste.testing.contract_session_log import CONFIG, NOW, NOW_US, event
 from foretaste.testing.redis_server import open_redis_log
+from foretaste.testing.session_log_events import CONFIG, NOW, NOW_US, event
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -15,9 +15,9 @@ from foretaste.feedback.event_log import EventLog
 from foretaste.feedback.session_log import SessionLog, SessionLogConfig
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.ops.files import PARTIAL
-from foretaste.testing.contract_session_log import CONFIG
 from foretaste.testing.killing import ACTORS, killed_writers, written
 from foretaste.testing.redis_server import open_redis_log
+from foretaste.testing.session_log_events import CONFIG
 
 KILLS = 20
 DURABLE: SessionLogConfig = CONFIG.model_copy(update={"durable": True, "stored_events": 100_000})

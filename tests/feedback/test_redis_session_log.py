@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from foretaste.feedback.session_log import DAY_US, LogKind, open_session_log
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
-from foretaste.testing.contract_session_log import CLAUSES, CONFIG, NOW, NOW_US, K, drain, event
+from foretaste.testing.contract_session_log import CLAUSES
 from foretaste.testing.redis_server import RedisServer, free_port, open_redis_log, redis_server
+from foretaste.testing.session_log_events import CONFIG, NOW, NOW_US, K, drain, event
 
 
 def connect(url: str) -> Any:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from foretaste.feedback.session_log import SessionLog, SessionLogConfig, open_session_log
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
-from foretaste.testing.contract_session_log import CLAUSES, CONFIG, NOW, K, event, expected
+from foretaste.testing.contract_session_log import CLAUSES
+from foretaste.testing.session_log_events import CONFIG, NOW, K, event, expected
 
 
 @pytest.mark.parametrize("clause", CLAUSES)

@@ -15,8 +15,8 @@ from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.jobs.backfill import Backfilled, backfill
 from foretaste.testing.builders import events_table, interactions_table, prepared_folder, titles_table
-from foretaste.testing.contract_session_log import CONFIG
 from foretaste.testing.redis_server import open_redis_log
+from foretaste.testing.session_log_events import CONFIG
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 AT = [datetime(2026, 2, 1, hour, tzinfo=UTC) for hour in range(4)]

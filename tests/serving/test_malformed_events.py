@@ -15,7 +15,7 @@ import pytest
 from foretaste.contracts.wire import Event
 from foretaste.feedback.session_log import microseconds
 from foretaste.serving.ingress import build_app
-from foretaste.testing.contract_session_log import drain
+from foretaste.testing.session_log_events import drain
 
 NUM_EVENTS = 10_000
 NUM_BODIES = 400

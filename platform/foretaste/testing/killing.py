@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foretaste.feedback.event_log import EventLog
 from foretaste.feedback.session_log import SessionLog
-from foretaste.testing.contract_session_log import event
+from foretaste.testing.session_log_events import event
 
 ACTORS = 3
 LONGEST_SECONDS = 0.12
