@@ -16,6 +16,7 @@ from foretaste.jobs.bench_serve_loads import CLOSED, OPEN, Loads, loads
 from foretaste.jobs.bench_serve_made import (
     FUSED,
     PLAIN_ALONE,
+    PLAIN_PROCESSES,
     PLAIN_SHARED,
     QUICK_SUBJECTS,
     SUBJECTS,
@@ -47,7 +48,7 @@ def compare(settings: Settings, config: ServeBenchConfig, options: BenchOptions)
         found: Figures = {}
         names = QUICK_SUBJECTS if options.quick else SUBJECTS
         for name in names if turn % 2 == 0 else reversed(names):  # what the machine does meanwhile is shared out
-            with serving(made_at, name) as (own, url):
+            with serving(made_at, name, replicas=config.replicas) as (own, url):
                 decisions = own.tables.serving / "decisions"
                 address = Address.of(url, own)
                 found[name] = loads(people, config, address, rates=rates, seed=turn, decisions=decisions)
@@ -63,6 +64,7 @@ def compare(settings: Settings, config: ServeBenchConfig, options: BenchOptions)
         "figures": figures,
         "bars": {} if options.quick else measured,
         "measured": measured,
+        "beside_processes": beside_processes(figures),
         "moonshot": moonshot(figures),
         "report": report,
     }
@@ -107,6 +109,20 @@ def bars_of(figures: Figures) -> dict[str, Any]:
         )
     bars[f"p50 of {ours} over {PLAIN_ALONE}, 1 client"] = at_most(ratio(PLAIN_ALONE, 1, "p50_ms", LIST), 1.3)
     return bars
+
+
+def beside_processes(figures: Figures) -> dict[str, float]:
+    """Ours over plain in as many processes, which is no bar: what the replicas give, and what the rest does."""
+    if FUSED not in figures:
+        return {}
+    ours, theirs = figures[FUSED][CLOSED], figures[PLAIN_PROCESSES][CLOSED]
+    found = {}
+    for number in ours:
+        found[f"throughput, {number:g} clients"] = (
+            ours[number]["all"]["per_second"] / theirs[number]["all"]["per_second"]
+        )
+        found[f"p99, {number:g} clients"] = ours[number][LIST]["p99_ms"] / theirs[number][LIST]["p99_ms"]
+    return found
 
 
 def moonshot(figures: Figures) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class ServeBenchConfig(Frozen):
     seconds: float = Field(12.0, gt=0, description="seconds of one load")
     warm_up: float = Field(0.25, ge=0, lt=1, description="share of them that is not counted")
     rounds: int = Field(2, ge=1, description="times that every service is loaded, in turn")
-    replicas: int = Field(2, ge=1, description="replicas of `freshness` and `faults`")
+    replicas: int = Field(2, ge=1, description="replicas of `compare`, `freshness`, `overload`, `soak` and `faults`")
     checks: int = Field(10_000, ge=1, description="answers that `freshness` compares with what was acknowledged")
     fresh_members: int = Field(100, ge=1, description="members of `freshness` who take turns")
     fresh_clients: int = Field(2, ge=1, description="of them at a time")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
+from foretaste.feedback.session_log import open_session_log
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import cluster
 from foretaste.jobs.faulty import FAULTS, faulty_replica
@@ -27,7 +29,8 @@ from foretaste.serving.config import ServiceConfig
 FUSED, ALONE = "ray serve, fused", "ray serve, fused, a pass each"
 UVICORN = "uvicorn, the same app"
 PLAIN_ALONE, PLAIN_SHARED = "plain, a pass each", "plain, shared passes"
-SUBJECTS = (FUSED, ALONE, UVICORN, PLAIN_SHARED, PLAIN_ALONE)
+PLAIN_PROCESSES = "plain, a pass each, as many processes"
+SUBJECTS = (FUSED, ALONE, UVICORN, PLAIN_SHARED, PLAIN_PROCESSES, PLAIN_ALONE)
 QUICK_SUBJECTS = (UVICORN, PLAIN_SHARED, PLAIN_ALONE)
 
 _ABOUT = "made.json"
@@ -59,8 +62,18 @@ def made(settings: Settings, config: ServeBenchConfig) -> Settings:
         prepare(settings)
         features(settings)
         train(settings)
+    _shipped(settings)
     (workspace / _ABOUT).write_text(json.dumps(about))
     return settings
+
+
+def _shipped(settings: Settings) -> None:
+    """Ship the events that the session log was filled with: otherwise every service would, in the middle of a load."""
+    folder = settings.tables.serving
+    events = EventLog(folder / EVENTS_FOLDER)
+    with contextlib.closing(open_session_log(settings.serving.session_log, folder)) as log:
+        events.ship(log)
+    events.compact()
 
 
 def copied(settings: Settings, **serving: Any) -> Settings:
@@ -85,10 +98,14 @@ def service_config(settings: Settings) -> ServiceConfig:
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, name: str) -> Iterator[tuple[Settings, str]]:
-    """One of SUBJECTS, on a session log and a decision log of its own; gives its settings and its address."""
-    alone = name in (ALONE, PLAIN_ALONE)
-    own = copied(settings, **({"batch_requests": 1} if alone else {}))
+def serving(settings: Settings, name: str, *, replicas: int) -> Iterator[tuple[Settings, str]]:
+    """One of SUBJECTS, on a session log and a decision log of its own; gives its settings and its address.
+
+    Those on Ray Serve have `replicas`, and PLAIN_PROCESSES as many processes; the others are one process.
+    """
+    alone = name in (ALONE, PLAIN_ALONE, PLAIN_PROCESSES)
+    several = name in (FUSED, ALONE, PLAIN_PROCESSES)
+    own = copied(settings, num_replicas=replicas if several else 1, **({"batch_requests": 1} if alone else {}))
     if name in (FUSED, ALONE):
         with on_ray(own) as url:
             yield own, url

@@ -36,7 +36,7 @@ Sample = tuple[float, float]
 
 def overload(settings: Settings, config: ServeBenchConfig, options: BenchOptions) -> dict[str, Any]:
     """Find what the service can do, then ask for a multiple of it; only lists, for they are what is shed."""
-    with warm_service(settings, config) as (own, people, address):
+    with warm_service(settings, config, num_replicas=config.replicas) as (own, people, address):
         seconds = min(UNLOADED_SECONDS, 2 * config.seconds)
         calls = requests(people, config, address, name="unloaded", events_share=0.0)
         unloaded = asyncio.run(closed_loop(calls, host=address.host, port=address.port, clients=1, seconds=seconds)).of(
@@ -74,7 +74,7 @@ def overload_bars(unloaded: Sent, most: float, sent: Sent) -> dict[str, Any]:
 
 def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) -> dict[str, Any]:
     """Load the service for long with what it can do well, and look at its memory."""
-    with warm_service(settings, config) as (own, people, address):
+    with warm_service(settings, config, num_replicas=config.replicas) as (own, people, address):
         rate = config.soak_load * capacity(people, config, address, events_share=config.events_share)
         seconds = config.soak_warm_seconds + config.soak_seconds
         say(f"{rate:.0f} requests/s for {seconds:.0f} s")

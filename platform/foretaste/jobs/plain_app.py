@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,9 @@ from foretaste.contracts.wire import EventsRequest, RecommendRequest
 from foretaste.serving.config import ServiceConfig
 
 MAIN = "import sys; from foretaste.jobs.plain_app import main; main(sys.argv[1], int(sys.argv[2]))"
-"""What a process of it runs, with a ServiceConfig as JSON and a port."""
+"""What a process of it runs, with a ServiceConfig as JSON and a port; as many share the port as `num_replicas`."""
+
+_CONFIG = "FORETASTE_PLAIN_CONFIG"
 
 
 def plain_app(config: ServiceConfig) -> FastAPI:
@@ -63,13 +66,27 @@ def plain_app(config: ServiceConfig) -> FastAPI:
 
 
 def main(config: str, port: int) -> None:
-    """Serve in this process."""
+    """Serve in this process, or in processes of its own where there are to be several."""
     import uvicorn
 
+    os.environ[_CONFIG] = config
+    uvicorn.run(
+        "foretaste.jobs.plain_app:from_environment",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        workers=ServiceConfig.model_validate_json(config).serving.num_replicas,
+        log_level="warning",
+        access_log=False,
+    )
+
+
+def from_environment() -> FastAPI:
+    """Make the app in a process that uvicorn starts."""
     from foretaste.serving.app import SWITCH_SECONDS
     from foretaste.serving.garbage import set_apart
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = plain_app(ServiceConfig.model_validate_json(config))
+    app = plain_app(ServiceConfig.model_validate_json(os.environ[_CONFIG]))
     set_apart()
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    return app
