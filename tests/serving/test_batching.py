@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.histories import Histories
-from foretaste.contracts.sessions import SessionRule
-from foretaste.contracts.title_fields import TitleColumns
 from foretaste.models.intent import (
     IntentModel,
     IntentModelConfig,
@@ -26,10 +22,8 @@ from foretaste.models.intent import (
     IntentRecommender,
     possible_classes,
 )
-from foretaste.serving import batching
-from foretaste.serving.batching import BatchedPredictor, Batcher, same_bits, under_way
-from foretaste.serving.models import Models
-from foretaste.surfaces.prequery import availability
+from foretaste.serving.batching import BatchedPredictor, Batcher, same_bits
+from foretaste.serving.engine import Engine
 from foretaste.testing.builders import titles_table
 from foretaste.testing.contract_recommender import MINUTE_US, START_US, one_history
 
@@ -42,33 +36,28 @@ def intent() -> IntentRecommender:
     return IntentRecommender(IntentModel(config, KNOWN, possible_classes(KNOWN)), KNOWN)
 
 
-def together(batcher: Batcher[int, int], questions: Sequence[int]) -> list[int | Exception]:
-    """Ask all at the same time, each in a thread of its own."""
-    gate = threading.Barrier(len(questions))
-
-    def ask(question: int) -> int | Exception:
-        gate.wait()
-        try:
-            return batcher.ask(question)
-        except ValueError as error:
-            return error
-
-    with ThreadPoolExecutor(len(questions)) as threads:
-        return list(threads.map(ask, questions))
+def together(batcher: Batcher[int, int], questions: Sequence[int]) -> list[int | BaseException]:
+    """Ask all at the same time, each by a request of its own."""
+    engine = Engine()
+    asked = [engine.submit(partial(batcher.ask, question)) for question in questions]
+    found = [one.exception(60) or one.result(60) for one in asked]
+    engine.close()
+    return found
 
 
 @contextmanager
-def under_way_for(batcher: Batcher[Any, Any]) -> Iterator[None]:
-    who = object()
-    token = batching._who.set(who)
-    with batcher.expecting(who):
-        yield
-    batching._who.reset(token)
+def held(engine: Engine) -> Iterator[None]:
+    """Have the engine busy, so that all that it is given meanwhile goes on together."""
+    busy, go = threading.Event(), threading.Event()
 
+    def holds() -> None:
+        busy.set()
+        assert go.wait(60)
 
-def bare_models() -> Models:
-    titles = titles_table(60)
-    return Models(KNOWN, availability(titles, KNOWN), TitleColumns(titles, KNOWN), True, SessionRule())
+    engine.submit(holds)
+    assert busy.wait(60)
+    yield
+    go.set()
 
 
 def test_those_who_come_during_a_pass_share_the_next_one() -> None:
@@ -119,35 +108,18 @@ def test_a_pass_that_gives_too_few_answers_is_an_error_for_all_and_the_next_one_
             batcher.ask(1)
 
 
-def test_whatever_ends_the_one_who_leads_ends_all_of_the_pass_and_no_other() -> None:
-    begun, going = threading.Event(), threading.Event()
-
+def test_whatever_ends_a_pass_ends_its_requests_and_no_other() -> None:
     def dies(asked: Sequence[int]) -> list[int]:
-        if 0 in asked:
-            begun.set()
-            going.wait(10)
         if 1 in asked:
             raise SystemExit(3)
         return list(asked)
 
-    batcher = Batcher(dies, largest=8)
-
-    def ask(question: int) -> int | str:
-        try:
-            return batcher.ask(question)
-        except SystemExit:
-            return "ended"
-
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(ask, 0)
-        assert begun.wait(10)
-        others = [threads.submit(ask, question) for question in (1, 2)]
-        while batcher.num_asked < 3:
-            time.sleep(0.001)
-        going.set()
-        assert first.result(10) == 0
-        assert [one.result(10) for one in others] == ["ended", "ended"]
-    assert ask(5) == 5
+    batcher, engine = Batcher(dies, largest=8), Engine()
+    with held(engine):
+        ended = [engine.submit(partial(batcher.ask, question)) for question in (1, 2)]
+    assert [type(one.exception(60)) for one in ended] == [SystemExit, SystemExit]
+    assert engine.submit(partial(batcher.ask, 5)).result(60) == 5
+    engine.close()
 
 
 class Rounds:
@@ -180,15 +152,12 @@ def test_predictions_are_the_same_to_the_bit_alone_and_together() -> None:
     shared = BatchedPredictor(model, largest=8)
     histories = [one_history(list(range(1, 2 + number))) for number in range(12)]
     asof = [np.array([START_US + (60 + number) * MINUTE_US]) for number in range(12)]
-    gate = threading.Barrier(12)
-
-    def ask(number: int) -> IntentPrediction:
-        gate.wait()
-        return shared.predict(histories[number], asof[number])
-
-    with ThreadPoolExecutor(12) as threads:
-        found = list(threads.map(ask, range(12)))
-    assert shared.batcher.num_passes < 12
+    engine = Engine()
+    with held(engine):
+        asked = [engine.submit(partial(shared.predict, *one)) for one in zip(histories, asof, strict=True)]
+    found = [one.result(60) for one in asked]
+    engine.close()
+    assert shared.batcher.num_passes == 2
     for number, one in enumerate(found):
         alone = model.predict(histories[number], asof[number])
         assert one.scores_BN.tobytes() == alone.scores_BN.tobytes()
@@ -196,81 +165,3 @@ def test_predictions_are_the_same_to_the_bit_alone_and_together() -> None:
         assert {head: share.tobytes() for head, share in one.intents.items()} == {
             head: share.tobytes() for head, share in alone.intents.items()
         }
-
-
-def test_a_pass_waits_for_a_request_that_had_begun_and_not_for_one_that_began_later() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda asked: [sum(asked)] * len(asked), largest=8, patience_ms=60_000.0)
-    slow_began, fast_waits, early_ends = threading.Event(), threading.Event(), threading.Event()
-
-    def request(question: int, began: threading.Event, go: threading.Event) -> int:
-        with under_way_for(batcher):
-            began.set()
-            assert go.wait(60)
-            return batcher.ask(question)
-
-    with ThreadPoolExecutor(3) as threads:
-        slow = threads.submit(request, 1, slow_began, fast_waits)
-        assert slow_began.wait(60)
-        fast = threads.submit(request, 10, threading.Event(), slow_began)
-        while not batcher.num_asked:
-            time.sleep(0.001)
-        later_began = threading.Event()
-        later = threads.submit(request, 100, later_began, early_ends)
-        assert later_began.wait(60)
-        fast_waits.set()
-        assert (fast.result(60), slow.result(60)) == (11, 11)
-        early_ends.set()
-        assert later.result(60) == 100
-
-
-def test_a_pass_does_not_wait_for_who_ended_without_asking_nor_longer_than_its_patience() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda asked: list(asked), largest=8, patience_ms=60_000.0)
-    with under_way_for(batcher):
-        pass
-    with under_way_for(batcher):
-        assert batcher.ask(1) == 1, "nobody waits for oneself"
-    held_up, over = threading.Event(), threading.Event()
-
-    def hangs() -> None:
-        with under_way_for(hasty):
-            held_up.set()
-            over.wait(60)
-
-    hasty: Batcher[int, int] = Batcher(lambda asked: list(asked), largest=8, patience_ms=5.0)
-    with ThreadPoolExecutor(1) as threads:
-        hanging = threads.submit(hangs)
-        assert held_up.wait(60)
-        with under_way_for(hasty):
-            assert hasty.ask(2) == 2
-        over.set()
-        hanging.result(60)
-
-
-def test_the_chain_says_when_a_request_begins_and_ends() -> None:
-    model = BatchedPredictor(intent(), largest=4, patience_ms=60_000.0)
-    models = replace(bare_models(), intent=model)
-    with pytest.raises(RuntimeError), under_way(models):
-        raise RuntimeError("before it asked")
-    with under_way(models):
-        assert model.predict(one_history([1, 2]), np.array([START_US + 9 * MINUTE_US])).scores_BN.shape[0] == 1
-
-
-def test_a_request_that_has_done_with_the_models_is_not_waited_for_while_it_goes_on() -> None:
-    model = BatchedPredictor(intent(), largest=4, patience_ms=600_000.0)
-    models = replace(bare_models(), intent=model)
-    did_without, over = threading.Event(), threading.Event()
-
-    def does_without() -> None:
-        with under_way(models) as done:
-            done()
-            did_without.set()
-            assert over.wait(20), "the other one waited for this one"
-
-    with ThreadPoolExecutor(1) as threads:
-        other = threads.submit(does_without)
-        assert did_without.wait(60)
-        with under_way(models):
-            assert model.predict(one_history([1, 2]), np.array([START_US + 9 * MINUTE_US])).scores_BN.shape[0] == 1
-        assert not over.is_set()
-        over.set()
-        other.result(60)

@@ -1,8 +1,8 @@
 """The comparator of `bench serve`: uvicorn and FastAPI around the same chain, and nothing else.
 
 No admission, no keys, no deadlines, no middleware: a handler that calls the recommender, in the event loop or, where
-requests may share passes through the models, in a few threads. What the service tells Python about threads and garbage
-it is told, too.
+requests may share passes through the models, in the same engine. What the service tells Python about threads and
+garbage it is told, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI, Response
 
@@ -30,6 +29,7 @@ def plain_app(config: ServiceConfig) -> FastAPI:
     import torch
 
     from foretaste.serving.app import view_source
+    from foretaste.serving.engine import Engine
     from foretaste.serving.service import open_service
 
     torch.set_num_threads(1)
@@ -37,21 +37,23 @@ def plain_app(config: ServiceConfig) -> FastAPI:
     config = config.model_copy(update={"serving": config.serving.model_copy(update={"budget": unguarded})})
     service = open_service(config, source=view_source(config))
     largest = config.serving.batch_requests
-    threads = ThreadPoolExecutor(largest) if largest > 1 else None
+    engine = Engine() if largest > 1 else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        if engine is not None:
+            engine.close()
         service.close()
 
     app = FastAPI(lifespan=lifespan)
 
     @app.post("/v1/recommend")
     async def recommend(body: RecommendRequest) -> Response:
-        if threads is None:
+        if engine is None:
             return Response(service.recommend(body).model_dump_json(), media_type="application/json")
-        answer = asyncio.get_running_loop().run_in_executor(threads, lambda: service.recommend(body).model_dump_json())
-        return Response(await answer, media_type="application/json")
+        answer = await asyncio.wrap_future(engine.submit(lambda: service.recommend(body).model_dump_json()))
+        return Response(answer, media_type="application/json")
 
     @app.post("/v1/events")
     async def events(body: EventsRequest) -> Response:

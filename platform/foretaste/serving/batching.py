@@ -1,21 +1,14 @@
 """Requests that are worked on at the same time share one pass through a model.
 
-Who asks while a pass is under way waits for its end and goes into the next one with all who wait by then. A pass begins
-once the requests have come that were under way before it and are still to ask, since until then their threads want the
-processor that it would take: so a request that is alone never waits. A request that is held up, by a store for
-instance, holds the others up by the batcher's patience at most. The models are those that give a request the same bits
-whatever it is batched with (`models.steady`): a batch changes no answer.
+A pass begins once every request of the process waits: for a model, or for something slow. So a request that is alone
+waits for nobody, and those that came during a pass go through the next one together. The models are those that give a
+request the same bits whatever it is batched with (`models.steady`): a batch changes no answer.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -26,9 +19,8 @@ from foretaste.contracts.catalogue import Catalogue
 from foretaste.contracts.histories import Histories, concatenate
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs, join_inputs
-from foretaste.serving.cohorts import Cohorts
+from foretaste.serving.engine import asked
 from foretaste.serving.models import Models, Predictor, Scorer
-from foretaste.serving.turns import waiting
 
 PROBED = (0, 1, 3, 40, 70)
 """Interactions of the histories by which a processor is tried."""
@@ -37,124 +29,41 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 _log = logging.getLogger(__name__)
-_who: ContextVar[object] = ContextVar("who", default=None)
-"""The request that a thread works for."""
-
-
-class _Asked(Generic[Q, A]):
-    """One question that waits for its answer, or for its turn to lead."""
-
-    def __init__(self, question: Q) -> None:
-        self.question = question
-        self.woken = threading.Event()
-        self.leads = False
-        self.answer: A | None = None
-        self.error: BaseException | None = None
 
 
 class Batcher(Generic[Q, A]):
-    """Answers questions of many threads, those that come together by one call of `answer_all`."""
+    """Answers questions of an engine's requests, those that wait at the same time by one call of `answer_all`."""
 
-    def __init__(
-        self, answer_all: Callable[[Sequence[Q]], Sequence[A]], *, largest: int, patience_ms: float = 0.0
-    ) -> None:
-        """`answer_all` gives an answer for each question, in order; `largest` bounds how many it is given.
-
-        `patience_ms` bounds how long a pass waits for who is expected.
-        """
+    def __init__(self, answer_all: Callable[[Sequence[Q]], Sequence[A]], *, largest: int) -> None:
+        """`answer_all` gives an answer for each question, in order; `largest` bounds how many it is given."""
         if largest < 1:
             raise ValueError(f"largest: wanted 1 or more, got {largest}")
         self._answer_all = answer_all
-        self._largest = largest
-        self._patience = patience_ms / 1e3
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._expected: set[object] = set()
-        self._waiting: deque[_Asked[Q, A]] = deque()
-        self._led = False
+        self.largest = largest
         self.num_asked = 0
         self.num_passes = 0
 
-    @contextmanager
-    def expecting(self, who: object) -> Iterator[None]:
-        """Say that a request has begun, which will probably ask, in a context where `_who` is it."""
-        with self._lock:
-            self._expected.add(who)
-        try:
-            yield
-        finally:
-            self._withdraw(who)
-
     def ask(self, question: Q) -> A:
-        """Wait for the answer. Raises what the pass raised for this question alone."""
-        with waiting():
-            return self._ask(question)
+        """Wait for the answer. Raises what the pass raised for this question alone, or TimeoutError."""
+        found: A = asked(self, question)
+        return found
 
-    def _ask(self, question: Q) -> A:
-        mine: _Asked[Q, A] = _Asked(question)
-        with self._lock:
-            self._waiting.append(mine)
-            self.num_asked += 1
-            self._expected.discard(_who.get())
-            self._changed.notify()
-            if not self._led:
-                self._led = mine.leads = True
-        if not mine.leads:
-            mine.woken.wait()
-        if mine.leads:
-            self._lead(mine)
-        if mine.error is not None:
-            raise mine.error
-        return mine.answer  # type: ignore[return-value]
+    def answer(self, questions: Sequence[Q]) -> list[tuple[A | None, BaseException | None]]:
+        """Answer all in one pass; where that fails each alone, for one of them is to blame."""
+        self.num_asked += len(questions)
+        self.num_passes += 1
+        return self._answers(questions)
 
-    def _lead(self, mine: _Asked[Q, A]) -> None:
-        """Answer all who wait, oneself among them, and let one who came meanwhile lead next."""
-        with self._lock:
-            self._gather()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest))]
-            self.num_passes += 1
+    def _answers(self, questions: Sequence[Q]) -> list[tuple[A | None, BaseException | None]]:
         try:
-            self._answer(batch)
-        except BaseException as error:
-            for asked in batch:
-                asked.error = asked.error or error
-            raise
-        finally:
-            with self._lock:
-                following = self._waiting[0] if self._waiting else None
-                self._led = following is not None
-                if following is not None:
-                    following.leads = True
-            for asked in batch:
-                if asked is not mine:
-                    asked.woken.set()
-            if following is not None:
-                following.woken.set()
-
-    def _gather(self) -> None:
-        """Wait, with the lock, for the requests that are under way by now; only who leads does."""
-        begun, until = self._expected.copy(), time.monotonic() + self._patience
-        while len(self._waiting) < self._largest and not begun.isdisjoint(self._expected):
-            if not self._changed.wait(max(0.0, until - time.monotonic())):
-                return
-
-    def _withdraw(self, who: object) -> None:
-        with self._lock:
-            self._expected.discard(who)
-            self._changed.notify()
-
-    def _answer(self, batch: Sequence[_Asked[Q, A]]) -> None:
-        try:
-            answers = self._answer_all([asked.question for asked in batch])
+            answers = self._answer_all(questions)
+            return [(found, None) for _, found in zip(questions, answers, strict=True)]
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].error = error
-                return
-            for asked in batch:  # one of them is to blame: the others get their answer all the same
-                self._answer([asked])
-            return
-        for asked, found in zip(batch, answers, strict=True):
-            asked.answer = found
+            if len(questions) == 1:
+                return [(None, error)]
+            return [self._answers([question])[0] for question in questions]
+        except BaseException as error:  # it ends the requests, and not the thread of all
+            return [(None, error)] * len(questions)
 
 
 def same_bits(model: Predictor, catalogue: Catalogue) -> bool:
@@ -191,11 +100,10 @@ def probe(length: int, num_titles: int) -> tuple[Histories, NDArray[np.int64]]:
 class BatchedPredictor:
     """An intent model that requests share; each asks for one history."""
 
-    def __init__(self, model: Predictor, *, largest: int, patience_ms: float = 0.0) -> None:
+    def __init__(self, model: Predictor, *, largest: int) -> None:
         self.model = model
-        self.cohorts = Cohorts(largest=largest, patience_ms=patience_ms)
         self.batcher: Batcher[tuple[Histories, NDArray[np.int64]], IntentPrediction] = Batcher(
-            self._all, largest=largest, patience_ms=patience_ms
+            self._all, largest=largest
         )
 
     @property
@@ -225,11 +133,9 @@ class BatchedPredictor:
 class BatchedScorer:
     """A ranker that requests share."""
 
-    def __init__(self, model: Scorer, *, largest: int, patience_ms: float = 0.0) -> None:
+    def __init__(self, model: Scorer, *, largest: int) -> None:
         self.model = model
-        self.batcher: Batcher[RankerInputs, NDArray[np.float64]] = Batcher(
-            self._all, largest=largest, patience_ms=patience_ms
-        )
+        self.batcher: Batcher[RankerInputs, NDArray[np.float64]] = Batcher(self._all, largest=largest)
 
     @property
     def recent(self) -> int:
@@ -251,33 +157,7 @@ class BatchedScorer:
         ]
 
 
-@contextmanager
-def under_way(models: Models) -> Iterator[Callable[[], None]]:
-    """Go through the models in a cohort, and have it wait for this request at each, until it asked or ended.
-
-    What is given is to be called when the request has done with the models.
-    """
-    if not isinstance(models.intent, BatchedPredictor):
-        yield lambda: None
-        return
-    who = object()
-    token = _who.set(who)
-    try:
-        with models.intent.cohorts.joined() as leave, ExitStack() as stack:
-            for model in (models.intent, models.ranker):
-                if isinstance(model, BatchedPredictor | BatchedScorer):
-                    stack.enter_context(model.batcher.expecting(who))
-
-            def done() -> None:
-                stack.close()  # a model that it did without is not asked any more
-                leave()
-
-            yield done
-    finally:
-        _who.reset(token)
-
-
-def batched(models: Models, *, largest: int, patience_ms: float = 0.0) -> Models:
+def batched(models: Models, *, largest: int) -> Models:
     """The same models, shared by requests that come together; unsteady ones, and all where `largest` is 1, are not.
 
     Nor are any on a processor that rounds otherwise in a batch, which is tried here.
@@ -289,6 +169,6 @@ def batched(models: Models, *, largest: int, patience_ms: float = 0.0) -> Models
             "this processor gives an answer other bits in a batch than alone: each request has a pass of its own"
         )
         return models
-    ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest, patience_ms=patience_ms)
-    predictor = BatchedPredictor(models.intent, largest=largest, patience_ms=patience_ms)
+    ranker = None if models.ranker is None else BatchedScorer(models.ranker, largest=largest)
+    predictor = BatchedPredictor(models.intent, largest=largest)
     return replace(models, intent=predictor, ranker=ranker)

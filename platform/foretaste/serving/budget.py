@@ -1,9 +1,10 @@
 """No stage makes an answer late: each has to have ended by its share of the request's budget, or is done without.
 
-A stage is left out before it is begun where it usually takes longer than it may, and abandoned where it runs over: it
-runs in a thread of the stage's own few, and what it gives after its deadline is dropped with the request's future, so
-that it never gets into another answer. What a stage usually takes is its exponentially weighted mean and twice its
-deviation (Jacobson, SIGCOMM 1988). A stage that was left out is tried again now and then, by one request.
+A stage is left out before it is begun where it usually takes longer than it may, and abandoned where it runs over: in
+an engine another thread takes over (see `engine`); elsewhere, and where a store is slow, it runs in a thread of the
+stage's own few. What it gives after its deadline is dropped, and never gets into another answer. What a stage usually
+takes is its exponentially weighted mean and twice its deviation (Jacobson, SIGCOMM 1988). A stage that was left out is
+tried again now and then, by one request.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from pydantic import Field
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.decisions import Fallback
 from foretaste.serving.breaker import Breaker, BreakerConfig, RestingError
-from foretaste.serving.turns import waiting
+from foretaste.serving.engine import LATE, LeftError, TooLongError, Watching, inside, waited
 
 SESSION_LOG, FEATURES, INTENT, RANKER, SESSION_KNN = "session_log", "features", "intent", "ranker", "session_knn"
 DECISION_LOG, EARLIER, GOES_ON = "decision_log", "earlier", "goes_on"
@@ -30,8 +31,8 @@ GUARDED_STORES = (*STORES, DECISION_LOG)
 _WEIGHT = 0.125
 _DEVIATIONS = 2.0
 _KNOWN_AFTER = 5  # measurements
-MOMENT_SECONDS = 0.002
-"""For so long who waits for a store keeps the turn: to get it back would take longer than most stores do."""
+SLOW_MS = 5.0
+"""From so long on a store is waited for while others compute: for less, the way to another thread takes longer."""
 _FAIR = 0.5
 """Share of its deadline that a store must have been given to be blamed for being late."""
 
@@ -58,7 +59,9 @@ class BudgetConfig(Frozen):
         "list for that list to be read; then it is shed",
     )
     workers: int = Field(
-        16, ge=0, description="threads of each stage; 0: stages run in the request's and are never abandoned"
+        16,
+        ge=0,
+        description="threads in which a slow store is asked; 0: stages run in the request's and are never abandoned",
     )
     retry_seconds: float = Field(
         5.0, gt=0, description="seconds until one request tries a stage that is left out because it usually runs over"
@@ -139,6 +142,8 @@ class Guard:
         `work` raises in time.
         """
         left_ms, again = self.deadline_ms - elapsed_ms, False
+        if self.stage in LATE.get():
+            raise LateError(f"{self.stage}: not done in time, abandoned")
         if left_ms <= 0:
             raise LateError(f"{self.stage}: {-left_ms:.1f} ms past its deadline before it began")
         if self.usual.ms > left_ms:
@@ -149,9 +154,10 @@ class Guard:
             self.breaker.enter()
         try:
             result = self._within(left_ms, work, again=again)
+        except LeftError:  # `_hung` has told
+            raise
         except BaseException as error:
-            in_a_hurry = isinstance(error, LateError) and left_ms < _FAIR * self.deadline_ms
-            if self.breaker is not None and not in_a_hurry:  # what others took is not the store's fault
+            if self.breaker is not None and not (isinstance(error, LateError) and self._in_a_hurry(left_ms)):
                 self.breaker.failed()
             raise
         if self.breaker is not None:
@@ -166,28 +172,32 @@ class Guard:
     def _within(self, left_ms: float, work: Callable[[], T], *, again: bool) -> T:
         if self._pool is None:
             return self._measured(work, again=again)
-        future = self._pool.submit(copy_context().run, self._measured, work, again=again)
+        slow = self.breaker is not None and self.usual.ms > SLOW_MS
         try:
-            return self._waited(future, left_ms / 1e3)
-        except TimeoutError as error:
-            if future.done() and not future.cancelled():  # it is the work's own, or came just now
-                return future.result()
-            future.cancel()
+            if inside() and not slow:
+                with Watching(self.stage, left_ms / 1e3, lambda: self._hung(left_ms)):
+                    return self._measured(work, again=again)
+            future = self._pool.submit(copy_context().run, self._measured, work, again=again)
+            try:
+                return waited(future, left_ms / 1e3)
+            except TimeoutError:
+                if future.done() and not future.cancelled():  # it is the work's own, or came just now
+                    return future.result()
+                future.cancel()
+                raise TooLongError(self.stage) from None
+        except TooLongError as error:
             self.usual.took(left_ms)
             raise LateError(f"{self.stage}: not done after {left_ms:.1f} ms, abandoned") from error
 
-    def _waited(self, future: Future[T], seconds: float) -> T:
-        """Wait with the turn for a store, which mostly answers in a moment, and without it for what takes longer."""
-        if self.breaker is not None:
-            moment = min(seconds, MOMENT_SECONDS)
-            try:
-                return future.result(timeout=moment)
-            except TimeoutError:
-                if future.done():  # the work's own
-                    raise
-            seconds -= moment
-        with waiting():
-            return future.result(timeout=seconds)
+    def _hung(self, left_ms: float) -> None:
+        """Take note that another thread took over."""
+        self.usual.took(left_ms)
+        if self.breaker is not None and not self._in_a_hurry(left_ms):
+            self.breaker.failed()
+
+    def _in_a_hurry(self, left_ms: float) -> bool:
+        """What others took is not a store's fault."""
+        return left_ms < _FAIR * self.deadline_ms
 
     def _measured(self, work: Callable[[], T], *, again: bool) -> T:
         begun = self._timer()

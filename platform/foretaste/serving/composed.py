@@ -27,8 +27,8 @@ from foretaste.ops.bundles import Bundle
 from foretaste.ops.files import read_json
 from foretaste.serving.budget import LateError
 from foretaste.serving.config import ServiceConfig
+from foretaste.serving.engine import waited
 from foretaste.serving.models import HERE, INTENT, RANKER, Predictor, Scorer
-from foretaste.serving.turns import waiting
 
 M = TypeVar("M")
 
@@ -51,8 +51,7 @@ class HandleLoop:
         """Wait for `work`; raises what it raises, or TimeoutError when it is given up."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            with waiting():
-                return future.result(seconds)
+            return waited(future, seconds)
         finally:
             future.cancel()
 

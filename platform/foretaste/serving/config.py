@@ -48,9 +48,6 @@ class ServingConfig(Frozen):
     batch_requests: int = Field(
         8, ge=1, description="requests that share a pass through a model where they come together; 1: each its own"
     )
-    batch_patience_ms: float = Field(
-        100.0, ge=0, description="milliseconds that such requests wait for each other at most, where one is held up"
-    )
     breaker: BreakerConfig = Field(BreakerConfig(), description="when a store that fails is left alone")
     api_keys: bool = Field(True, description="whether requests need an API key of the workspace's keys")
     cors_origins: tuple[str, ...] = Field((), description="web pages that may ask, e.g. https://example.org")

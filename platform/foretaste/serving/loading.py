@@ -70,7 +70,7 @@ class Loading:
         )
         segments = PublishedSegments(config.workspace / INTENTS_FOLDER / SEGMENTS_FILE, models.intent_fingerprint)
         if self._parts is None:
-            models = batched(models, largest=serving.batch_requests, patience_ms=serving.batch_patience_ms)
+            models = batched(models, largest=serving.batch_requests)
         return models, views, segments
 
     def newest(self) -> tuple[str | None, Models, SlowViews, PublishedSegments]:

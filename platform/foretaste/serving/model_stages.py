@@ -26,6 +26,7 @@ from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import RankerScorer
 from foretaste.serving.batching import batched
 from foretaste.serving.config import ServiceConfig
+from foretaste.serving.engine import Engine
 from foretaste.serving.models import Models, Predictor, Scorer, WithoutScores, current_fingerprints, models_of
 
 K = TypeVar("K")
@@ -46,10 +47,10 @@ class Kept(Generic[K, M]):
 
     def get(self, key: K) -> M:
         """What is asked for, loaded where it is not there; who asks for what is there waits for nobody's loading."""
-        if (found := self._known(key)) is not None:
+        if (found := self.known(key)) is not None:
             return found
         with self._loading:
-            if (found := self._known(key)) is not None:
+            if (found := self.known(key)) is not None:
                 return found
             loaded = self._load(key)
         with self._lock:
@@ -58,7 +59,8 @@ class Kept(Generic[K, M]):
                 self._found.popitem(last=False)
         return loaded
 
-    def _known(self, key: K) -> M | None:
+    def known(self, key: K) -> M | None:
+        """What is asked for, where it is there."""
         with self._lock:
             if key in self._found:
                 self._found.move_to_end(key)
@@ -66,19 +68,27 @@ class Kept(Generic[K, M]):
 
 
 class Stage:
-    """What the stages share: models of the workspace, and threads in which questions wait for a pass together."""
+    """What the stages share: models of the workspace, and an engine in which questions share passes."""
 
-    def __init__(self, config: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         torch.set_num_threads(1)  # as in the fused topology: sums divided otherwise round otherwise
         self._config = ServiceConfig.model_validate(config)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="stage")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="loading")
+        self._engine = Engine()
 
     async def ready(self) -> bool:
         """Answer, so that who starts knows that somebody does."""
         return True
 
-    async def _in_thread(self, work: Callable[[], M]) -> M:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _of(self, kept: Kept[K, M], key: K) -> M:
+        """What is kept; what has to be loaded is in a thread of its own, for that takes long."""
+        found = kept.known(key)
+        if found is not None:
+            return found
+        return await asyncio.get_running_loop().run_in_executor(self._loading, kept.get, key)
+
+    async def _computed(self, work: Callable[[], M]) -> M:
+        return await asyncio.wrap_future(self._engine.submit(work))
 
     def _models(self, intent: str, ranker: str | None) -> Models:
         folder = self._config.workspace
@@ -117,7 +127,7 @@ class IntentStage(Stage):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         settings = ServiceConfig.model_validate(config).serving.composed
-        super().__init__(config, settings.intent.max_ongoing_requests)
+        super().__init__(config)
         self._kept: Kept[str, Intents] = Kept(self._load, size=settings.models_kept)
         intent, _ = self._current()
         if intent is not None:
@@ -127,11 +137,12 @@ class IntentStage(Stage):
         self, fingerprint: str, scored: bool, histories: Histories, asof_B: NDArray[np.int64]
     ) -> IntentPrediction:
         """Predict by the model of a fingerprint, with `scored` titles or without; with those who ask as well."""
-        return await self._in_thread(lambda: self._kept.get(fingerprint).of(scored).predict(histories, asof_B))
+        intents = await self._of(self._kept, fingerprint)
+        return await self._computed(lambda: intents.of(scored).predict(histories, asof_B))
 
     async def load(self, fingerprint: str) -> bool:
         """Have a model at hand before it is asked."""
-        await self._in_thread(lambda: self._kept.get(fingerprint))
+        await self._of(self._kept, fingerprint)
         return True
 
     def _load(self, fingerprint: str) -> Intents:
@@ -146,7 +157,7 @@ class RankerStage(Stage):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         settings = ServiceConfig.model_validate(config).serving.composed
-        super().__init__(config, settings.ranker.max_ongoing_requests)
+        super().__init__(config)
         self._kept: Kept[tuple[str, str], Scorer] = Kept(self._load, size=settings.models_kept)
         intent, ranker = self._current()
         if intent is not None and ranker is not None:
@@ -154,11 +165,12 @@ class RankerStage(Stage):
 
     async def scores(self, intent: str, ranker: str, inputs: RankerInputs) -> NDArray[np.float64]:
         """Score by the ranker of a fingerprint, that was trained with an intent model's; with those who ask now."""
-        return await self._in_thread(lambda: self._kept.get((intent, ranker)).scores(inputs))
+        scorer = await self._of(self._kept, (intent, ranker))
+        return await self._computed(lambda: scorer.scores(inputs))
 
     async def load(self, intent: str, ranker: str) -> bool:
         """Have a model at hand before it is asked."""
-        await self._in_thread(lambda: self._kept.get((intent, ranker)))
+        await self._of(self._kept, (intent, ranker))
         return True
 
     def _load(self, key: tuple[str, str]) -> Scorer:

@@ -31,7 +31,6 @@ from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.slate import Slate, dice
 from foretaste.serving.anonymous import NOBODY
 from foretaste.serving.answer import answer
-from foretaste.serving.batching import under_way
 from foretaste.serving.breaker import State
 from foretaste.serving.budget import DECISION_LOG, EARLIER, GOES_ON, INTENT, SESSION_LOG, Guards, guards, why_not
 from foretaste.serving.concentration import Concentration
@@ -51,7 +50,6 @@ from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.steadied import Steadied
-from foretaste.serving.turns import Turns
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.signals import signals_of_one
@@ -124,7 +122,6 @@ class Recommender:
         )
         self.lineup = Lineup(Part(self.load(models, views, segments, release=release), self.guards))
         """Who is answered by what: replaced whole, and read once by each request."""
-        self._turns = Turns(config.shedding.computing)
         self.steadied = Steadied()
         """Of the newest lists and those before them, for the metrics."""
 
@@ -173,19 +170,6 @@ class Recommender:
 
     def _decide(self, asked: Asked, part: Part, at: datetime, watch: Watch, *, counted: bool = True) -> dict[str, Any]:
         """Go through the chain; gives the fields of the answer."""
-        with under_way(part.loaded.models) as done_with_models, self._turns.taken():
-            return self._decided(asked, part, at, watch, counted=counted, done_with_models=done_with_models)
-
-    def _decided(
-        self,
-        asked: Asked,
-        part: Part,
-        at: datetime,
-        watch: Watch,
-        *,
-        counted: bool,
-        done_with_models: Callable[[], None],
-    ) -> dict[str, Any]:
         if not asked.request.dry_run:
             self._check_log()
         seed, request, loaded, models = self._seeds(), asked.request, part.loaded, part.loaded.models
@@ -194,7 +178,6 @@ class Recommender:
         views = loaded.views.read(request.member_id, asof=seen.asof_us, elapsed_ms=watch.elapsed_ms)
         watch.lap("features", num_in=1, num_out=1 + len(models.catalogue))
         scored = score(seen, views, models, asked, guards=part.guards, watch=watch)
-        done_with_models()
         num_new = sum(row["sequence"] > asked.controls.before_mark for row in seen.rows)
         scored, protected = arranged(scored, models, asked, num_new=num_new)
         watch.lap("arrange", num_in=len(scored.codes_C), num_out=len(scored.codes_C))
@@ -260,10 +243,6 @@ class Recommender:
 
     def intents(self, request: IntentRequest) -> IntentAnswer:
         """Say what an actor is probably here for; reads what an answer would, and logs nothing."""
-        with self._turns.taken():
-            return self._intents(request)
-
-    def _intents(self, request: IntentRequest) -> IntentAnswer:
         watch, part = Watch(self._timer), self._part(request)
         loaded, models = part.loaded, part.loaded.models
         seen = self._see(request, part, self._clock(), watch)

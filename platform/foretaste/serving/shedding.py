@@ -1,10 +1,11 @@
 """What a process has no room for is refused at once, so that what it takes is answered in time.
 
-Requests for an answer wait in one queue in front of a few threads. While the queue was empty a moment ago a burst may
-wait for `burst_ms`; once it has not been empty for so long it is a standing queue, which makes every answer late and
-none more, and only `target_ms` of it are kept: controlled delay (Nichols and Jacobson, ACM Queue 2012) as services
-use it (Maurer, Fail at Scale, ACM Queue 2015). Who would wait longer than that is told on arrival, before their body
-is read; who did is told when their turn comes. Everything else (events, health, deletions) does not wait here.
+Requests for an answer wait in one queue in front of the few that are computed. While the queue was empty a moment ago
+a burst may wait for `burst_ms`; once it has not been empty for so long it is a standing queue, which makes every answer
+late and none more, and only `target_ms` of it are kept: controlled delay (Nichols and Jacobson, ACM Queue 2012) as
+services use it (Maurer, Fail at Scale, ACM Queue 2015). Who would wait longer than that is told on arrival, before
+their body is read; who did is told when their turn comes. Everything else (events, health, deletions) does not wait
+here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
 from typing import TypeVar
@@ -23,11 +23,12 @@ from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretaste.contracts.config import Frozen
+from foretaste.serving.engine import Engine
 from foretaste.serving.problems import problem
 from foretaste.serving.watch import WAITED
 
 SHED_PATHS = frozenset({"/v1/recommend", "/v1/recommend/next", "/v1/rank", "/v1/intent"})
-"""What is computed, and so waits for a thread."""
+"""What is computed, and so waits for its turn."""
 
 _WEIGHT = 0.1
 
@@ -37,14 +38,11 @@ T = TypeVar("T")
 class SheddingConfig(Frozen):
     """How many requests for an answer are computed and wait, and for how long."""
 
-    in_flight: int = Field(8, ge=1, description="requests that a process computes at a time, each in a thread")
-    computing: int = Field(
-        1, ge=1, description="of these, requests that compute at a time, while others wait for a store or a model"
-    )
-    waiting: int = Field(256, ge=0, description="requests that wait for a thread at most; more are shed with 429")
-    target_ms: float = Field(100.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
+    in_flight: int = Field(8, ge=1, description="requests that a process computes at a time")
+    waiting: int = Field(256, ge=0, description="requests that wait for that at most; more are shed with 429")
+    target_ms: float = Field(50.0, gt=0, description="milliseconds that requests may wait in a queue that stands")
     burst_ms: float = Field(
-        500.0, gt=0, description="the same in a queue that was empty as short a time ago; later it stands"
+        100.0, gt=0, description="the same in a queue that was empty as short a time ago; later it stands"
     )
     retry_after_seconds: float = Field(1.0, gt=0, description="seconds after which who was shed may ask again")
 
@@ -80,7 +78,7 @@ class Admission:
     """Admits requests of one event loop, in order of their arrival; not for other threads."""
 
     def __init__(self, config: SheddingConfig, *, timer: Callable[[], float]) -> None:
-        """`timer` gives seconds and never goes back."""
+        """`timer` gives seconds and never goes back. What is admitted is computed by an engine."""
         self.config = config
         self.on_shed: Callable[[Shed], None] = lambda _: None
         self.num_in_flight = 0
@@ -88,7 +86,7 @@ class Admission:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._empty_at = timer()
         self._usual_seconds = 0.0
-        self._pool = ThreadPoolExecutor(config.in_flight, thread_name_prefix="answers")
+        self._engine = Engine(timer=timer)
 
     @property
     def num_waiting(self) -> int:
@@ -96,14 +94,14 @@ class Admission:
         return len(self._waiting)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in a thread once there is one. Raises ShedError, or what `work` raises."""
+        """Compute `work` once there is room. Raises ShedError, or what `work` raises."""
         arrived = self._timer()
         await self.enter()
         begun = self._timer()
         context = copy_context()
         context.run(WAITED.set, begun - arrived)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
+            return await asyncio.wrap_future(self._engine.submit(work, context=context))
         finally:
             self.leave(self._timer() - begun)
 
@@ -155,7 +153,7 @@ class Admission:
 
     def close(self) -> None:
         """Begin nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._engine.close()
 
     def _allowed_seconds(self) -> float:
         """How long a request may wait; both bounds are taken from when the queue last was empty."""

@@ -24,7 +24,6 @@ from foretaste.serving.fallback import session_genres, without_intent
 from foretaste.serving.models import Models
 from foretaste.serving.shaping import Asked, Shaped, arrange, may_not, shape
 from foretaste.serving.slow import Views
-from foretaste.serving.turns import computing
 from foretaste.serving.watch import Watch
 from foretaste.signals.ranking import ranker_inputs
 
@@ -227,19 +226,18 @@ def _rank(
         return None, Fallback.NO_MODEL
 
     def rank() -> tuple[NDArray[np.float64], RankerInputs]:
-        with computing():
-            inputs = ranker_inputs(
-                seen.history,
-                seen.asof_B,
-                codes_C[None, :],
-                prediction,
-                {name: value_W[None] for name, value_W in seen.signals.items()},
-                models.catalogue,
-                views.members,
-                views.titles,
-                length=ranker.recent,
-                rule=models.rule,
-            )
+        inputs = ranker_inputs(
+            seen.history,
+            seen.asof_B,
+            codes_C[None, :],
+            prediction,
+            {name: value_W[None] for name, value_W in seen.signals.items()},
+            models.catalogue,
+            views.members,
+            views.titles,
+            length=ranker.recent,
+            rule=models.rule,
+        )
         ranked_C = ranker.scores(inputs)[0]
         _finite(ranked_C, "ranker scores")
         return ranked_C, inputs
