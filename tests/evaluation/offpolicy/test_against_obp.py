@@ -7,6 +7,7 @@ writes obp_golden.json beside this file, so that equality is tested where sb-obp
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def slates_of(num_slates: int, num_places: int, num_actions: int) -> Arrays:
     scores = {"logged": arithmetic(num_actions, step=7919), "target": 2 * arithmetic(num_actions, step=523)}
     lists, chance, marginal = {}, {}, {}
     for name, scores_A in scores.items():
-        lists[name], chance[name] = every_slate(num_places, num_actions, lambda above, s=scores_A: luce(s, above))
+        lists[name], chance[name] = every_slate(num_places, num_actions, partial(luce, scores_A))
         marginal[name] = marginals(lists[name], chance[name], num_actions)
     picked_S = (np.arange(num_slates) * 7) % len(lists["logged"])
     action_SP = lists["logged"][picked_S]
