@@ -159,7 +159,7 @@ def test_every_estimate_of_slates_is_the_one_that_sb_obp_was_seen_to_make() -> N
 
 @needs_obp
 @pytest.mark.parametrize("num_positions", [None, 3])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_random_rounds_give_what_sb_obp_gives_round_by_round(num_positions: int | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     arrays = rounds_of(lambda *shape, step: rng.random(shape), 2_000, 20, num_positions)
