@@ -32,6 +32,7 @@ def log(num_rounds: int) -> pa.Table:
 
 
 @pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data trips over its own on making a context
 def test_a_log_in_files_gives_the_same_sums_however_it_is_cut(tmp_path: Path, local_ray: None) -> None:
     whole = log(1_000)
     paths = []
