@@ -1,10 +1,10 @@
 """Logs over a large catalogue with a known truth, after Saito, Ren and Joachims (ICML 2023, section 4.1).
 
 Every title has D categorical features of V values; titles fall into G clusters that depend on the features a little.
-What a title earns from a member is g(member, cluster) + h(member, title): g is a polynomial of the member's numbers with
-steps, h is linear in member, features and their products, with coefficients of its own in each cluster. The policy that
-logged is a softmax that prefers what earns LESS (inverse temperature below 0), the target takes the best title with
-probability 1 - epsilon and any with epsilon.
+What a title earns from a member is g(member, cluster) + h(member, title). g is a polynomial of the member's numbers
+with steps, h is linear in member, features and their products, with coefficients of its own in each cluster. The policy
+that logged is a softmax that prefers what earns LESS (inverse temperature below 0), the target takes the best title
+with probability 1 - epsilon and any with epsilon.
 
 Shapes: R rounds, X members (contexts), A titles, C numbers of a member, D features, E = D (V - 1) + 1 dummies,
 G clusters, P monomials.
