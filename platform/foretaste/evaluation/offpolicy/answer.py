@@ -1,7 +1,7 @@
 """What another policy would have earned: diagnostics first, then one estimate with its interval, or why there is none.
 
-The recommended estimator is the surest of those whose bias vanishes (IPS, SNIPS, DR, SNDR), because an interval of a shrunk
-one does not know its bias. Shrunk ones are tuned and listed; SLOPE names the one that it would take for the least error.
+The recommended estimator is the surest of those whose bias vanishes (IPS, SNIPS, DR, SNDR), because an interval of a
+shrunk one does not know its bias. Shrunk ones are tuned and listed; SLOPE names whom it would take for the least error.
 
 Shapes: R rounds.
 """

@@ -1,7 +1,7 @@
 """What speaks before the number: whether a log can say what another policy would have earned.
 
-The measures add up over blocks; the checks read the sums. Where the policy that logged is known in full, support and the
-weights' second moment are those of the policies, so that a large weight that was never drawn is seen, too.
+The measures add up over blocks; the checks read the sums. Where the policy that logged is known in full, support and
+the weights' second moment are those of the policies, so that a large weight that was never drawn is seen, too.
 
 Shapes: R rounds, A actions, K bins of the propensity.
 """

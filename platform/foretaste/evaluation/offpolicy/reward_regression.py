@@ -49,6 +49,30 @@ def two_steps(
     return Predicted(predicted_R, expected_X[choices.context_R])
 
 
+def by_action(
+    context_RC: Floats, action_R: Ints, reward_R: Floats, *, num_actions: int, folds: int, rng: np.random.Generator
+) -> Floats:
+    """What each action earns in each round, linear in the context for each action: float64[R, A].
+
+    Each round is predicted from the rounds of other contexts, so that none is predicted with its own reward.
+    Raises ValueError for fewer than two folds.
+    """
+    if folds < 2:
+        raise ValueError(f"by_action: wanted two folds or more, found {folds}")
+    numbers_RN = np.column_stack([np.ones(len(context_RC)), context_RC])
+    _, context_R = np.unique(context_RC, axis=0, return_inverse=True)
+    fold_R = rng.permutation(np.arange(context_R.max() + 1) % folds)[context_R]
+    predicted_RA = np.empty((len(reward_R), num_actions))
+    for fold in range(folds):
+        learn, predict = np.flatnonzero(fold_R != fold), np.flatnonzero(fold_R == fold)
+        features_RAN = np.zeros((len(learn), num_actions, numbers_RN.shape[1]))
+        features_RAN[np.arange(len(learn)), action_R[learn]] = numbers_RN[learn]
+        level = float(reward_R[learn].mean())
+        found_F = ridge(features_RAN.reshape(len(learn), -1), reward_R[learn] - level)
+        predicted_RA[predict] = level + numbers_RN[predict] @ found_F.reshape(num_actions, -1).T
+    return predicted_RA
+
+
 def _fitted(
     choices: Choices,
     learn_R: np.ndarray[tuple[int], np.dtype[np.bool_]],

@@ -36,6 +36,9 @@ class CatalogueWorldConfig(Frozen):
     num_numbers: int = Field(10, ge=8, description="numbers of a member, C, standard normal")
     cluster_spread: float = Field(3.0, ge=0, description="standard deviation of g over members and clusters, rewards")
     title_spread: float = Field(1.0, ge=0, description="standard deviation of h over members and titles, rewards")
+    alike: bool = Field(
+        False, description="whether features are worth the same in every cluster, so that h can be learned"
+    )
     noise: float = Field(3.0, ge=0, description="standard deviation of a reward around its mean, rewards")
     inverse_temperature: float = Field(-0.1, description="of the policy that logged, per unit of reward")
     epsilon: float = Field(0.2, ge=0, le=1, description="share of rounds in which the target takes any title")
@@ -65,16 +68,12 @@ class CatalogueWorld:
         logits_AG = (logits_AG - logits_AG.mean()) / logits_AG.std() / 10.0
         cluster_A = (logits_AG + rng.gumbel(size=logits_AG.shape)).argmax(axis=1)
         num_monomials = monomials(np.zeros((1, config.num_numbers))).shape[1]
-        world = cls(
-            config,
-            feature_AD,
-            cluster_A,
-            rng.uniform(-1, 1, size=(num_monomials, config.num_clusters)),
-            rng.uniform(-3, 3, size=4),
-            rng.uniform(-1, 1, size=(config.num_clusters, config.num_numbers + 1, dummies_AE.shape[1])),
-            np.ones(2),
-            np.zeros(2),
-        )
+        polynomial_PG = rng.uniform(-1, 1, size=(num_monomials, config.num_clusters))
+        step_4 = rng.uniform(-3, 3, size=4)
+        linear_GCE = rng.uniform(-1, 1, size=(config.num_clusters, config.num_numbers + 1, dummies_AE.shape[1]))
+        if config.alike:
+            linear_GCE[1:] = linear_GCE[0]
+        world = cls(config, feature_AD, cluster_A, polynomial_PG, step_4, linear_GCE, np.ones(2), np.zeros(2))
         g_XG, h_XA = world._effects(rng.normal(size=(500, config.num_numbers)))
         spreads = (config.cluster_spread, config.title_spread)
         scale_2 = np.array([spread / effect.std() for spread, effect in zip(spreads, (g_XG, h_XA), strict=True)])
