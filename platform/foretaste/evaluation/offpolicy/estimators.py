@@ -83,8 +83,7 @@ class Estimator:
             return self._corrected(rounds, None, rounds.reward_R)
         if rounds.expected_R is None or (self.shape is not None and rounds.predicted_R is None):
             rounds.need(self.name, "expected_R", *(() if self.shape is None else ("predicted_R",)))
-        surprise_R = rounds.reward_R if rounds.predicted_R is None else rounds.reward_R - rounds.predicted_R
-        return self._corrected(rounds, rounds.expected_R, surprise_R)
+        return self._corrected(rounds, rounds.expected_R, rounds.surprise_R)
 
     def _corrected(self, rounds: Rounds, base_R: Floats | None, surprise_R: Floats) -> Terms:
         if self.shape is None:

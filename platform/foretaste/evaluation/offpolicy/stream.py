@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from foretaste.evaluation.offpolicy.rounds import Rounds
 from foretaste.evaluation.offpolicy.terms import Estimates, Sums
@@ -59,6 +61,22 @@ def cut(rounds: Rounds, size: int = ROUNDS_AT_ONCE) -> Iterator[Rounds]:
     """Rounds in blocks of `size`, which share their memory."""
     for first in range(0, len(rounds), size):
         yield rounds.take(slice(first, first + size))
+
+
+def laid_out(*, size: int = ROUNDS_AT_ONCE, **arrays: NDArray[Any] | None) -> Iterator[Rounds]:
+    """Arrays of a whole log, as `Rounds.of` takes them, checked and laid out a block at a time.
+
+    Raises ValueError as `Rounds.of` does, saying where the block begins.
+    """
+    num_rounds = max((len(array) for array in arrays.values() if array is not None), default=0)
+    for first in range(0, num_rounds, size):
+        rows = slice(first, first + size)
+        given: dict[str, Any] = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        try:
+            block = Rounds.of(**given)
+        except ValueError as error:
+            raise ValueError(f"rounds from {first} on: {error}") from error
+        yield block
 
 
 def estimate(rounds: Rounds, estimators: Sequence[Estimates[Rounds]]) -> Summary:

@@ -37,6 +37,15 @@ class Terms:
         return columns_4R
 
     @property
+    def added_R(self) -> Floats:
+        """Base and gain of every round."""
+        if self.base_R is None or self.gain_R is None:
+            one = self.base_R if self.gain_R is None else self.gain_R
+            return np.zeros(self.num_rounds) if one is None else one
+        added_R: Floats = self.base_R + self.gain_R
+        return added_R
+
+    @property
     def per_round_R(self) -> Floats:
         """What each round adds: its mean is the estimate. Raises ValueError where no round has mass."""
         _, base_R, gain_R, mass_R = self.columns_4R
@@ -46,7 +55,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums of the terms of rounds: all that a value, its variance and its bounds need. They add up."""
+    """Sums of the terms of rounds: all that a value, its variance and its bounds need. They add up.
+
+    Where every mass is 1, what is gained stands in the base.
+    """
 
     moments_44: Floats  # of (one, base, gain, mass): sums of products
     low: float = np.inf  # smallest base + gain of a round
@@ -55,12 +67,15 @@ class Sums:
     @classmethod
     def of(cls, terms: Terms) -> Sums:
         """Sum the terms of a block."""
+        if not terms.num_rounds:
+            return cls.zero()
+        added_R = terms.added_R
+        low, high = float(added_R.min()), float(added_R.max())
+        if terms.mass_R is None:
+            return cls(_moments_of_mean(added_R), low, high)
         columns_4R = terms.columns_4R
         moments_44: Floats = columns_4R @ columns_4R.T
-        if not terms.num_rounds:
-            return cls(moments_44)
-        added_R = columns_4R[1] + columns_4R[2]
-        return cls(moments_44, float(added_R.min()), float(added_R.max()))
+        return cls(moments_44, low, high)
 
     @classmethod
     def zero(cls) -> Sums:
@@ -114,6 +129,16 @@ class Estimates(Protocol[Block]):
 
     def __call__(self, block: Block, /) -> Terms:
         """Terms of each round; raises ValueError where the block lacks what the estimator needs."""
+
+
+def _moments_of_mean(added_R: Floats) -> Floats:
+    """The sums where every mass is 1: base and gain are as one, and most products are the same."""
+    num_rounds, total, squares = float(len(added_R)), float(added_R.sum()), float(added_R @ added_R)
+    moments_44 = np.zeros((4, 4))
+    moments_44[0::3, 0::3] = num_rounds
+    moments_44[0::3, 1] = moments_44[1, 0::3] = total
+    moments_44[1, 1] = squares
+    return moments_44
 
 
 def _some(mass: float, num_rounds: int) -> float:
