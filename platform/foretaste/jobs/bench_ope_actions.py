@@ -1,5 +1,8 @@
 """Estimates over thousands of titles: clusters and a regression against the weights of titles, of groups, and neither.
 
+The published world cannot be learned: what a feature is worth hangs on the cluster, so the gain is that of the clusters.
+A second world, where features are worth the same everywhere, shows what the regression adds, and clusters that are found.
+
 Shapes: R rounds, X members, A titles, W worlds, L logs of each, B resamples.
 """
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.evaluation.offpolicy.cluster_search import searched
 from foretaste.evaluation.offpolicy.embeddings import Choices, chosen_features, groups_of, mips, offcem
 from foretaste.evaluation.offpolicy.reward_regression import Predicted, two_steps
 from foretaste.evaluation.offpolicy.synthetic_catalogue import (
@@ -24,7 +28,10 @@ from foretaste.jobs.settings import Settings
 from foretaste.ops.telemetry import say
 
 SIZES, NUM_WORLDS, NUM_LOGS = (2_000, 5_000), 8, 10
-QUICK_SIZES, QUICK_WORLDS, QUICK_LOGS = (500,), 2, 4
+QUICK_SIZES, QUICK_WORLDS, QUICK_LOGS = (300,), 2, 3
+LEARNABLE = {"alike": True, "title_spread": 3.0, "num_rounds": 10_000}
+LEARNABLE_WORLDS, LEARNABLE_LOGS = 5, 4
+SEARCHED = (20, 50, 150, 400)
 FOLDS, TRUTH_MEMBERS, RESAMPLES = 2, 2_000, 2_000
 OURS = "offcem"
 COMPARATORS = {
@@ -59,6 +66,11 @@ def actions(settings: Settings, options: BenchOptions) -> dict[str, Any]:
             "want": "<= 0.5",
             "holds": ratio["value"] <= 0.5,
         }
+    config = CatalogueWorldConfig.model_validate({"num_titles": sizes[0], **LEARNABLE})
+    worlds, logs = (1, 2) if options.quick else (LEARNABLE_WORLDS, LEARNABLE_LOGS)
+    errors = _errors(config, worlds, logs, settings.evaluation.seed)
+    named = f"{sizes[0]:,} titles, what they earn can be learned"
+    figures[named] = {"world": config.model_dump(), "worlds": worlds, "logs": logs, **_figures(errors)}
     return {"figures": figures, "bars": bars, "skipped": {}}
 
 
@@ -88,7 +100,7 @@ def _estimates(world: CatalogueWorld, log: CatalogueLog, rng: np.random.Generato
     all_R = choices.group_weight_R(groups_of(world.feature_AD))
     cluster_R = choices.group_weight_R(world.cluster_A)
     _, chosen_R = chosen_features(choices, world.feature_AD)
-    return {
+    found = {
         "snips": mips(reward_R, weight_R, normalised=True),
         "dr": _doubly_robust(reward_R, weight_R, model, normalised=False),
         "dr, self-normalised": _doubly_robust(reward_R, weight_R, model, normalised=True),
@@ -102,6 +114,11 @@ def _estimates(world: CatalogueWorld, log: CatalogueLog, rng: np.random.Generato
         "mips on the clusters of ours": mips(reward_R, cluster_R),
         "mips on the clusters of ours, self-normalised": mips(reward_R, cluster_R, normalised=True),
     }
+    if config.alike:
+        sizes = [size for size in SEARCHED if size < config.num_titles]
+        searching = searched(choices, numbers_XN, dummies_AE, sizes=sizes, folds=FOLDS, rng=rng)
+        found["offcem, clusters found"] = searching.terms
+    return found
 
 
 def _doubly_robust(

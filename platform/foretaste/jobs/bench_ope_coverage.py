@@ -36,7 +36,7 @@ def coverage(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     asked: list[Asked] = []
     answered: list[Asked] = []
     while len(answered) < num_logs:
-        asked.append(_asked(rng, None))
+        asked.append(_asked(rng, None, settings.off_policy))
         if asked[-1][2].recommended is not None:
             answered.append(asked[-1])
     say(f"{len(asked)} logs asked, {len(answered)} answered")
@@ -58,7 +58,7 @@ def coverage(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     share = figures["recommended estimator"]["coverage"]
     bars = {"coverage of the recommended estimator's 95% interval": _bar(share["value"], LOW, HIGH, share["interval"])}
     for fault in FAULTS:
-        faulty = [_asked(rng, fault) for _ in range(num_faulty)]
+        faulty = [_asked(rng, fault, settings.off_policy) for _ in range(num_faulty)]
         refused = _share([found.recommended is None for _, _, found in faulty])
         figures[f"fault: {fault}"] = {
             "refused": refused,
@@ -70,10 +70,10 @@ def coverage(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     return {"figures": figures, "bars": bars, "skipped": {}}
 
 
-def _asked(rng: np.random.Generator, fault: Fault | None) -> Asked:
+def _asked(rng: np.random.Generator, fault: Fault | None, asking: AnswerConfig) -> Asked:
     config = LogConfig.drawn(rng, fault=fault)
     log = known_log(config, rng)
-    return config, log, answer(log.rounds, AnswerConfig())
+    return config, log, answer(log.rounds, asking)
 
 
 def _row(asked: list[Asked], name: str | None) -> dict[str, Any]:

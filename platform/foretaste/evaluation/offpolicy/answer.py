@@ -73,7 +73,7 @@ class Answer:
             "interval": None if self.interval is None else _row(self.interval),
             "least_error": self.least_error,
             "estimates": rows,
-            "tuned": self.tuned,
+            "tuned": {name: strength if np.isfinite(strength) else None for name, strength in self.tuned.items()},
         }
 
 

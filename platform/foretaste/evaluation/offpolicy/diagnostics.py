@@ -103,7 +103,9 @@ class Measures:
 
     @property
     def mean_weight_p(self) -> float:
-        """Chance of a mean weight that far from 1 or further, if it is 1. Without spread: 1 or 0."""
+        """Chance of a mean weight that far from 1 or further, if it is 1. Without spread: 1 or 0; without rounds 1."""
+        if not self.num_rounds:
+            return 1.0
         spread = self.weight_squared / self.num_rounds - self.mean_weight**2
         error = np.sqrt(max(spread, 0.0) / max(self.num_rounds - 1, 1))
         away = abs(self.mean_weight - 1.0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.evaluation.offpolicy.embeddings import Choices
 from foretaste.evaluation.offpolicy.rounds import Floats, Ints
@@ -40,7 +41,7 @@ def two_steps(
     fold_R = fold_X[choices.context_R]
     predicted_R, expected_X = np.zeros(len(fold_R)), np.zeros(len(numbers_XN))
     for fold in range(folds):
-        earned_XA = _fitted(choices, fold_R != fold, numbers_XN, dummies_AE, cluster_A, fold_X == fold)
+        earned_XA = fitted(choices, fold_R != fold, numbers_XN, dummies_AE, cluster_A, fold_X == fold)
         inside = np.flatnonzero(fold_X == fold)
         expected_X[inside] = np.vecdot(choices.target_XA[inside], earned_XA)
         place_X = np.cumsum(fold_X == fold) - 1
@@ -73,15 +74,15 @@ def by_action(
     return predicted_RA
 
 
-def _fitted(
+def fitted(
     choices: Choices,
-    learn_R: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    learn_R: NDArray[np.bool_],
     numbers_XN: Floats,
     dummies_AE: Floats,
     cluster_A: Ints,
-    predict_X: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    predict_X: NDArray[np.bool_],
 ) -> Floats:
-    """Rewards of every title for the contexts to predict for."""
+    """Rewards of every title for the contexts to predict for, learned from the rounds to learn from."""
     context_R, action_R = choices.context_R[learn_R], choices.action_R[learn_R]
     reward_R, cluster_R = choices.reward_R[learn_R], cluster_A[action_R]
     num_clusters, num_numbers = int(cluster_A.max()) + 1, numbers_XN.shape[1]

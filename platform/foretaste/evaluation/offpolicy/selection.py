@@ -89,8 +89,7 @@ def tunings(
     """
     options = [estimator.tuned(float(strength)) for strength in grid]
     weight_R, num_rounds = rounds.weight_R, len(rounds)
-    predicted_R = rounds.predicted_R if estimator.modelled else None
-    beyond_R = rounds.reward_R if predicted_R is None else rounds.reward_R - predicted_R
+    beyond_R = rounds.surprise_R if estimator.modelled else rounds.reward_R
     logarithm = np.log(2.0 / delta)
     deviation = np.sqrt(2.0 * (weight_R @ weight_R) * logarithm) / num_rounds
     deviation += 2.0 * weight_R.max() * logarithm / (3.0 * num_rounds)
