@@ -1,7 +1,7 @@
 """Estimates over thousands of titles: clusters and a regression against the weights of titles, of groups, and neither.
 
-The published world cannot be learned: what a feature is worth hangs on the cluster, so the gain is that of the clusters.
-A second world, where features are worth the same everywhere, shows what the regression adds, and clusters that are found.
+The published world cannot be learned: what a feature is worth hangs on the cluster, so the gain is the clusters'.
+A second world, where features are worth the same everywhere, shows what the regression adds, and found clusters.
 
 Shapes: R rounds, X members, A titles, W worlds, L logs of each, B resamples.
 """

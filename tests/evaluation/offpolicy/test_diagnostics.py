@@ -53,7 +53,7 @@ def test_what_was_never_shown_cannot_be_judged_whether_the_policy_is_known_or_no
 
 
 def test_a_large_weight_that_was_not_drawn_is_seen_where_the_policy_is_known() -> None:
-    rare = np.array([1e-5, 0.4, 0.3, 0.29999])
+    rare = np.array([1e-8, 0.4, 0.3, 0.29999999])
     rounds = logged(rare, np.array([0.3, 0.3, 0.2, 0.2]), num_rounds=500)
     assert rounds.weight_R.max() < 2
     assert Reason.FEW_EFFECTIVE_ROUNDS in failing(rounds)

@@ -78,6 +78,7 @@ def alike(earned_XA: Floats, num_clusters: int, *, seed: int) -> Ints:
     components_AK = centred_XA.T @ vectors_XK[:, -COMPONENTS:]
     if not values_K[-1] > 0:
         return np.zeros(earned_XA.shape[1], dtype=np.int64)
+    num_clusters = min(num_clusters, len(np.unique(components_AK.round(9), axis=0)))
     found_A = KMeans(num_clusters, n_init=1, max_iter=30, random_state=seed).fit_predict(components_AK)
     _, cluster_A = np.unique(found_A, return_inverse=True)
     return cluster_A.astype(np.int64)

@@ -23,7 +23,7 @@ from foretaste.evaluation.offpolicy.stream import cut
 
 _EDGES = np.logspace(-6, 0, 13)
 _PROPENSITY_BINS = len(_EDGES) + 1
-_ROUNDS_AT_ONCE = 16_384
+_CELLS_AT_ONCE = 1_000_000
 
 
 class DiagnosticsConfig(Frozen):
@@ -78,7 +78,8 @@ class Measures:
     @classmethod
     def of(cls, rounds: Rounds) -> Measures:
         """Sums over rounds, in the memory of a block."""
-        parts = [_measures(block) for block in cut(rounds, _ROUNDS_AT_ONCE)]
+        num_actions = 1 if rounds.logging_RA is None else rounds.logging_RA.shape[1]
+        parts = [_measures(block) for block in cut(rounds, max(1, _CELLS_AT_ONCE // num_actions))]
         return reduce(add, parts) if parts else _measures(rounds)
 
     def __add__(self, other: Measures) -> Measures:
@@ -117,7 +118,7 @@ class Measures:
     def effective_rounds(self) -> float:
         """Rounds of equal weight that would be as much (Kish 1965), as drawn or as the policies say, what is less."""
         drawn = self.weight**2 / self.weight_squared if self.weight_squared > 0 else 0.0
-        if self.second_moment is None or self.num_rounds == 0:
+        if not self.second_moment:
             return drawn
         return min(drawn, self.num_rounds**2 / self.second_moment)
 
