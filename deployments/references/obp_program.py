@@ -2,7 +2,7 @@
 
 It runs in an environment of its own (oracles.txt beside it) and knows nothing of the platform. It reads
 FOLDER/settings.json, `{"kind": "rounds" | "slates", "estimators": [{"name", "tuning"?}], "repeats"?, "per_round"?}`,
-and FOLDER/input.npz, and writes FOLDER/result.json: the value of each estimator, the seconds of its fastest call, and
+and FOLDER/input.npz, and writes FOLDER/result.json: the value of each estimator, the processor's seconds of its fastest call, and
 the versions of the packages; with `per_round` FOLDER/output.npz, too: what each round or place adds.
 
 Shapes: R rounds, A actions, P positions, S slates.
@@ -139,9 +139,9 @@ def main(folder: Path) -> None:
         takes = taken(made.estimate_policy_value, inputs)
         spans = []
         for _ in range(settings.get("repeats", 1)):
-            began = time.perf_counter()
+            began = time.process_time()
             value = made.estimate_policy_value(**takes)
-            spans.append(time.perf_counter() - began)
+            spans.append(time.process_time() - began)
         values[name], seconds[name] = float(value), min(spans)
         if settings.get("per_round"):
             added[name] = per_round(made, inputs)
