@@ -22,7 +22,7 @@ def test_a_log_that_can_answer_does_so_with_one_of_the_consistent_estimators() -
     assert found.interval.holds(log.truth)
     assert found.interval == found.estimates[found.recommended or ""]
     surest = min(found.estimates[estimator.name].standard_error for estimator in CONSISTENT)
-    assert found.interval.standard_error == surest
+    assert surest <= found.interval.standard_error <= surest / 0.95
     assert set(found.tuned) == {"clipped_ips", "switch_dr", "dros"}
     assert found.least_error in found.estimates
 

@@ -11,6 +11,7 @@ from foretaste.evaluation.offpolicy.intervals import (
     bernstein,
     drawn_times,
     influences,
+    skewed,
     student,
     student_of_actors,
 )
@@ -97,6 +98,33 @@ def test_student_covers_the_truth_as_often_as_it_says(kind: str) -> None:
             terms = Terms(400, gain_R=terms.gain_R)
         held += student(Sums.of(terms)).holds(2.0)
     assert 0.925 <= held / 600 <= 0.975  # 2.8 standard errors around 0.95
+
+
+def test_a_tail_turns_the_interval_and_widens_it_and_no_tail_leaves_students() -> None:
+    rng = np.random.default_rng(9)
+    even = Terms(3_000, gain_R=rng.normal(size=3_000))
+    by_student, turned = student(Sums.of(even)), skewed(even)
+    assert (turned.low, turned.high) == pytest.approx((by_student.low, by_student.high), abs=0.03 * turned.half_width)
+    tailed = Terms(300, gain_R=rng.lognormal(0.0, 1.5, size=300))
+    by_student, turned = student(Sums.of(tailed)), skewed(tailed)
+    assert turned.high - turned.value > 1.2 * (by_student.high - by_student.value)
+    assert turned.value - turned.low < turned.high - turned.value
+    twice = Terms(600, gain_R=np.repeat(tailed.added_R, 2))
+    of_actors = skewed(twice, np.repeat(np.arange(300), 2))
+    assert (of_actors.low, of_actors.high) == pytest.approx((turned.low, turned.high), rel=1e-9)
+    same = skewed(Terms(5, gain_R=np.ones(5)))
+    assert (same.low, same.high) == (1.0, 1.0)
+
+
+def test_where_students_interval_covers_too_little_the_turned_one_comes_closer() -> None:
+    rng = np.random.default_rng(10)
+    held = {"student": 0, "skewed": 0}
+    for _ in range(600):
+        terms = Terms(100, gain_R=rng.lognormal(-0.72, 1.2, size=100))
+        held["student"] += student(Sums.of(terms)).holds(1.0)
+        held["skewed"] += skewed(terms).holds(1.0)
+    assert held["student"] < held["skewed"] - 12
+    assert held["skewed"] / 600 > 0.9
 
 
 def test_bernstein_is_wider_than_student_and_holds_at_any_length() -> None:

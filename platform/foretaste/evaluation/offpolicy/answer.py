@@ -1,7 +1,8 @@
 """What another policy would have earned: diagnostics first, then one estimate with its interval, or why there is none.
 
-The recommended estimator is the surest of those whose bias vanishes (IPS, SNIPS, DR, SNDR), because an interval of a
-shrunk one does not know its bias. Shrunk ones are tuned and listed; SLOPE names whom it would take for the least error.
+The recommended estimator is the first of SNDR, DR, SNIPS and IPS than which none is clearly surer. Their bias vanishes,
+while an interval of a shrunk one does not know its bias, and whoever takes the surest of many takes what only looks so.
+Shrunk ones are tuned and listed; SLOPE names whom it would take for the least error.
 
 Shapes: R rounds.
 """
@@ -19,7 +20,7 @@ from foretaste.contracts.config import Frozen
 from foretaste.evaluation.offpolicy import estimators as known
 from foretaste.evaluation.offpolicy.diagnostics import Check, DiagnosticsConfig, Measures, Reason, checks
 from foretaste.evaluation.offpolicy.estimators import Estimator
-from foretaste.evaluation.offpolicy.intervals import Interval, Resamples, student, student_of_actors
+from foretaste.evaluation.offpolicy.intervals import Interval, Resamples, skewed, student, student_of_actors
 from foretaste.evaluation.offpolicy.rounds import Rounds
 from foretaste.evaluation.offpolicy.selection import Candidate, least_error, slope, strengths, tunings
 from foretaste.evaluation.offpolicy.terms import Sums, Terms
@@ -36,7 +37,13 @@ class AnswerConfig(Frozen):
 
     diagnostics: DiagnosticsConfig = Field(DiagnosticsConfig(), description="from when on a log is not trusted")
     level: float = Field(0.95, gt=0, lt=1, description="share of logs in which the interval is to hold the truth")
-    interval: Literal["student", "bootstrap"] = Field("student", description="method of the intervals")
+    interval: Literal["skewed", "student", "bootstrap"] = Field("skewed", description="method of the intervals")
+    surer_by: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share by which the standard error must be less for another than the first estimator",
+    )
     resamples: int = Field(1_000, ge=100, description="resamples of the bootstrap")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
     bias_bound: bool = Field(
@@ -97,8 +104,10 @@ def answer(rounds: Rounds, config: AnswerConfig, *, consistent: Sequence[Estimat
             terms[estimator.name], tuned[estimator.name] = best.terms, float(best.estimator.tuning or 0.0)
     estimates = {name: interval_of(made, rounds, config) for name, made in terms.items()}
     trusted = [e.name for e in consistent if e.name in estimates]
+    # The direct method's interval is of the contexts alone, far too narrow for SLOPE to see its bias.
     candidates = [Candidate.of(name, Sums.of(made)) for name, made in terms.items() if name != known.DM.name]
-    surest = min(trusted, key=lambda name: estimates[name].standard_error)
+    least = min(estimates[name].standard_error for name in trusted)
+    surest = next(name for name in trusted if estimates[name].standard_error * (1 - config.surer_by) <= least)
     return Answer(
         checks=found,
         refusals=refusals,
@@ -116,6 +125,8 @@ def interval_of(terms: Terms, rounds: Rounds, config: AnswerConfig) -> Interval:
         unit_R = np.arange(len(rounds)) if rounds.actor_R is None else rounds.actor_R
         drawn = Resamples.of(terms, unit_R, resamples=config.resamples, seed=config.seed)
         return drawn.interval(Sums.of(terms).value, level=config.level)
+    if config.interval == "skewed":
+        return skewed(terms, rounds.actor_R, level=config.level)
     if rounds.actor_R is not None:
         return student_of_actors(terms, rounds.actor_R, level=config.level)
     return student(Sums.of(terms), level=config.level)
