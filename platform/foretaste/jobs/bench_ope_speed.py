@@ -1,7 +1,8 @@
 """`foretaste bench ope --part speed`: the same rounds to sb-obp's estimators and to ours, in turns.
 
 Both have one thread and arrays in memory; each checks its inputs. Theirs are asked one by one, as their library has it,
-ours all at once, as ours has it. Seconds are of the processor, so that others on the machine count little.
+ours all at once, as ours has it; of either the fastest of several calls counts. Seconds are of the processor, so that
+others on the machine count little.
 
 Shapes: R rounds, A actions, P positions.
 """
@@ -68,7 +69,7 @@ def random_rounds(num_rounds: int, num_actions: int, num_positions: int, *, seed
 
 
 def _compare(settings: Settings, arrays: dict[str, Any], *, turns: int) -> dict[str, Any]:
-    asked = {"kind": "rounds", "estimators": [{"name": e.name, "tuning": e.tuning} for e in EVERY]}
+    asked = {"kind": "rounds", "estimators": [{"name": e.name, "tuning": e.tuning} for e in EVERY], "repeats": 2}
     theirs, ours, apart = [], [], 0.0
     for _ in range(turns):
         answer = ask(settings.oracles, "obp_program.py", asked, arrays).result
