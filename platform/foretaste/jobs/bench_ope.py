@@ -11,6 +11,8 @@ from foretaste.jobs.settings import Settings
 OPE_PARTS = {
     "speed": ("bench_ope_speed", "speed"),
     "logs": ("bench_ope_logs", "logs"),
+    "coverage": ("bench_ope_coverage", "coverage"),
+    "actions": ("bench_ope_actions", "actions"),
 }
 """Module of foretaste.jobs and function of each part: (Settings, BenchOptions) -> figures, bars and what is skipped."""
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
+from foretaste.evaluation.offpolicy.answer import AnswerConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
@@ -50,6 +51,7 @@ class Settings(Frozen):
     tune: TuneConfig = Field(TuneConfig(), description="the search for settings of the intent model")
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    off_policy: AnswerConfig = Field(AnswerConfig(), description="how a log is asked what another policy would earn")
     references: ReferenceConfig = ReferenceConfig()
     oracles: OracleConfig = OracleConfig()
     segments: SegmentConfig = SegmentConfig()
