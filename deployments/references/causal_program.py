@@ -57,7 +57,6 @@ def uplift(given: dict[str, list[Any]]) -> dict[str, Any]:
     y, score, treated = (np.asarray(given[key]) for key in ("outcome", "score", "treated"))
     return {
         "qini": qini_auc_score(y, score, treated),
-        "qini_without_negative": qini_auc_score(y, score, treated, negative_effect=False),
         "auuc": uplift_auc_score(y, score, treated),
         "qini_curve": [part.tolist() for part in qini_curve(y, score, treated)],
         "uplift_curve": [part.tolist() for part in uplift_curve(y, score, treated)],

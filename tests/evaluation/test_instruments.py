@@ -84,9 +84,8 @@ def test_partialling_controls_out_leaves_effects_and_errors_as_they_are() -> Non
         one, other = (two_stage(sums, small_sample=small_sample).fit for sums in (whole, small))
         np.testing.assert_allclose(other.coefficient_J, one.coefficient_J[:2], rtol=1e-9)
         np.testing.assert_allclose(other.covariance_JJ, one.covariance_JJ[:2, :2], rtol=1e-8)
-    for test in (first_stage, wu_hausman):
-        one, other = (getattr(test(sums), "robust_wald", None) or test(sums).statistic for sums in (whole, small))
-        assert one == pytest.approx(other, rel=1e-8)
+    assert first_stage(small).robust_wald == pytest.approx(first_stage(whole).robust_wald, rel=1e-8)
+    assert wu_hausman(small).statistic == pytest.approx(wu_hausman(whole).statistic, rel=1e-8)
 
 
 def test_one_coin_and_one_exposure_give_the_ratio_of_differences() -> None:
@@ -163,7 +162,7 @@ def test_errors_name_the_row_or_the_column() -> None:
         two_stage(moments(outcome, random**2, np.column_stack([ones, random]), 2 * random + 1))
     with pytest.raises(ValueError, match="instrument 0 is 0 everywhere"):
         two_stage(moments(outcome, random, ones, 0 * random))
-    with pytest.raises(ValueError, match="row 1 is 1.0"):
+    with pytest.raises(ValueError, match=r"row 1 is 1\.0"):
         recentred(np.array([True, True]), np.array([0.5, 1.0]))
     with pytest.raises(ValueError, match="as many instruments"):
         moments(outcome, np.column_stack([random, random**2]), ones, random)

@@ -9,6 +9,7 @@ Shapes: K exposures, L instruments, P columns of the moments.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from foretaste.evaluation.causal.moments import Floats, Moments
 from foretaste.evaluation.intervals import LEVEL
 
 STOCK_YOGO = (16.38, 19.93, 22.30, 24.58, 26.87, 29.18, 31.50, 33.84, 36.19, 38.54)
-"""Plain F of 1 to 10 instruments for one exposure above which a 5% test is wrong at most 10% of the time (table 5.2)."""
+"""Plain F of 1 to 10 instruments for one exposure above which a 5% test is wrong at most 10% of the time."""
 MOST_BIAS = 0.1
 """Share of the worst bias that the effective F is to exclude."""
 
@@ -63,10 +64,11 @@ def first_stage(sums: Moments, exposure: int = 0) -> FirstStage:
     first, num = roles.num_controls, roles.num_instruments
     coefficient_L = robust.coefficient_J[first:]
     variance_LL = robust.covariance_JJ[first:, first:]
-    explained = _wald(coefficient_L, np.linalg.inv(_partialled(sums)))
+    within_LL = _partialled(sums)
+    explained = float(coefficient_L @ within_LL @ coefficient_L)
     left = float(robust.residual_P @ sums.second_PP @ robust.residual_P)
     wald = _wald(coefficient_L, variance_LL)
-    effective, wanted = _effective(coefficient_L, variance_LL, _partialled(sums))
+    effective, wanted = _effective(coefficient_L, variance_LL, within_LL)
     return FirstStage(
         coefficient_L=coefficient_L,
         partial_r_squared=explained / (explained + left),
@@ -112,7 +114,7 @@ def anderson_rubin(sums: Moments, *, robust: bool = True) -> tuple[tuple[float, 
 def wu_hausman(sums: Moments, *, robust: bool = True) -> Test:
     """Test whether exposures are exogenous, by adding the first stage's residuals to the regression.
 
-    The robust form is Wooldridge's (2010, section 6.3.1; chi-square with K degrees), the plain one Wu's F(K, N - J - K).
+    The robust form is Wooldridge's (2010, section 6.3.1; chi-square, K degrees), the plain one Wu's F(K, N - J - K).
     """
     roles, unit = sums.roles, np.eye(sums.roles.num_columns)
     outside_CP = unit[roles.controls + roles.instruments]
@@ -196,7 +198,7 @@ def _real_roots(c_0: Floats, c_1: Floats, c_2: Floats) -> Floats:
     found = np.asarray(linalg.eig(left, right, right=False))
     found = found[np.isfinite(found)]
     real = found[np.abs(found.imag) <= 1e-7 * np.maximum(np.abs(found), 1e-12)].real
-    return np.sort(real) * scale
+    return np.asarray(np.sort(real) * scale, dtype=np.float64)
 
 
 def _where(held: Callable[[float], bool], root_R: Floats) -> tuple[tuple[float, float], ...]:
@@ -204,7 +206,7 @@ def _where(held: Callable[[float], bool], root_R: Floats) -> tuple[tuple[float, 
     edges = [-np.inf, *root_R.tolist(), np.inf]
     reach = max(1.0, float(np.abs(root_R).max(initial=0.0)))
     found: list[tuple[float, float]] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inner = 0.5 * (max(low, -3 * reach) + min(high, 3 * reach))
         if not held(inner):
             continue
