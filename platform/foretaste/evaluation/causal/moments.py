@@ -130,8 +130,8 @@ def moments(
             "(evaluation.causal.absorbing in memory, evaluation.causal.instruments_sgd over a stream)"
         )
     value_NP = np.concatenate(parts, axis=1)
-    pair_CQ = _cluster_sums(value_NP, cluster_N)
-    return Moments(roles, len(value_NP), len(pair_CQ), num_absorbed, value_NP.T @ value_NP, pair_CQ.T @ pair_CQ)
+    num_clusters, fourth_QQ = _fourth(value_NP, cluster_N)
+    return Moments(roles, len(value_NP), num_clusters, num_absorbed, value_NP.T @ value_NP, fourth_QQ)
 
 
 def total(blocks: list[Moments]) -> Moments:
@@ -153,20 +153,25 @@ def _columns(values: ArrayLike | None, num_rows: int, what: str) -> Floats:
     return array
 
 
-def _cluster_sums(value_NP: Floats, cluster_N: ArrayLike | None) -> Floats:
-    """Products of all pairs of columns, summed over the rows of a cluster: float64[number of clusters, Q]."""
+def _fourth(value_NP: Floats, cluster_N: ArrayLike | None) -> tuple[int, Floats]:
+    """Products of all pairs of columns summed within clusters, then theirs over them: number of clusters, [Q, Q]."""
     left_Q, right_Q = np.triu_indices(value_NP.shape[1])
+    parts = [value_NP[first : first + _ROWS_AT_ONCE] for first in range(0, len(value_NP), _ROWS_AT_ONCE)]
     if cluster_N is None:
-        return value_NP[:, left_Q] * value_NP[:, right_Q]
+        fourth_QQ = np.zeros((len(left_Q), len(left_Q)))
+        for part in parts:
+            pair_NQ = part[:, left_Q] * part[:, right_Q]
+            fourth_QQ += pair_NQ.T @ pair_NQ
+        return len(value_NP), fourth_QQ
     cluster = np.asarray(cluster_N)
     if cluster.shape != (len(value_NP),):
         raise ValueError(f"moments: {len(value_NP)} outcomes, but clusters have shape {cluster.shape}")
     clusters, place_N = np.unique(cluster, return_inverse=True)
     sum_CQ = np.zeros((len(clusters), len(left_Q)))
-    for first in range(0, len(value_NP), _ROWS_AT_ONCE):
-        part = slice(first, first + _ROWS_AT_ONCE)
-        np.add.at(sum_CQ, place_N[part], value_NP[part][:, left_Q] * value_NP[part][:, right_Q])
-    return sum_CQ
+    for number, part in enumerate(parts):
+        place = place_N[number * _ROWS_AT_ONCE :][: len(part)]
+        np.add.at(sum_CQ, place, part[:, left_Q] * part[:, right_Q])
+    return len(clusters), sum_CQ.T @ sum_CQ
 
 
 def _pairs(residual_P: Floats, by_MP: Floats) -> Floats:
