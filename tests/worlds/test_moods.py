@@ -1,4 +1,4 @@
-"""The planted mood does what is said of it: it misleads who compares players with others, and not who reads the dice."""
+"""The planted mood misleads who compares players with others, and not who reads the dice."""
 
 from __future__ import annotations
 

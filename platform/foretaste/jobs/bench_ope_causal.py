@@ -162,5 +162,3 @@ def _furthest(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     """Largest difference, relative to the number or, of a matrix, to its diagonal."""
     scale = np.sqrt(np.outer(np.diag(theirs), np.diag(theirs))) if theirs.ndim == 2 else np.abs(theirs)
     return float((np.abs(ours - theirs) / scale).max())
-
-

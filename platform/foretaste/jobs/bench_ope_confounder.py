@@ -110,5 +110,3 @@ def _by_propensity(drawn: MoodSessions) -> dict[str, float]:
         "doubly_robust": float(robust.mean()),
         "ips_of_being_shown": float((returned * recentred(drawn.shown_S, drawn.propensity_S)).mean()),
     }
-
-

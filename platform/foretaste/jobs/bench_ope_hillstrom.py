@@ -103,5 +103,3 @@ def _effects() -> HistGradientBoostingRegressor:
 
 def _logistic() -> Chance:
     return Chance(make_pipeline(StandardScaler(), LogisticRegression()))
-
-
