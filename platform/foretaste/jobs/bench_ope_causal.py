@@ -53,7 +53,9 @@ def causal(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         "stochastic": lambda: stochastic_part(quick=options.quick),
         "hillstrom": lambda: hillstrom_part(source, quick=options.quick),
     }
-    figures, bars, skipped = {}, {}, {}
+    figures: dict[str, Any] = {}
+    bars: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
     for name, part in parts.items():
         started = time.perf_counter()
         figures[name], more, missing = part()
