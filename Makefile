@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= deployments/local/foretaste.yaml
 REFERENCES := .venv-references
+ORACLES := .venv-oracles
 # The package would start a server of its own, which nobody asked for.
 INSTALL_REDIS := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends redis-server) >/dev/null 2>&1
 
-.PHONY: setup servers references demo test check bench serve clean
+.PHONY: setup servers references oracles demo test check bench serve clean
 
 setup: $(READY)
 
@@ -30,6 +31,14 @@ references: $(REFERENCES)/.ready
 $(REFERENCES)/.ready: deployments/references/requirements.txt
 	$(PYTHON) -m venv $(REFERENCES)
 	$(REFERENCES)/bin/python -m pip install --quiet --disable-pip-version-check -r deployments/references/requirements.txt
+	touch $@
+
+# The libraries that off-policy and causal estimates are held against; sb-obp asks for versions that it does not need.
+oracles: $(ORACLES)/.ready
+
+$(ORACLES)/.ready: deployments/references/oracles.txt
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deployments/references/oracles.txt
 	touch $@
 
 demo: setup

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
+OPE_PARTS = ("speed", "logs")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,7 +141,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
     bench.add_argument(
-        "--size", type=int, metavar="N", help="events (prepare), requests (parity, serve); default the bar's"
+        "--size",
+        type=int,
+        metavar="N",
+        help="events (prepare), requests (parity, serve), rounds (ope); default the bar's",
     )
     bench.add_argument("--seconds", type=float, metavar="S", help="length of a load (serve); default the settings'")
     bench.add_argument("--url", help="the running service to load (serve); default one that is started")
@@ -148,9 +152,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument(
         "--part",
-        choices=(*MODEL_PARTS, *SERVE_PARTS),
+        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS),
         default=None,
-        help="of models: which comparison, default ladder; of serve: what is measured, default compare",
+        help="of models: which comparison, default ladder; of serve: what is measured, default compare; "
+        "of ope: default speed",
     )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")

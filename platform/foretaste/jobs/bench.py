@@ -39,7 +39,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_serve import serve_bench
 
         return serve_bench(settings, options)
-    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve")
+    if options.name == "ope":
+        from foretaste.jobs.bench_ope import ope
+
+        return ope(settings, options)
+    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve, ope")
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
+from foretaste.jobs.oracles import OracleConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
@@ -50,6 +51,7 @@ class Settings(Frozen):
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     references: ReferenceConfig = ReferenceConfig()
+    oracles: OracleConfig = OracleConfig()
     segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
