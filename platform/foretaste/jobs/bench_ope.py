@@ -11,6 +11,7 @@ from foretaste.jobs.settings import Settings
 OPE_PARTS = {
     "speed": ("bench_ope_speed", "speed"),
     "logs": ("bench_ope_logs", "logs"),
+    "causal": ("bench_ope_causal", "causal"),
 }
 """Module of foretaste.jobs and function of each part: (Settings, BenchOptions) -> figures, bars and what is skipped."""
 

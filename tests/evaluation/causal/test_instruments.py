@@ -15,7 +15,7 @@ from foretaste.evaluation.causal.instruments import least_squares, recentred, tw
 from foretaste.evaluation.causal.moments import Moments, moments, total
 from foretaste.evaluation.causal.strength import anderson_rubin, first_stage, sargan, wu_hausman
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-oracles" / "bin" / "python"
 PROGRAM = ROOT / "deployments" / "references" / "causal_program.py"
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "causal_golden.json").read_text())

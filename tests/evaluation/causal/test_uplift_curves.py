@@ -14,7 +14,7 @@ from scipy import stats
 from foretaste.evaluation.causal.lifts import lift, sample_ratio
 from foretaste.evaluation.causal.uplift_curves import qini_curve, ranked, reward_curve, uplift_curve
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-oracles" / "bin" / "python"
 PROGRAM = ROOT / "deployments" / "references" / "causal_program.py"
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "causal_golden.json").read_text())
