@@ -21,6 +21,7 @@ def test_the_instrument_finds_the_effect_where_comparators_do_not() -> None:
     assert [bars[name]["holds"] for name in bars if "least relative" in name] == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.is_file(), reason="the oracle libraries are not installed: `make oracles`")
 def test_oracles_agree() -> None:
     _, bars, skipped = oracle_part(quick=True)

@@ -146,6 +146,23 @@ def test_weak_instruments_are_said_to_be_weak_and_leave_everything_possible() ->
     assert (low, high) == pytest.approx((effect.low, effect.high), abs=0.02)
 
 
+def test_anderson_rubin_covers_where_many_weak_instruments_make_the_usual_interval_too_short() -> None:
+    rng = np.random.default_rng(4)
+    held = {"usual": 0, "kept": 0, "said": 0}
+    for _ in range(300):
+        shown = rng.normal(size=(400, 6))
+        mood = rng.normal(size=400)
+        played = 0.05 * shown.sum(axis=1) + mood + 0.5 * rng.normal(size=400)
+        sums = moments(0.3 * played + mood + 0.5 * rng.normal(size=400), played, None, shown)
+        effect = two_stage(sums).effect()
+        held["usual"] += bool(effect.low is not None and effect.high is not None and effect.low <= 0.3 <= effect.high)
+        held["kept"] += any(low <= 0.3 <= high for low, high in anderson_rubin(sums))
+        held["said"] += not first_stage(sums).strong
+    assert held["usual"] < 0.85 * 300
+    assert 0.91 * 300 < held["kept"] < 0.985 * 300
+    assert held["said"] > 0.9 * 300
+
+
 def test_one_instrument_wants_an_effective_f_of_23_as_published() -> None:
     parts = [np.asarray(GIVEN[key]) for key in ("outcome", "exposures", "controls", "instruments")]
     one = first_stage(moments(parts[0], parts[1][:, 0], parts[2], parts[3][:, 0]))

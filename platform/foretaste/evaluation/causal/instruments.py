@@ -69,8 +69,8 @@ class TwoStage:
 def two_stage(sums: Moments, *, robust: bool = True, small_sample: bool = False) -> TwoStage:
     """Fit by two-stage least squares.
 
-    Robust errors are HC0, clustered where the moments are. Plain ones assume equal variances and whole rows as
-    clusters. `small_sample` multiplies the covariance by N / (N - J).
+    Robust errors are HC0, clustered where the moments are; plain ones assume independent rows of equal variance.
+    `small_sample` multiplies the covariance by N / (N - J).
     Raises ValueError where columns are collinear, or instruments do not reach as many directions as exposures.
     """
     unit = np.eye(sums.roles.num_columns)

@@ -85,8 +85,8 @@ def anderson_rubin(sums: Moments, *, robust: bool = True) -> tuple[tuple[float, 
     """All effects of the one exposure that the data do not reject at 5%, as intervals in order.
 
     It holds 95% of the time however weak the instruments. Weak ones make it unbounded (ends at infinity, possibly two
-    rays or the whole line); instruments that contradict each other may leave nothing, an empty tuple. Where the rank
-    falls short of L the plain form applies. Raises ValueError for more than one exposure.
+    rays or the whole line); instruments that contradict each other may leave nothing, an empty tuple.
+    Raises ValueError for more than one exposure.
     """
     roles, unit = sums.roles, np.eye(sums.roles.num_columns)
     if roles.num_exposures != 1:
