@@ -13,6 +13,7 @@ OPE_PARTS = {
     "logs": ("bench_ope_logs", "logs"),
     "coverage": ("bench_ope_coverage", "coverage"),
     "actions": ("bench_ope_actions", "actions"),
+    "causal": ("bench_ope_causal", "causal"),
 }
 """Module of foretaste.jobs and function of each part: (Settings, BenchOptions) -> figures, bars and what is skipped."""
 
