@@ -22,7 +22,7 @@ BENCHES = ("prepare", "features", "models", "parity", "serve", "ope")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
-OPE_PARTS = ("speed", "logs", "causal")
+OPE_PARTS = ("speed", "logs", "coverage", "actions", "causal")
 
 
 def parser() -> argparse.ArgumentParser:
