@@ -2,8 +2,8 @@
 
 It runs in an environment of its own (oracles.txt beside it) and knows nothing of the platform. It reads
 FOLDER/settings.json, `{"kind": "rounds" | "slates", "estimators": [{"name", "tuning"?}], "repeats"?, "per_round"?}`,
-and FOLDER/input.npz, and writes FOLDER/result.json: the value of each estimator, the processor's seconds of its fastest call, and
-the versions of the packages; with `per_round` FOLDER/output.npz, too: what each round or place adds.
+and FOLDER/input.npz, and writes FOLDER/result.json: the value of each estimator, the processor's seconds of its
+fastest call, and the versions of the packages; with `per_round` FOLDER/output.npz, too: what each round or place adds.
 
 Shapes: R rounds, A actions, P positions, S slates.
   rounds: action_R, reward_R, propensity_R, target_RAP, and where known position_R, predicted_RAP
