@@ -22,11 +22,11 @@ def log(num_rounds: int) -> pa.Table:
     target[::3] = [1.0, 0.0, 0.0]
     return pa.table(
         {
-            "action": rng.integers(0, 3, num_rounds),
+            "chosen": rng.integers(0, 3, num_rounds),
             "reward": rng.random(num_rounds),
             "propensity": rng.uniform(0.1, 1.0, num_rounds),
             "target_every": target.tolist(),
-            "predicted_every": rng.random((num_rounds, 3)).tolist(),
+            "predicted_reward_every": rng.random((num_rounds, 3)).tolist(),
         }
     )
 

@@ -214,16 +214,16 @@ OUTCOMES = pa.schema(
 
 ROUNDS = pa.schema(
     [
-        _field("action", pa.int64(), null=False),  # what was chosen, 0-based
+        _field("chosen", pa.int64(), null=False),  # number of the action, 0-based
         _field("reward", pa.float64(), null=False),
         _field("propensity", pa.float64(), null=False),  # with which it was chosen
         _field("target", pa.float64()),  # with which the policy that is judged would have; null: see target_every
         _field("position", pa.int32()),  # 0-based
         _field("actor", pa.int64()),  # number of whose round it is; rounds of one actor are not independent
-        _field("predicted", pa.float64()),  # reward that a model expects of the action
-        _field("expected", pa.float64()),  # reward that the model expects of the policy that is judged
+        _field("predicted_reward", pa.float64()),  # that a model expects of the action
+        _field("expected_reward", pa.float64()),  # that the model expects of the policy that is judged
         _field("target_every", pa.list_(pa.float64())),  # that policy's probability of every action
-        _field("predicted_every", pa.list_(pa.float64())),  # reward that the model expects of every action
+        _field("predicted_reward_every", pa.list_(pa.float64())),  # that the model expects of every action
     ]
 )
 """Logged choices beside what another policy would have done: what off-policy estimates are made from."""

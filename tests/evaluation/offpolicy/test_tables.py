@@ -13,11 +13,11 @@ from foretaste.evaluation.offpolicy.tables import rounds_of, summary_of, summary
 
 TABLE = pa.table(
     {
-        "action": [0, 1, 1],
+        "chosen": [0, 1, 1],
         "reward": [1.0, 0.0, 2.0],
         "propensity": [0.5, 0.5, 0.25],
         "target_every": [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]],
-        "predicted_every": [[0.5, 1.0]] * 3,
+        "predicted_reward_every": [[0.5, 1.0]] * 3,
     }
 )
 

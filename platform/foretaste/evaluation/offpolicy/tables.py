@@ -35,17 +35,17 @@ def rounds_of(table: pa.Table, *, what: str = "rounds") -> Rounds:
     target = columns["target_every"] if columns["target_every"] is not None else columns["target"]
     if target is None:
         raise ValueError(f"{what}: wanted column target or target_every, found neither")
-    every = columns["predicted_every"]
+    every = columns["predicted_reward_every"]
     try:
         return Rounds.of(
-            action=np.asarray(table["action"]),
+            action=np.asarray(table["chosen"]),
             reward=np.asarray(table["reward"]),
             propensity=np.asarray(table["propensity"]),
             target=target,
             position=None if columns["position"] is None else columns["position"].astype(np.int64),
             actor=None if columns["actor"] is None else columns["actor"].astype(np.int64),
-            predicted=columns["predicted"] if every is None else every,
-            expected=columns["expected"],
+            predicted=columns["predicted_reward"] if every is None else every,
+            expected=columns["expected_reward"],
         )
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
