@@ -297,6 +297,33 @@ def test_an_error_of_a_stage_is_its_own_even_where_it_is_a_timeout(engine: Engin
     store.close()
 
 
+def test_a_stage_with_little_time_left_does_not_hang_at_once_and_a_pass_with_one_who_has_little_neither(
+    engine: Engine,
+) -> None:
+    def slow(asked: Sequence[int]) -> list[int]:
+        time.sleep(0.03)
+        return list(asked)
+
+    begun: list[str] = []
+    model = Batcher(slow, largest=8)
+
+    def short() -> str:
+        begun.append("short")
+        with Watching("store", 0.001, nothing):
+            time.sleep(0.02)
+        return "a little late"
+
+    def shared(number: int) -> int:
+        begun.append(str(number))
+        with Watching("model", 0.005 if number else LONG, nothing):
+            return model.ask(number)
+
+    assert engine.submit(short).result(LONG) == "a little late"
+    hurried, patient = engine.submit(partial(shared, 1)), engine.submit(partial(shared, 0))
+    assert (hurried.result(LONG), patient.result(LONG)) == (1, 0)
+    assert sorted(begun) == ["0", "1", "short"], "they began anew"
+
+
 def test_so_many_threads_hang_and_no_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foretaste.serving.engine.THREADS", 2)
     hanging = Hanging()
@@ -308,7 +335,7 @@ def test_so_many_threads_hang_and_no_more(engine: Engine, monkeypatch: pytest.Mo
     asked = engine.submit(request)  # it does not heed that it is to do without
     for _ in range(3):
         assert hanging.begun.acquire(timeout=LONG)
-    time.sleep(0.1)
+    time.sleep(0.2)
     assert hanging.num == 3, "two were left, and the third one waits"
     hanging.go.set()
     assert asked.result(LONG) == "late"
@@ -332,7 +359,7 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_computed(engine: Engine
 
 
 def test_a_closed_engine_ends_what_it_began_and_its_thread_and_begins_nothing() -> None:
-    engine, before = Engine(), threading.active_count()
+    engine, before = Engine(), set(threading.enumerate())
     elsewhere: Future[str] = Future()
     waits = engine.submit(lambda: waited(elsewhere, LONG))
     engine.close()
@@ -341,10 +368,27 @@ def test_a_closed_engine_ends_what_it_began_and_its_thread_and_begins_nothing() 
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(nothing)
     until = time.monotonic() + LONG
-    while threading.active_count() > before and time.monotonic() < until:
+    while set(threading.enumerate()) - before and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
     Engine().close()
+
+
+def test_what_hangs_when_an_engine_is_closed_is_left_all_the_same() -> None:
+    engine, hanging = Engine(), Hanging()
+
+    def hangs() -> str:
+        if "store" in LATE.get():
+            return "without"
+        with Watching("store", 0.01, nothing):
+            return hanging()
+
+    hung = engine.submit(hangs)
+    assert hanging.begun.acquire(timeout=LONG)
+    waits = engine.submit(lambda: "in the queue")
+    engine.close()
+    assert (hung.result(LONG), waits.result(LONG)) == ("without", "in the queue")
+    hanging.go.set()
 
 
 @pytest.mark.parametrize("largest", [1, 3, 8])

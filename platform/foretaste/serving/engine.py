@@ -11,6 +11,7 @@ there, the one that hangs without that stage. What the thread that was left come
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -32,12 +33,18 @@ LATE: ContextVar[frozenset[str]] = ContextVar("late", default=frozenset())
 
 GRACE_SECONDS = 0.01
 """So long after its deadline a stage counts as hanging: a pass that many share may end just after that of one."""
+LEAST_SECONDS = 0.05
+"""No stage and no pass counts as hanging before: who had little time left may be late by that, and where a busy machine
+stops the thread for a moment nobody begins anew, which would cost it more.
+"""
 LOOK_SECONDS = 0.005
 IDLE_SECONDS = 1.0
 THREADS = 16
 """Threads that may hang at a time; while there are as many nobody takes over."""
 
 Outcome = tuple[Any, BaseException | None]
+
+_log = logging.getLogger(__name__)
 
 
 class Shared(Protocol):
@@ -89,12 +96,12 @@ class Watching:
     A request that comes out of it after another thread took over ends with LeftError.
     """
 
-    __slots__ = ("_outer", "_run", "_seconds", "late", "stage", "until")
+    __slots__ = ("_outer", "_run", "_seconds", "begun", "late", "stage", "until")
 
     def __init__(self, stage: str, seconds: float, late: Callable[[], None]) -> None:
         """`late` is called, in another thread, where the stage has not ended after `seconds`."""
         self.stage = stage
-        self.until = 0.0
+        self.begun = self.until = 0.0
         self.late = late
         self._seconds = seconds
         self._run: _Run | None = None
@@ -105,7 +112,8 @@ class Watching:
         if hub is not None and self._run is not None:
             if self._run.over:
                 raise LeftError
-            self.until = hub.timer() + self._seconds
+            self.begun = hub.timer()
+            self.until = self.begun + self._seconds
             self._outer, self._run.watching = self._run.watching, self
 
     def __exit__(
@@ -149,7 +157,7 @@ class Engine:
         return future
 
     def close(self) -> None:
-        """Begin nothing more; what was begun ends."""
+        """Begin nothing more; what was begun ends, also where something hangs."""
         with self._lock:
             self._closed = True
             if self._hub is not None:
@@ -162,10 +170,12 @@ class Engine:
         return hub
 
     def _watch(self) -> None:
-        while not self._closed:
+        while True:
             hub = self._hub
             assert hub is not None
-            if hub.idle:
+            if self._closed and not hub.thread.is_alive():
+                return
+            if hub.idle and not self._closed:
                 self._busy.clear()
                 if hub.idle and hub.inbox.empty():
                     self._busy.wait(IDLE_SECONDS)
@@ -178,7 +188,7 @@ class Engine:
         told: list[Watching] = []
         with self._lock:
             now = self.timer()
-            if self._closed or len(self._left) >= THREADS or not hub.hangs(now):
+            if len(self._left) >= THREADS or not hub.hangs(now):
                 return
             hub.left = True
             self._left.add(hub)
@@ -194,7 +204,10 @@ class Engine:
                 self._hub.inbox.put((again, 0))
             while (left := hub.rest()) is not None:
                 self._hub.inbox.put(left)
+            if self._closed:
+                self._hub.inbox.put(None)
         for watching in told:
+            _log.warning("%s hangs: another thread takes over", watching.stage)
             watching.late()
 
     def ended(self, run: _Run, outcome: Outcome) -> None:
@@ -223,6 +236,7 @@ class _Hub:
         self.runs: dict[int, _Run] = {}
         self.current: _Run | None = None
         self.held: Sequence[_Run] = ()  # those for which it computes just now
+        self.passing_since: float | None = None
         self.left = False
         self.idle = True
         self.thread = threading.Thread(target=self._work, name="answers", daemon=True)
@@ -236,8 +250,11 @@ class _Hub:
 
     def hangs(self, now: float) -> bool:
         """Whether what it computes just now is long over its deadline."""
-        dues = [run.watching.until for run in self.held if run.watching is not None]
-        return bool(dues) and now > min(dues) + GRACE_SECONDS
+        watched = [run.watching for run in self.held if run.watching is not None]
+        if not watched:
+            return False
+        begun = watched[0].begun if self.passing_since is None else self.passing_since
+        return now > max(begun + LEAST_SECONDS, min(one.until for one in watched) + GRACE_SECONDS)
 
     def rest(self) -> tuple[_Run, int] | None:
         """One of the requests that were not begun."""
@@ -369,9 +386,10 @@ class _Hub:
         batch = [waiting.popleft() for _ in range(min(len(waiting), model.largest))]
         if not waiting:
             del self._asked[model]
+        self.passing_since = self.timer()
         self.held = [run for run, _ in batch]
         outcomes = model.answer([question for _, question in batch])
-        self.held = ()
+        self.held, self.passing_since = (), None
         for (run, _), outcome in zip(batch, outcomes, strict=True):
             if self._waiting.pop(run.number, None) is not None:
                 self._ready.append((run, outcome))
