@@ -52,7 +52,7 @@ PLAIN: list[ByPlace] = [
     PlackettLuce(temperature=1e-9),
     LinUCB(posterior=LINEAR, alpha=2.0),
     LinearThompson(posterior=LINEAR),
-    LogisticThompson(posterior=LOGISTIC),
+    LogisticThompson(posterior=LOGISTIC, width=0.5),
     NeuralThompson(posterior=LOGISTIC),
 ]
 BOUNDED: list[ByPlace] = [
@@ -158,6 +158,8 @@ def test_features_that_will_not_do_are_refused_with_what_was_wanted() -> None:
         LinearThompson(posterior=LINEAR, scale=Scale.LOG)
     with pytest.raises(ValueError, match="temperature"):
         PlackettLuce(temperature=0.0)
+    with pytest.raises(ValueError, match="width"):
+        LinearThompson(posterior=LINEAR, width=0.0)
     with pytest.raises(ValueError, match="alpha"):
         LinUCB(posterior=LINEAR, alpha=-1.0)
 

@@ -86,10 +86,28 @@ class Contextual(ByPlace):
 
 @dataclass(frozen=True, kw_only=True)
 class Thompson(Contextual):
-    """Takes one of the posterior's draws at each place, each as likely as any other."""
+    """Takes one of the posterior's draws at each place, each as likely as any other.
+
+    `width` narrows or widens what they are apart from the mean: where rewards say little, a posterior explores for
+    longer than most horizons are worth (Chapelle and Li: posterior reshaping).
+    """
+
+    width: float = 1.0  # times the posterior's deviation, above 0
+
+    def __post_init__(self) -> None:
+        """Refuse a width that is none."""
+        super().__post_init__()
+        if not 0.0 < self.width < np.inf:
+            raise ValueError(f"width: wanted a finite number above 0, got {self.width}")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The width, and those of every policy."""
+        return {"width": self.width} | super().params
 
     def _base(self, scores_C: NDArray[np.float64], mean_C: NDArray[np.float64], x_CD: NDArray[np.float64]) -> Base:
-        drawn_MC = scores_C + products(self.posterior.draws_MD, x_CD)
+        drawn_MD = self.width * self.posterior.draws_MD + (1.0 - self.width) * self.posterior.mean_D
+        drawn_MC = scores_C + products(drawn_MD, x_CD)
         leader_M = drawn_MC.argmax(axis=1) if drawn_MC.shape[1] else np.zeros(0, dtype=np.int64)
 
         def base(left_C: NDArray[np.bool_]) -> NDArray[np.float64]:
