@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def policy_of(name: str, version: str, params: Mapping[str, Any], *, posterior: 
         raise ValueError(f"there is no policy {name!r}")
     if version != kind.version:
         raise ValueError(f"{name}: slate was chosen by version {version}, this is version {kind.version}")
-    known = {key: value for key, value in params.items() if key not in Exploration.model_fields}
+    own = {one.name for one in fields(kind)}
+    known = {key: value for key, value in params.items() if key in own}
     told: dict[str, Any] = known | {
         "exploration": Exploration(**{key: value for key, value in params.items() if key in Exploration.model_fields}),
         "scale": Scale(params["scale"]),
