@@ -83,7 +83,7 @@ def propensities(options: BenchOptions) -> dict[str, Any]:
         for number, values in enumerate(POOLS.values()):
             scores_C = np.array(values)
             x_CD = dice(3).normal(size=(len(values), WIDTH))
-            found, differing = tested(policy, scores_C, x_CD, draws=draws, seed=number)
+            found, differing = drawn_p_values(policy, scores_C, x_CD, draws=draws, seed=number)
             wrong += differing
             tests += found
             least = min([least, *found])
@@ -101,7 +101,7 @@ def propensities(options: BenchOptions) -> dict[str, Any]:
     return {"figures": figures, "bars": bars}
 
 
-def tested(
+def drawn_p_values(
     policy: Policy, scores_C: NDArray[np.float64], x_CD: NDArray[np.float64], *, draws: int, seed: int
 ) -> tuple[list[float], int]:
     """P-values of each place and of whole lists (1 where nothing is left to dice), and lists logged otherwise."""
