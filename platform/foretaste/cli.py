@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve", "ope")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
 OPE_PARTS = ("speed", "logs", "coverage", "actions", "causal")
+POLICY_PARTS = ("propensities", "cost", "upworthy")
+POLICIES = (
+    "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     recommend.add_argument("--member", help="member id; a guest when absent")
     recommend.add_argument("--session", default="cli", help="session id")
     recommend.add_argument("--k", type=int, default=10, help="number of titles")
-    recommend.add_argument("--policy", choices=("epsilon_greedy", "greedy"), help="default: the service's own")
+    recommend.add_argument("--policy", choices=POLICIES, help="default: the service's own")
 
     keys = verb("keys", _keys, "Make, list or revoke the API keys of a workspace; a running service heeds it at once.")
     keys.add_argument("action", choices=("create", "list", "revoke"), help="what to do")
@@ -152,10 +156,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument(
         "--part",
-        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS),
+        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS, *POLICY_PARTS),
         default=None,
         help="of models: which comparison, default ladder; of serve: what is measured, default compare; "
-        "of ope: default speed",
+        "of ope: default speed; of policies: default all",
     )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")

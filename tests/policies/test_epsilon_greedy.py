@@ -23,7 +23,14 @@ def test_every_policy_keeps_the_contract(policy: SlatePolicy) -> None:
 class Overconfident(EpsilonGreedy):
     """Logs a propensity without the share of the dice."""
 
-    def choose(self, scores_C: NDArray[np.float64], *, k: int, rng: np.random.Generator) -> Slate:
+    def choose(
+        self,
+        scores_C: NDArray[np.float64],
+        *,
+        k: int,
+        rng: np.random.Generator,
+        features_CD: NDArray[np.float64] | None = None,
+    ) -> Slate:
         slate = choose_slate(scores_C, k=k, epsilon=self.epsilon, rng=rng)
         return Slate(
             slate.order_K, np.where(slate.propensity_K > 0.5, 1 - self.epsilon, slate.propensity_K), slate.explored_K
@@ -33,7 +40,14 @@ class Overconfident(EpsilonGreedy):
 class Loaded(EpsilonGreedy):
     """Rolls dice that fall on the first remaining too often, and logs what fair ones would have done."""
 
-    def choose(self, scores_C: NDArray[np.float64], *, k: int, rng: np.random.Generator) -> Slate:
+    def choose(
+        self,
+        scores_C: NDArray[np.float64],
+        *,
+        k: int,
+        rng: np.random.Generator,
+        features_CD: NDArray[np.float64] | None = None,
+    ) -> Slate:
         if rng.random() < 0.1:
             rng = dice(1)
         return choose_slate(scores_C, k=k, epsilon=self.epsilon, rng=rng)

@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from foretaste.contracts import words
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.controls import ControlsConfig
-from foretaste.contracts.wire import EventsRequest, NextRequest, RankRequest, RecommendRequest
+from foretaste.contracts.wire import EventsRequest, NextRequest, PolicyName, RankRequest, RecommendRequest
 from foretaste.feedback.decision_log import DecisionLog, plain_rows
 from foretaste.feedback.event_log import EventLog
 from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig, open_session_log
+from foretaste.ops.bundles import fetch_bundle
+from foretaste.policies.posterior import Posterior, PosteriorConfig
+from foretaste.policies.register import CONTEXTUAL
 from foretaste.serving.config import ServiceConfig, ServingConfig
+from foretaste.serving.posteriors import Described, publish
 from foretaste.serving.replay import Replay
 from foretaste.serving.service import open_service
 from foretaste.serving.shaping import SURFACES
@@ -34,12 +38,13 @@ from foretaste.signals.served import decode, encode
 from foretaste.signals.views import ABSENT, MemberView, TitleView
 from foretaste.surfaces.prequery import PREQUERY
 from foretaste.testing.bundles import file_intent, file_ranker
-from foretaste.testing.fakes import FakeClock, FakeViews, two_genre_titles
+from foretaste.testing.fakes import NOW, FakeClock, FakeViews, two_genre_titles
 
 TITLES = two_genre_titles()
 KNOWN = catalogue(TITLES)
 LOG = SessionLogConfig(durable=False, read_events=12, window_days=2.0)
 N = 70
+POLICIES = tuple(name.value for name in PolicyName)
 Rows = list[dict[str, Any]]
 
 GROUPS = {"history", "signal", "member", "title", "intent", "candidate", "pool", "decision"}
@@ -105,6 +110,21 @@ class Logs:
         return self.compare(events=pa.Table.from_pylist(change(self.events.to_pylist()), schema=self.events.schema))
 
 
+def publish_posteriors(registry: Path, *, rounds: int) -> None:
+    """Publish what policies that learn know after so many rounds."""
+    ranker = fetch_bundle(registry, "ranker").fingerprint
+    columns = ("intent_logprob", "plays_7d")
+    by_columns = Described(by="columns", columns=columns, mean=(-4.0, 3.0), deviation=(2.0, 1.5))
+    by_last_layer = Described(by="last_layer", ranker=ranker)
+    for policy in CONTEXTUAL:
+        described, width = (by_last_layer, 5) if policy == "neural_thompson" else (by_columns, 3)
+        kind = "logistic" if policy in ("logistic_thompson", "neural_thompson") else "linear"
+        posterior = Posterior.of(PosteriorConfig.model_validate({"kind": kind}), width)
+        x_RD = np.random.default_rng(rounds).normal(size=(rounds, width))
+        posterior = posterior.learned(posterior.gathered(x_RD, (x_RD[:, 0] > 0).astype(np.float64)))
+        publish(registry, policy, posterior, described, at=NOW + timedelta(seconds=rounds), num_draws=16)
+
+
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
     """Some hundred answers with the full path, guests among them, while slow views are published anew."""
@@ -125,7 +145,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
         max_move=1,
         long_term=0.5,
     )
-    known = {"audit_share": 1.0, "title_refresh_seconds": 60, "budget_ms": 60_000}
+    known: dict[str, Any] = {"audit_share": 1.0, "title_refresh_seconds": 60, "budget_ms": 60_000}
+    known["exploring"] = {"bounds": {"epsilon": 0.1, "among": 8, "cold_share": 0.2, "budget": 0.5}, "cold_plays": 60}
+    publish_posteriors(folder / "registry", rounds=30)
     serving = ServingConfig(epsilon=0.3, session_log=LOG, controls=controls, **known)
     shaped: Rows = [
         {},
@@ -153,7 +175,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
             event |= acts[int(dice.integers(4))]
             service.accept(EventsRequest.model_validate({"events": [event]}))
             clock.move(seconds=float(dice.exponential(300)))
-            asked = who | {"k": 5, "exclude_ids": ["t03"]} | shaped[int(dice.integers(len(shaped)))]
+            asked = who | {"k": 5, "exclude_ids": ["t03"], "policy": POLICIES[number % len(POLICIES)]}
+            asked |= shaped[int(dice.integers(len(shaped)))]
             answer = service.recommend(RecommendRequest.model_validate(asked))
             if dice.uniform() < 0.3:
                 clock.move(seconds=1)
@@ -166,6 +189,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
                 service.rank(RankRequest.model_validate(who | {"candidates": some, "boost": boost}))
             if number % 30 == 29:
                 views.asof_ms += 86_400_007
+                publish_posteriors(folder / "registry", rounds=30 + number)
                 service.housekeep()
     yield Logs(folder, views)
     monkeypatch.undo()
@@ -192,6 +216,38 @@ def test_every_value_of_every_answer_is_made_again(logs: Logs) -> None:
         len({one["value"] for row in logs.decisions for one in row["features"] if one["name"] == "members_asof_ms"}) > 3
     )
     assert {row["num_events_visible"] for row in logs.decisions} >= set(range(10))
+
+
+def test_every_policy_chose_among_them_by_posteriors_that_were_published_meanwhile(logs: Logs) -> None:
+    asked = [json.loads(row["request"])["policy"] for row in logs.decisions]
+    chose = [row["policy"] for row in logs.decisions]
+    assert set(chose) == set(POLICIES)
+    assert [one for one, by in zip(asked, chose, strict=True) if one != by] == []
+    params = [json.loads(row["policy_params"]) for row in logs.decisions]
+    for policy in CONTEXTUAL:
+        named = {one["posterior"] for one, by in zip(params, chose, strict=True) if by == policy}
+        assert len(named) > 1
+    assert any(one.get("cold") for one in params)
+    explored = [row for row in logs.decisions if row["explored"]]
+    assert {row["policy"] for row in explored} >= {"plackett_luce", "neural_thompson", "epsilon_greedy"}
+    for row in logs.decisions:
+        price = next(json.loads(one["value"]) for one in row["features"] if one["name"] == "exploration_price")
+        assert 0.0 <= price[0] <= 0.5 * price[1] + 1e-9
+        assert row["policy"] != "greedy" or price[0] == 0.0
+
+
+def test_another_posterior_would_have_chosen_otherwise_and_one_that_is_gone_is_named(logs: Logs) -> None:
+    rows = [row for row in logs.decisions if row["policy"] == "neural_thompson"]
+    newest = fetch_bundle(logs.folder / "registry" / "posteriors", "neural_thompson").fingerprint
+
+    def named(row: dict[str, Any], posterior: str) -> dict[str, Any]:
+        return row | {"policy_params": json.dumps(json.loads(row["policy_params"]) | {"posterior": posterior})}
+
+    found = logs.compare(decisions=[named(row, newest) for row in rows]).mismatches
+    assert set(found) <= {"decision.slate", "decision.propensity"}
+    assert "decision.propensity" in found
+    gone = logs.compare(decisions=[named(row, "0" * 12) for row in rows])
+    assert list(gone.left_out) == ["the posterior of the decision is gone from the registry"]
 
 
 def test_what_was_made_again_was_shaped_in_every_way(logs: Logs) -> None:

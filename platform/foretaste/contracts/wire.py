@@ -208,6 +208,11 @@ class PolicyName(StrEnum):
 
     EPSILON_GREEDY = "epsilon_greedy"
     GREEDY = "greedy"
+    PLACKETT_LUCE = "plackett_luce"  # softmax
+    LINUCB = "linucb"  # this one and those below need a posterior of theirs, and the ranker's answer
+    LINEAR_THOMPSON = "linear_thompson"
+    LOGISTIC_THOMPSON = "logistic_thompson"
+    NEURAL_THOMPSON = "neural_thompson"
 
 
 class Explain(StrEnum):
@@ -311,6 +316,12 @@ class PolicyAnswer(Wire):
     name: str
     version: str
     explored: bool = Field(description="whether the dice filled any place")
+    price: float | None = Field(
+        None, description="share of the list's estimated reward that its dice are expected to give up, at most"
+    )
+    instead_of: str | None = Field(
+        None, description="the policy that was asked for, where that had no posterior or no answer of the ranker"
+    )
 
 
 class Freshness(Wire):

@@ -43,7 +43,12 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_ope import ope
 
         return ope(settings, options)
-    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve, ope")
+    if options.name == "policies":
+        from foretaste.jobs.bench_policies import policies_bench
+
+        return policies_bench(options)
+    known = "prepare, features, models, parity, serve, ope, policies"
+    raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class Ranker(nn.Module):
 
     def forward(self, batch: RankerBatch) -> Tensor:
         """Logits of the candidates by head, [B, C, H]; those of `play` give the order."""
+        logits_BCH: Tensor = self.out(torch.cat(self.last(batch), dim=-1))
+        return logits_BCH
+
+    def last(self, batch: RankerBatch) -> tuple[Tensor, Tensor]:
+        """What the last layer reads: crossed columns [B, C, F + R], and the deep network's last activations."""
         size, count = batch.code_BC.shape
         told_BCF = torch.cat([batch.features_BCF, batch.request_BR[:, None, :].expand(size, count, -1)], dim=-1)
         first_BCF = ((told_BCF - self.mean_F) / self.deviation_F).clamp(-8.0, 8.0)
@@ -151,8 +156,7 @@ class Ranker(nn.Module):
         for down, up in zip(self.downs, self.ups, strict=True):
             crossed_BCF = first_BCF * up(down(crossed_BCF)) + crossed_BCF
         deep_BCE = self.deep(torch.cat([first_BCF, *self._looks(batch)], dim=-1))
-        logits_BCH: Tensor = self.out(torch.cat([crossed_BCF, deep_BCE], dim=-1))
-        return logits_BCH
+        return crossed_BCF, deep_BCE
 
     def _looks(self, batch: RankerBatch) -> list[Tensor]:
         """What candidates see in the session, the history before it and the intents; six times E in all."""

@@ -68,6 +68,19 @@ class RankerScorer:
         return {head: chance_BC.numpy() for head, chance_BC in self._chances(inputs, self.heads).items()}
 
     @torch.inference_mode()
+    def hidden(self, inputs: RankerInputs) -> NDArray[np.float64]:
+        """The deep network's last activations of each candidate, float64[B, C, E]: what policies learn on top of it.
+
+        To the same bits whatever it is batched with. Raises ValueError as `scores`.
+        """
+        self._check(inputs)
+        num = inputs.code_BC.shape[1]
+        even = inputs.filled(length=self.recent, multiple=STEADY_CANDIDATES)
+        _, deep_BCE = self.model.last(even.tensors(self.model.slope_H.device))
+        found: NDArray[np.float64] = deep_BCE.double().cpu().numpy()[:, :num]
+        return found
+
+    @torch.inference_mode()
     def _chances(self, inputs: RankerInputs, heads: Sequence[Head]) -> dict[Head, Tensor]:
         """Each request to the same bits whatever it is batched with: all have as many places."""
         self._check(inputs)

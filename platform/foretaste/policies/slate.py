@@ -1,6 +1,6 @@
 """A slate and the probability with which it was chosen.
 
-Shapes: C candidates of the pool, K places of the slate.
+Shapes: C candidates of the pool, K places of the slate, D features of a candidate.
 """
 
 from __future__ import annotations
@@ -14,12 +14,31 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What is expected to be given up at each place against the best that could have stood there.
+
+    The mean over the dice, given the places above: no dice are in it but those that filled these. Who stands lower for
+    an explored title still earns there, so the sum is an upper bound of what the list loses.
+    """
+
+    best_K: NDArray[np.float64]  # worth of the best that could have stood there
+    given_up_K: NDArray[np.float64]  # 0 or more, at most best
+
+    @property
+    def share(self) -> float:
+        """Share of the list's estimated reward; 0 where there is none."""
+        best = float(self.best_K.sum())
+        return float(self.given_up_K.sum()) / best if best > 0.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Slate:
     """K candidates in the order in which they are shown. A slate without its propensity cannot be evaluated."""
 
     order_K: NDArray[np.int64]  # index into the pool of C
     propensity_K: NDArray[np.float64]  # of this candidate at this place, given those above it
     explored_K: NDArray[np.bool_]  # whether the dice, not the scores, filled the place
+    price: Price | None = None  # None: not asked for
 
     def __len__(self) -> int:
         return len(self.order_K)
@@ -33,6 +52,13 @@ class Slate:
     def explored(self) -> bool:
         """Whether any place was filled by the dice."""
         return bool(self.explored_K.any())
+
+    def shown_propensity(self, shown: Sequence[int]) -> float:
+        """Probability of the list down to the deepest of the places that a client `shown`; 1 where it showed none.
+
+        What it left out in between was chosen by the policy; what is below the deepest is no decision that anybody saw.
+        """
+        return float(np.prod(self.propensity_K[: max(shown, default=-1) + 1]))
 
 
 @runtime_checkable
@@ -54,11 +80,28 @@ class SlatePolicy(Protocol):
         """All that `choose` reads beside scores, k and dice."""
         ...
 
-    def choose(self, scores_C: NDArray[np.float64], *, k: int, rng: np.random.Generator) -> Slate:
-        """Fill min(k, C) places, each candidate at most once. Raises ValueError on k < 0 or NaN scores."""
+    def choose(
+        self,
+        scores_C: NDArray[np.float64],
+        *,
+        k: int,
+        rng: np.random.Generator,
+        features_CD: NDArray[np.float64] | None = None,
+    ) -> Slate:
+        """Fill min(k, C) places, each candidate at most once.
+
+        `features_CD` describe the candidates to policies that learn from them. Raises ValueError on k < 0, NaN scores,
+        or features that are missing, not finite or of another shape where they are read.
+        """
         ...
 
-    def distribution(self, scores_C: NDArray[np.float64], placed: Sequence[int]) -> NDArray[np.float64]:
+    def distribution(
+        self,
+        scores_C: NDArray[np.float64],
+        placed: Sequence[int],
+        *,
+        features_CD: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
         """Probability of each candidate for the next place, given those `placed` above; sums to 1."""
         ...
 

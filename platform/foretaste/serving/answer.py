@@ -24,9 +24,10 @@ from foretaste.contracts.wire import (
 )
 from foretaste.models.intent import IntentPrediction
 from foretaste.policies.arrange import steadiness
-from foretaste.policies.slate import Slate, SlatePolicy
+from foretaste.policies.slate import Slate
 from foretaste.serving.budget import SESSION_LOG
 from foretaste.serving.explain import counted, in_words, popular_titles, reasons, sources_of, told, top_classes
+from foretaste.serving.exploring import Acting
 from foretaste.serving.record import places
 from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import Views
@@ -45,7 +46,7 @@ def answer(
     scored: Scored,
     slate: Slate,
     *,
-    policy: SlatePolicy,
+    acting: Acting,
     catalogue: Catalogue,
     watch: Watch,
 ) -> dict[str, Any]:
@@ -68,7 +69,13 @@ def answer(
         "intent": None if scored.prediction is None else _intent(scored.prediction),
         "top_intent": None if scored.prediction is None else top_intent(scored.prediction),
         "layout": None if scored.prediction is None else layout_of(scored.prediction),
-        "policy": PolicyAnswer(name=policy.name, version=policy.version, explored=slate.explored),
+        "policy": PolicyAnswer(
+            name=acting.policy.name,
+            version=acting.policy.version,
+            explored=slate.explored,
+            price=None if slate.price is None else slate.price.share,
+            instead_of=acting.instead_of,
+        ),
         "freshness": freshness_of(seen, views.stale),
         "fallback": FallbackAnswer(used=scored.fallback is not None, reason=scored.fallback, level=scored.source),
         "missing_ids": [title_id for title_id in named if title_id not in catalogue.code_of],

@@ -15,6 +15,7 @@ from foretaste.feedback.decision_log import DecisionLogConfig
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.breaker import BreakerConfig
 from foretaste.serving.budget import BudgetConfig
+from foretaste.serving.exploring import ExploringConfig
 from foretaste.serving.logs import LogFormat
 from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.shadow import ShadowConfig
@@ -40,6 +41,7 @@ class ServingConfig(Frozen):
     )
     policy: PolicyName = Field(PolicyName.EPSILON_GREEDY, description="policy of a request that names none")
     epsilon: float = Field(0.1, ge=0, le=1, description="probability that epsilon_greedy fills a place by dice")
+    exploring: ExploringConfig = Field(ExploringConfig(), description="how policies use dice, and what that may cost")
     budget_ms: float = Field(
         300.0, gt=0, description="milliseconds for an answer; what cannot end by its share is left out, and named"
     )

@@ -22,6 +22,7 @@ from foretaste.feedback.past import Past
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.serving.earlier import asked_of
 from foretaste.serving.models import Models
+from foretaste.serving.posteriors import Learned
 from foretaste.serving.problems import ConflictError
 from foretaste.serving.record import (
     CATALOGUE,
@@ -58,6 +59,7 @@ class Logged:
     pool_C: NDArray[np.int32] | None  # the same in order of the pool; None where it is not of them
     title_versions: dict[int, int]  # by code
     asked: Asked
+    learned: Learned | None = None  # the posterior that its policy chose by
     otherwise: bool = False  # made with other models than its own: the pool is theirs
 
     @property

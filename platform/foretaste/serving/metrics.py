@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from foretaste.contracts.controls import Kind
 from foretaste.contracts.wire import EventsAnswer, FallbackAnswer, Freshness
+from foretaste.policies.slate import Price
 from foretaste.serving.breaker import Breaker, State
 from foretaste.serving.budget import Guard, Guards
 from foretaste.serving.shedding import Admission, Shed
@@ -38,6 +40,9 @@ class Metrics:
         self._stage_seconds = self._histogram("stage_seconds", "what a stage of an answer took", "stage")
         self._answers = self._counter("answers", "lists by what their scores are of", "level")
         self._fallbacks = self._counter("fallbacks", "lists that are not the full ones", "reason")
+        self._best = self._counter("estimated_reward", "of lists, had no dice been used", "surface", "policy")
+        given_up = "estimated reward that dice were expected to give up, at most"
+        self._given_up = self._counter("estimated_reward_given_up", given_up, "surface", "policy")
         self._arms = self._counter("arm_answers", "lists by arm, while there are any", "arm")
         self._sheds = self._counter("sheds", "requests refused for want of room", "reason")
         self._events = self._counter("events", "events by what became of them", "outcome")
@@ -67,6 +72,13 @@ class Metrics:
             self._fallbacks.labels(fallback.reason.value).inc()
         if freshness.age_seconds is not None:
             self._age.observe(freshness.age_seconds)
+
+    def explored(self, kind: Kind, surface: str, policy: str, price: Price | None) -> None:
+        """Add what the dice of a list are expected to give up, and what it would have been worth without them."""
+        named = "rank" if kind is Kind.RANK else surface  # that of a ranking is any text
+        if price is not None:
+            self._given_up.labels(named, policy).inc(float(price.given_up_K.sum()))
+            self._best.labels(named, policy).inc(float(price.best_K.sum()))
 
     def shed(self, reason: Shed) -> None:
         """Count a request that was refused."""

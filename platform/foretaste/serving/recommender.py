@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +17,6 @@ from foretaste.contracts.wire import (
     IntentAnswer,
     IntentRequest,
     NextRequest,
-    PolicyName,
     RankAnswer,
     RankRequest,
     RecommendAnswer,
@@ -26,9 +24,7 @@ from foretaste.contracts.wire import (
 )
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.session_log import SessionLog, microseconds
-from foretaste.policies.arrange import dealt
-from foretaste.policies.epsilon_greedy import EpsilonGreedy
-from foretaste.policies.slate import Slate, dice
+from foretaste.policies.slate import Slate
 from foretaste.serving.anonymous import NOBODY
 from foretaste.serving.answer import answer
 from foretaste.serving.breaker import State
@@ -36,11 +32,13 @@ from foretaste.serving.budget import DECISION_LOG, EARLIER, GOES_ON, INTENT, SES
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
+from foretaste.serving.exploring import Explorer
 from foretaste.serving.intents import intent_answer
 from foretaste.serving.lineup import Lineup, Loaded, Part
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import Models
 from foretaste.serving.names import decision_name
+from foretaste.serving.posteriors import PublishedPosteriors
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.shadow import Offered
@@ -92,11 +90,12 @@ class Recommender:
         metrics: Metrics | None = None,
         deleted: Callable[[], Mapping[str, int]] = dict,
         shadow: Callable[[Offered], None] | None = None,
+        posteriors: PublishedPosteriors | None = None,
     ) -> None:
         """Answer everybody by `models` of a `release`; what is rolled out later is put in their place by `lineup`.
 
         `audit` is given every decision that was logged, `shadow` what it was made of while a release scores unseen;
-        `segments` tells which one an embedding belongs to.
+        `segments` tells which one an embedding belongs to, `posteriors` what policies that learn know.
         `stage_guards` bound what each stage may take; None: by the configuration. `metrics` counts the answers.
         """
         self._sessions = sessions
@@ -109,10 +108,11 @@ class Recommender:
         self._shadow = shadow
         self.metrics = metrics or Metrics()
         self.guards = stage_guards or guards(config.budget, config.breaker, budget_ms=config.budget_ms, timer=timer)
-        self._policies = {
-            PolicyName.GREEDY: EpsilonGreedy(0.0),
-            PolicyName.EPSILON_GREEDY: EpsilonGreedy(config.epsilon),
-        }
+        self.posteriors = posteriors or PublishedPosteriors(None)
+        """What policies that learn know: read again by housekeeping."""
+        self._explorer = Explorer(
+            config.exploring, policy=config.policy, epsilon=config.epsilon, posteriors=self.posteriors
+        )
         self._earlier = Earlier(
             decisions,
             config.controls,
@@ -181,8 +181,10 @@ class Recommender:
         num_new = sum(row["sequence"] > asked.controls.before_mark for row in seen.rows)
         scored, protected = arranged(scored, models, asked, num_new=num_new)
         watch.lap("arrange", num_in=len(scored.codes_C), num_out=len(scored.codes_C))
-        policy = replace(self._policies[request.policy or self._config.policy], protected=protected)
-        slate = policy.choose(dealt(scored.scores_C), k=request.k, rng=dice(seed))
+        acting = self._explorer.acting(
+            request.policy, request.surface, scored, views.titles, models, protected=protected
+        )
+        slate = acting.choose(k=request.k, seed=seed)
         watch.lap("policy", num_in=len(scored.codes_C), num_out=len(slate))
         decision_id = None
         if not request.dry_run:
@@ -194,7 +196,7 @@ class Recommender:
                 views,
                 scored,
                 slate,
-                policy=policy,
+                acting=acting,
                 seed=seed,
                 models=models,
                 laps=watch.laps,
@@ -209,10 +211,11 @@ class Recommender:
             if self._shadow is not None and (unseen := self.lineup.shadow) is not None:
                 self._shadow(Offered(decision_id, loaded, part.arm, unseen, asked, seen, scored))
         made = answer(
-            decision_id, asked, seen, views, scored, slate, policy=policy, catalogue=models.catalogue, watch=watch
+            decision_id, asked, seen, views, scored, slate, acting=acting, catalogue=models.catalogue, watch=watch
         )
         if counted:
             self.metrics.answered(watch, made["freshness"], made["fallback"], arm=part.arm)
+            self.metrics.explored(asked.kind, request.surface, acting.policy.name, slate.price)
         if (held := made["stability"]) is not None and not request.dry_run:
             self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made

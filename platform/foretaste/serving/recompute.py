@@ -21,9 +21,11 @@ from foretaste.feedback.past import Past
 from foretaste.models.intent import IntentPrediction
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.policies.arrange import dealt
-from foretaste.policies.epsilon_greedy import replay as choose_again
+from foretaste.policies.register import replay as choose_again
+from foretaste.policies.slate import Slate
+from foretaste.serving.exploring import COLD_PLAYS, cold_of, read_as
 from foretaste.serving.fallback import nearest
-from foretaste.serving.logged import Logged, same_titles
+from foretaste.serving.logged import LeftOutError, Logged, same_titles
 from foretaste.serving.models import Predictor
 from foretaste.serving.record import SIGNALS
 from foretaste.serving.shaping import Shaped, arrange, may_not, shape
@@ -146,6 +148,7 @@ def decided(
     scores_N: NDArray[np.float32] | None,
     inputs: RankerInputs | None,
     shaped: Shaped,
+    titles: TitleView,
     *,
     num_new: int,
 ) -> Values:
@@ -166,19 +169,51 @@ def decided(
     codes_C, scores_C = codes_C[order_C], scores_C[order_C]
     order_C, protected = arrange(one.models, codes_C, one.asked, num_new=num_new)
     codes_C, scores_C = codes_C[order_C], scores_C[order_C]
-    slate = choose_again(
-        dealt(scores_C),
-        k=one.request.k,
-        params=json.loads(one.row["policy_params"]) | {"protected": protected},
-        seed=one.row["seed"],
-        version=one.row["policy_version"],
-    )
+    log = inputs is None and scores_N is not None and one.has_intent
+    slate = _chosen_again(one, codes_C, scores_C, inputs, titles, protected=protected, log=log)
     return {
         "decision.candidates": codes_C,
         "decision.scores": scores_C,
         "decision.slate": codes_C[slate.order_K],
         "decision.propensity": slate.propensity_K,
     }
+
+
+def _chosen_again(
+    one: Logged,
+    codes_C: NDArray[np.int32],
+    scores_C: NDArray[np.float64],
+    inputs: RankerInputs | None,
+    titles: TitleView,
+    *,
+    protected: tuple[int, ...],
+    log: bool,
+) -> Slate:
+    """The list that the decision's policy chooses of arranged candidates. Raises ValueError where it cannot choose."""
+    params = json.loads(one.row["policy_params"])
+    if COLD_PLAYS in params:
+        params |= {"cold": cold_of(titles, codes_C, cold_plays=params[COLD_PLAYS])}
+    features_CD, published = None, None
+    if one.learned is not None:
+        published, models = one.learned.published, one.models
+        if inputs is not None:
+            features_CD = one.learned.described.features(
+                inputs, codes_C, ranker=models.ranker, fingerprint=models.ranker_fingerprint
+            )
+        if features_CD is None:
+            raise LeftOutError(f"{one.row['policy']} chose by what another ranker, or one elsewhere, tells of titles")
+    kind = None if published is None else published.kind
+    return choose_again(
+        read_as(one.row["policy"], dealt(scores_C), log=log, kind=kind),
+        name=one.row["policy"],
+        version=one.row["policy_version"],
+        params=params,
+        seed=one.row["seed"],
+        k=one.request.k,
+        protected=protected,
+        posterior=published,
+        features_CD=features_CD,
+    )
 
 
 def in_order(one: Logged, pool_C: NDArray[np.int32] | None) -> NDArray[np.int32]:

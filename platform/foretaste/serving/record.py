@@ -13,8 +13,9 @@ from foretaste.contracts.columns import AT, DECISIONS
 from foretaste.contracts.decisions import Level
 from foretaste.feedback.forgotten import MEMBERS_VERSION, OLDEST
 from foretaste.feedback.session_log import SessionLogConfig
-from foretaste.policies.slate import Slate, SlatePolicy
+from foretaste.policies.slate import Price, Slate
 from foretaste.serving.budget import FEATURES, INTENT, RANKER, SESSION_KNN, SESSION_LOG
+from foretaste.serving.exploring import Acting
 from foretaste.serving.models import Models
 from foretaste.serving.shaping import Asked
 from foretaste.serving.slow import MEMBERS, Views
@@ -30,6 +31,8 @@ NEIGHBOURS = "session_knn"
 """Fingerprint of the nearest sessions, where the scores are theirs."""
 INDEX = "title_index"
 """Name of the index that found the pool, where the catalogue is too large to score each title."""
+PRICE, INSTEAD_OF = "exploration_price", "policy_asked"
+"""What the dice are expected to give up, and of what worth; the policy that was asked for and could not act."""
 CATALOGUE, RULE, WINDOW = "catalogue", "session_rule", "session_window"
 TITLES_VERSION = "titles_asof_ms"
 GENERATION, TITLES_GENERATION = "views_generation", "titles_generation"
@@ -45,7 +48,7 @@ def record(
     scored: Scored,
     slate: Slate,
     *,
-    policy: SlatePolicy,
+    acting: Acting,
     seed: int,
     models: Models,
     laps: Sequence[Lap],
@@ -67,6 +70,7 @@ def record(
         known[NEIGHBOURS] = models.neighbours_fingerprint
     if models.index is not None and scored.prediction is not None:
         known[INDEX] = models.index.name
+    known |= priced(slate.price) | ({} if acting.instead_of is None else {INSTEAD_OF: acting.instead_of})
     return {
         "decision_id": decision_id,
         "member_id": request.member_id,
@@ -88,9 +92,9 @@ def record(
             for position, (index, propensity, explored) in enumerate(places(slate))
         ],
         "slate_propensity": slate.slate_propensity,
-        "policy": policy.name,
-        "policy_version": policy.version,
-        "policy_params": json.dumps(policy.params),
+        "policy": acting.policy.name,
+        "policy_version": acting.policy.version,
+        "policy_params": json.dumps(acting.params),
         "explored": slate.explored,
         "seed": seed,
         "intent_model": models.intent_fingerprint,
@@ -108,6 +112,13 @@ def record(
         "controls": asked.controls.model_dump_json(),
         "release": release,
     }
+
+
+def priced(price: Price | None) -> dict[str, str]:
+    """Estimated reward that a list's dice are expected to give up, and that of the list without them, as JSON."""
+    if price is None:
+        return {}
+    return {PRICE: json.dumps([float(price.given_up_K.sum()), float(price.best_K.sum())])}
 
 
 def places(slate: Slate) -> list[tuple[int, float, bool]]:

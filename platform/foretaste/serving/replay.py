@@ -9,6 +9,7 @@ Shapes: B answers of one batch, C candidates of a pool, N titles (column j is co
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue
 from foretaste.feedback.past import Past
+from foretaste.policies.register import CONTEXTUAL
 from foretaste.serving.logged import LeftOutError, Logged, index_named, logged, neighbours_named, otherwise
 from foretaste.serving.models import HERE, Models, Neighbours, Parts, models_of, neighbours_of
 from foretaste.serving.nearest import NearestConfig
+from foretaste.serving.posteriors import Learned, learned_of
 from foretaste.serving.recompute import (
     counted,
     decided,
@@ -48,6 +51,7 @@ BATCH = 256
 SCORES_AT_ONCE = 50_000_000
 """Titles times answers of a batch: scores of all titles are held of each."""
 MODELS_KEPT = 4
+POSTERIORS_KEPT = 32
 
 
 @runtime_checkable
@@ -91,7 +95,11 @@ class Replay:
             nearest = None if index is None else NearestConfig.named(index)
             return models_of(registry, prepared, intent=intent, ranker=ranker, parts=parts, nearest=nearest)
 
+        def learned(policy: str, fingerprint: str) -> Learned:
+            return learned_of(registry, policy, fingerprint)
+
         self._models = lru_cache(MODELS_KEPT)(load)
+        self._learned = lru_cache(POSTERIORS_KEPT)(learned)
         self._registry = registry
         self._neighbours: dict[tuple[str, str], Neighbours] = {}
 
@@ -144,7 +152,17 @@ class Replay:
             raise LeftOutError("a model of the decision is gone from the registry") from error
         except ValueError as error:
             raise LeftOutError("a model of the decision cannot be loaded") from error
-        return logged(row, models)
+        return replace(logged(row, models), learned=self._posterior(row))
+
+    def _posterior(self, row: Mapping[str, Any]) -> Learned | None:
+        if row["policy"] not in CONTEXTUAL:
+            return None
+        try:
+            return self._learned(row["policy"], json.loads(row["policy_params"])["posterior"])
+        except FileNotFoundError as error:
+            raise LeftOutError("the posterior of the decision is gone from the registry") from error
+        except (ValueError, KeyError) as error:
+            raise LeftOutError("the posterior of the decision cannot be loaded") from error
 
     def _with_neighbours(self, models: Models, fingerprint: str) -> Models:
         key = (models.catalogue.fingerprint, fingerprint)
@@ -217,7 +235,7 @@ class Replay:
                     inputs.get(b),
                 )
                 num_new = num_after(past, seen[b], batch[b].asked.controls.before_mark)
-                values |= decided(batch[b], codes[b], whole[b], inputs.get(b), shaped[b], num_new=num_new)
+                values |= decided(batch[b], codes[b], whole[b], inputs.get(b), shaped[b], titles, num_new=num_new)
                 found[b] = values | counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
                     found[b][POOL] = pool_C

@@ -46,6 +46,7 @@ from foretaste.serving.intake import Intake
 from foretaste.serving.loading import Loading
 from foretaste.serving.members import Members, Views
 from foretaste.serving.models import HERE, Parts
+from foretaste.serving.posteriors import PublishedPosteriors
 from foretaste.serving.problems import RefusedError
 from foretaste.serving.production import Production
 from foretaste.serving.recommender import Recommender, patient
@@ -274,6 +275,7 @@ class Service:
     def _refresh(self) -> None:
         for loaded in self._recommender.lineup.loaded:
             loaded.refresh()
+        self._recommender.posteriors.refresh_if_new()
 
     def _refuses(self, request: RecommendRequest | NextRequest | RankRequest | IntentRequest) -> bool:
         if not request.consent:
@@ -403,6 +405,7 @@ def open_service(
         stage_guards=of_stages,
         deleted=tombstones.read,
         shadow=shadow.offer,
+        posteriors=PublishedPosteriors(folder / "registry"),
     )
     recommender.warm_up()
     logs = (sessions, decisions, events, tombstones)
