@@ -9,6 +9,7 @@ Shapes: B decisions of a batch, F columns of a context, O outputs.
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -39,12 +40,15 @@ class DelayedConfig(Frozen):
     code_width: int = Field(8, ge=1, description="width of a title's own vector")
     wait_days: float = Field(14.0, gt=0, description="age from which a decision is believed (wait)")
     elapsed_days: float = Field(1.0, gt=0, description="age at which a decision is first looked at (es_dfm, defer)")
+    stacked: bool = Field(
+        True, description="whether the rates also read the logit of the model of the context alone (landmark)"
+    )
     draws: int = Field(3, ge=1, description="landmarks drawn of a decision each time it is learned from (landmark)")
 
     @model_validator(mode="after")
     def _within_the_horizon(self) -> DelayedConfig:
         edges = (0.0, *self.edges_days, self.horizon_days)
-        if any(later <= earlier for earlier, later in zip(edges[:-1], edges[1:], strict=True)):
+        if any(later <= earlier for earlier, later in pairwise(edges)):
             raise ValueError(f"edges_days: {self.edges_days} have to rise from 0 to horizon_days {self.horizon_days}")
         for name in ("wait_days", "elapsed_days"):
             if getattr(self, name) > self.horizon_days:
@@ -58,12 +62,22 @@ class Tower(nn.Module):
     mean_F: Tensor
     deviation_F: Tensor
 
-    def __init__(self, config: DelayedConfig, num_columns: int, num_codes: int, num_outputs: int) -> None:
+    def __init__(
+        self,
+        config: DelayedConfig,
+        num_columns: int,
+        num_codes: int,
+        num_outputs: int,
+        shared: nn.Embedding | None = None,
+    ) -> None:
+        """`shared` are titles' vectors of another tower, whose weights they stay."""
         super().__init__()
         self.register_buffer("mean_F", torch.zeros(num_columns))
         self.register_buffer("deviation_F", torch.ones(num_columns))
-        self.codes = nn.Embedding(num_codes, config.code_width)
-        nn.init.normal_(self.codes.weight, std=0.05)
+        if shared is None:
+            self.own = nn.Embedding(num_codes, config.code_width)
+            nn.init.normal_(self.own.weight, std=0.05)
+        self._shared = (shared,)  # not registered: weights are filed once
         layers: list[nn.Module] = []
         width = num_columns + config.code_width
         for size in config.hidden:
@@ -74,16 +88,21 @@ class Tower(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @property
+    def codes(self) -> nn.Embedding:
+        """Titles' own vectors."""
+        return self.own if self._shared[0] is None else self._shared[0]
+
     def standardise(self, columns_NF: Tensor) -> None:
-        """Take means and deviations; a column that does not vary is only centred."""
-        deviation_F = columns_NF.std(dim=0, correction=0)
-        self.mean_F.copy_(columns_NF.mean(dim=0))
-        self.deviation_F.copy_(torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F)))
+        """Take means and deviations of the first columns; one that does not vary is only centred, others stay."""
+        deviation_F, width = columns_NF.std(dim=0, correction=0), columns_NF.shape[1]
+        self.mean_F[:width] = columns_NF.mean(dim=0)
+        self.deviation_F[:width] = torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F))
 
     def forward(self, columns_BF: Tensor, code_B: Tensor) -> Tensor:
         """Outputs: float[B, O]."""
         known_B = torch.where(code_B < self.codes.num_embeddings, code_B, torch.zeros_like(code_B))
-        told_BF = ((columns_BF - self.mean_F) / self.deviation_F).clamp(-6.0, 6.0)
+        told_BF = ((columns_BF - self.mean_F) / self.deviation_F).clamp(-10.0, 10.0)
         told_BF = torch.cat([told_BF, self.codes(known_B)], dim=1)
         return self.out(torch.cat([told_BF, self.deep(told_BF)], dim=1))  # type: ignore[no-any-return]
 
@@ -151,12 +170,11 @@ class Vanilla(DelayedModel):
 
 
 class Wait(DelayedModel):
-    """Believes decisions of `wait_days` and older, by what was seen until that age."""
+    """Believes decisions of `wait_days` and older, by what is seen by now."""
 
     def loss(self, batch: PendingBatch) -> Tensor:
         old_B = batch.age_N >= self.config.wait_days
-        label_B = batch.delay_N <= self.config.wait_days
-        return self._labelled(batch, label_B.float(), old_B.float())
+        return self._labelled(batch, self._counts(batch).float(), old_B.float())
 
 
 class Ignore(DelayedModel):

@@ -10,15 +10,21 @@ Friedman, Annals of Statistics 1982 (piecewise exponential); van Houwelingen, Sc
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as functional
-from torch import Tensor
+from torch import Tensor, nn
 
 from foretaste.models.delayed import DelayedConfig, DelayedModel, Tower
 from foretaste.models.delayed_rows import PendingBatch
 
 LEAST_RATE, MOST_RATE = -12.0, 6.0
 """Bounds of the logarithm of a rate a day."""
+SPREAD = 0.3
+"""Deviation that ages and signals are taken to have; what it will be is not to be seen in the first decisions."""
+PRIOR_DAYS = 30.0
+"""Days of watching that the rate of the interval before counts for, when the rates of the first decisions are taken."""
 
 
 def exposure(from_B: Tensor, to_B: Tensor, edge_K1: Tensor) -> Tensor:
@@ -27,7 +33,9 @@ def exposure(from_B: Tensor, to_B: Tensor, edge_K1: Tensor) -> Tensor:
     return (torch.minimum(high_B1, edge_K1[1:]) - torch.maximum(low_B1, edge_K1[:-1])).clamp(min=0.0)
 
 
-def negative_log_likelihood(log_rate_BK: Tensor, from_B: Tensor, age_B: Tensor, delay_B: Tensor, edge_K1: Tensor) -> Tensor:
+def negative_log_likelihood(
+    log_rate_BK: Tensor, from_B: Tensor, age_B: Tensor, delay_B: Tensor, edge_K1: Tensor
+) -> Tensor:
     """Of decisions watched from one age to another, whose feedback came at `delay_B` or not (inf): float[B].
 
     An event has the logarithm of the rate at its age, and all have the rate times the days in which it did not come.
@@ -78,7 +86,11 @@ class Hazard(DelayedModel):
         super().__init__(config, num_columns, num_codes, num_signals)
         edges = (0.0, *config.edges_days, config.horizon_days)
         self.register_buffer("edge_K1", torch.tensor(edges), persistent=False)
-        self.rates = Tower(config, num_columns + self._extra(), num_codes, len(edges))
+        self.rates = Tower(config, num_columns + self._extra(), num_codes, len(edges), self._codes())
+
+    def _codes(self) -> nn.Embedding | None:
+        """Titles' own vectors that the rates are given; None: they have their own."""
+        return None
 
     def _extra(self) -> int:
         """Columns beside the context's."""
@@ -86,13 +98,18 @@ class Hazard(DelayedModel):
 
     def expect(self, batch: PendingBatch) -> None:
         super().expect(batch)
-        self.rates.standardise(self._columns(batch, batch.age_N, batch.signals_NS))
+        self.rates.standardise(batch.context_NF)
+        self.rates.deviation_F[batch.context_NF.shape[1] :] = SPREAD
         end_B = torch.minimum(batch.age_N, batch.delay_N)
         days_BK = exposure(torch.zeros_like(end_B), end_B, self.edge_K1)
         place_B = torch.searchsorted(self.edge_K1[1:-1].contiguous(), end_B.contiguous())
         came_BK = functional.one_hot(place_B, days_BK.shape[1]) * self._counts(batch)[:, None]
+        came_K, days_K = came_BK.sum(dim=0), days_BK.sum(dim=0)
+        rate = came_K.sum() / days_K.sum().clamp(min=1.0)
         with torch.no_grad():
-            self.rates.out.bias[1:] = torch.log((came_BK.sum(dim=0) + 0.5) / (days_BK.sum(dim=0) + 10.0))
+            for k, (came, days) in enumerate(zip(came_K, days_K, strict=True)):
+                rate = (came + PRIOR_DAYS * rate) / (days + PRIOR_DAYS)  # an age not seen yet has the rate before it
+                self.rates.out.bias[1 + k] = torch.log(rate.clamp(min=math.exp(LEAST_RATE)))
 
     def loss(self, batch: PendingBatch) -> Tensor:
         zero_B = torch.zeros_like(batch.age_N)
@@ -110,7 +127,7 @@ class Hazard(DelayedModel):
 
     def _log_rates(self, batch: PendingBatch, age_B: Tensor, signals_BS: Tensor) -> Tensor:
         """Logarithms of the rates from an age on, a level of the decision added to each interval's: float[B, K]."""
-        out_BK1 = self.rates(self._columns(batch, age_B, signals_BS), batch.code_N)
+        out_BK1: Tensor = self.rates(self._columns(batch, age_B, signals_BS), batch.code_N)
         return (out_BK1[:, :1] + out_BK1[:, 1:]).clamp(LEAST_RATE, MOST_RATE)
 
     def _to_come(self, batch: PendingBatch, age_B: Tensor, signals_BS: Tensor) -> Tensor:
@@ -123,32 +140,37 @@ class Hazard(DelayedModel):
 class Landmark(Hazard):
     """Rates from an age on, of the context, that age and the signals seen by then; what is open is labelled by them.
 
-    A decision is looked at as it was at landmarks drawn from those that it had reached without feedback. The model of
-    the context alone learns from what is seen, and from the predicted chance where nothing is seen yet.
+    A decision is looked at as it was at some of its landmarks, drawn from all of them: those that it did not reach
+    without feedback count for nothing, and no others are drawn for them. Drawn from those that it reached, early
+    landmarks would be those of decisions whose feedback came soon. The model of the context alone learns from what is
+    seen, and from the predicted chance where nothing is seen yet.
     """
 
+    def _codes(self) -> nn.Embedding:
+        return self.tower.codes  # what comes early tells of a new title before anything final does
+
     def _extra(self) -> int:
-        return self.num_signals + 2
+        return self.num_signals + 2 + self.config.stacked
 
     def loss(self, batch: PendingBatch) -> Tensor:
-        label_B = self.given(batch).detach()
+        with torch.no_grad():
+            label_B = self.given(batch)
         total = self._labelled(batch, label_B, torch.ones_like(label_B))
-        end_B1 = torch.minimum(batch.age_N, batch.delay_N)[:, None]
-        open_BL = (batch.mark_NL < end_B1) & (batch.mark_NL < self.config.horizon_days)
-        dice_BL = torch.rand(open_BL.shape, device=open_BL.device).masked_fill(~open_BL, -1.0)
-        value_BD, drawn_BD = dice_BL.topk(min(self.config.draws, dice_BL.shape[1]), dim=1)
-        number_B = (value_BD >= 0).sum(dim=1)
-        for drawn_B, value_B in zip(drawn_BD.T, value_BD.T, strict=True):
+        end_B = torch.minimum(batch.age_N, batch.delay_N).clamp(max=self.config.horizon_days)
+        dice_BL = torch.rand(batch.mark_NL.shape, device=end_B.device)
+        drawn_BD = dice_BL.topk(min(self.config.draws, dice_BL.shape[1]), dim=1).indices
+        for drawn_B in drawn_BD.T:
             mark_B = batch.mark_NL.gather(1, drawn_B[:, None])[:, 0]
             signals_BS = batch.marked_NLS[torch.arange(len(drawn_B), device=drawn_B.device), drawn_B]
             log_rate_BK = self._log_rates(batch, mark_B, signals_BS)
             loss_B = negative_log_likelihood(log_rate_BK, mark_B, batch.age_N, batch.delay_N, self.edge_K1)
-            total = total + torch.where(value_B >= 0, loss_B / number_B.clamp(min=1), torch.zeros_like(loss_B)).sum()
+            total = total + torch.where(mark_B < end_B, loss_B, torch.zeros_like(loss_B)).sum() / drawn_BD.shape[1]
         return total
 
     def final(self, batch: PendingBatch) -> Tensor:
         return torch.sigmoid(self.logit(batch))
 
     def _columns(self, batch: PendingBatch, age_B: Tensor, signals_BS: Tensor) -> Tensor:
-        root_B, log_B = torch.sqrt(age_B), torch.log(age_B + 0.02)
-        return torch.cat([batch.context_NF, signals_BS, root_B[:, None], log_B[:, None]], dim=1)
+        root_B, log_B = torch.sqrt(age_B / self.config.horizon_days), 0.5 * torch.log(age_B + 0.02)
+        told = [SPREAD * self.logit(batch).detach()[:, None]] if self.config.stacked else []
+        return torch.cat([batch.context_NF, signals_BS, root_B[:, None], log_B[:, None], *told], dim=1)

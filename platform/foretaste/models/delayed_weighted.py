@@ -81,7 +81,7 @@ class _Elapsed(DelayedModel):
 
 
 class ElapsedSampling(_Elapsed):
-    """Looks first after `elapsed_days`; a yes that comes later is added as one more. Yang et al., AAAI 2021 (ES-DFM)."""
+    """Looks first after `elapsed_days`; a yes that comes later is one more. Yang et al., AAAI 2021 (ES-DFM)."""
 
     def loss(self, batch: PendingBatch) -> Tensor:
         delayed_B, real_B, opinion = self._opinions(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def delayed_model(
         return DELAYED[config.method](config, num_columns, num_codes, num_signals)
 
 
-def delayed_config(model: DelayedModel) -> dict[str, object]:
+def delayed_config(model: DelayedModel) -> dict[str, dict[str, Any]]:
     """What, beside the weights, makes a model again."""
     sizes = {
         "num_columns": len(model.tower.mean_F),
@@ -50,7 +51,7 @@ def delayed_config(model: DelayedModel) -> dict[str, object]:
     return {"config": model.config.model_dump(mode="json"), "sizes": sizes}
 
 
-def build_delayed(described: Mapping[str, dict[str, int]], weights: Mapping[str, Tensor]) -> DelayedModel:
+def build_delayed(described: Mapping[str, dict[str, Any]], weights: Mapping[str, Tensor]) -> DelayedModel:
     """Make a model of what `delayed_config` told and its weights."""
     config = DelayedConfig.model_validate(described["config"])
     model = delayed_model(config, **described["sizes"], seed=0)

@@ -23,7 +23,7 @@ from foretaste.contracts.config import Frozen
 
 SIGNALS = (
     "started", "log_days_since_start", "fraction", "log_viewings", "log_days_since_viewing", "thumb_up", "thumb_down",
-    "log_visits",
+    "log_visits", "log_hours_left",
 )  # fmt: skip
 """What is seen of a decision before its final feedback."""
 
@@ -39,8 +39,8 @@ class DelayWorldConfig(Frozen):
     """What is planted."""
 
     num_members: int = Field(2_000, ge=1, description="members")
-    titles_at_start: int = Field(120, ge=2, description="titles that are out when the world begins")
-    launches_per_day: int = Field(4, ge=0, description="titles that come out every day")
+    launches_per_day: int = Field(8, ge=1, description="titles that come out every day")
+    shown_days: int = Field(28, ge=1, description="days for which a title is shown after it came out")
     days: int = Field(60, ge=1, description="days for which titles come out")
     num_genres: int = Field(6, ge=2, description="genres")
     horizon_days: float = Field(14.0, gt=0, description="days within which a title has to be finished to count")
@@ -59,6 +59,7 @@ class Journeys:
     thumb_at_N: Floats  # inf: never
     thumb_N: Floats  # 1 up, -1 down
     finished_N: Floats  # inf: never; may lie behind the horizon
+    hours_N: Floats  # of the title
 
     def rows(self, rows: Ints) -> Journeys:
         """Some of them."""
@@ -80,15 +81,17 @@ class Journeys:
         def since(at_N: Floats) -> Floats:
             return np.log1p(np.where(started_N, age_N - np.where(started_N, at_N, 0.0), 0.0))
 
+        fraction_N = np.where(seen_NV, self.fraction_NV, 0.0).max(axis=1)
         columns = (
             started_N,
             since(first_N),
-            np.where(seen_NV, self.fraction_NV, 0.0).max(axis=1),
+            fraction_N,
             np.log1p(seen_NV.sum(axis=1)),
             since(last_N),
             thumbed_N & (self.thumb_N > 0),
             thumbed_N & (self.thumb_N < 0),
             np.log1p((self.visit_NV[:, 1:] < age_N[:, None]).sum(axis=1)),
+            np.where(started_N, np.log1p(self.hours_N * (1.0 - fraction_N)), 0.0),
         )
         return np.stack(columns, axis=1).astype(np.float32)
 
@@ -99,7 +102,8 @@ class DelayWorld:
     def __init__(self, config: DelayWorldConfig, seed: int) -> None:
         self.config = config
         rng = np.random.default_rng([seed, 0xDE1A])
-        m, j, g = config.num_members, config.titles_at_start + config.launches_per_day * config.days, config.num_genres
+        m, g = config.num_members, config.num_genres
+        j = config.launches_per_day * (config.shown_days + config.days)
         self.taste_MG = rng.normal(size=(m, g))
         self.log_pace_M = rng.normal(np.log(1.3), 0.4, m)  # hours watched a visit
         self.log_rate_M = np.minimum(rng.normal(np.log(0.7), 0.5, m), np.log(2.0))  # visits a day
@@ -108,10 +112,7 @@ class DelayWorld:
         self.hours_J = np.exp(np.where(self.show_J, rng.normal(np.log(7.0), 0.5, j), rng.normal(np.log(1.7), 0.2, j)))
         self.quality_J = rng.normal(size=j)
         self.appeal_J = 0.3 * self.quality_J + rng.normal(0.0, 0.95, j)
-        launched = config.titles_at_start + np.arange(config.launches_per_day * config.days)
-        self.launch_J = np.zeros(j)
-        self.launch_J[: config.titles_at_start] = -rng.uniform(0.0, 60.0, config.titles_at_start)
-        self.launch_J[launched] = np.repeat(np.arange(config.days), config.launches_per_day)
+        self.launch_J = np.repeat(np.arange(-config.shown_days, config.days), config.launches_per_day).astype(float)
         self.known_MX = np.column_stack([self.taste_MG, self.log_pace_M, self.log_rate_M])
         self.known_MX = self.known_MX + config.noise * rng.normal(size=self.known_MX.shape) * self.known_MX.std(axis=0)
 
@@ -124,7 +125,7 @@ class DelayWorld:
         """Who asks on a day, when, and which titles could be shown: member [N], time in days [N], titles [N, C]."""
         member_N = rng.integers(self.config.num_members, size=size)
         at_N = np.sort(day + rng.random(size))
-        out = np.flatnonzero(self.launch_J <= day)
+        out = np.flatnonzero((self.launch_J <= day) & (self.launch_J > day - self.config.shown_days))
         title_NC = out[np.argsort(rng.random((size, len(out))), axis=1)[:, :candidates]]
         return member_N, at_N, title_NC
 
@@ -167,6 +168,7 @@ class DelayWorld:
             np.where(thumbs_N, viewed_NV.min(axis=1), np.inf),
             np.where(liked_N, 1.0, -1.0),
             _at(viewed_NV, done_N),
+            hours_N,
         )
 
     def final(self, journeys: Journeys) -> NDArray[np.bool_]:
@@ -212,17 +214,17 @@ _WEEK_BUSY = np.array([0.0, 4.2, 7.0])
 
 def _busyness(at: Floats) -> Floats:
     """Time as members' visits count it: five days of 0.84 and two of 1.4 make a week."""
-    return np.floor(at / 7.0) * 7.0 + np.interp(at % 7.0, _WEEK_DAYS, _WEEK_BUSY)
+    return np.asarray(np.floor(at / 7.0) * 7.0 + np.interp(at % 7.0, _WEEK_DAYS, _WEEK_BUSY))
 
 
 def _when(busy: Floats) -> Floats:
     """The inverse of `_busyness`."""
-    return np.floor(busy / 7.0) * 7.0 + np.interp(busy % 7.0, _WEEK_BUSY, _WEEK_DAYS)
+    return np.asarray(np.floor(busy / 7.0) * 7.0 + np.interp(busy % 7.0, _WEEK_BUSY, _WEEK_DAYS))
 
 
 def _first(true_NV: NDArray[np.bool_]) -> Ints:
     """Place of the first true one, MOST_VISITS where there is none."""
-    return np.where(true_NV.any(axis=1), true_NV.argmax(axis=1), true_NV.shape[1])
+    return np.asarray(np.where(true_NV.any(axis=1), true_NV.argmax(axis=1), true_NV.shape[1]))
 
 
 def _at(value_NV: Floats, place_N: Ints) -> Floats:
