@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     demo = verb("demo", _demo, "Run the whole way on a small synthetic service and act as its client.")
     demo.add_argument("--leave", action="store_true", help="leave the service running until Ctrl-C")
 
-    validate = verb("validate", _validate, "Say what is wrong with event, title, decision or outcome files.")
+    validate = verb("validate", _validate, "Say what is wrong with event, title, decision or feedback files.")
     validate.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Parquet, CSV or JSON lines")
     validate.add_argument("--titles", type=Path, metavar="FILE", help="the catalogue that events must agree with")
     validate.add_argument("--quarantine", type=Path, metavar="DIR", help="write bad rows there with their reason")
