@@ -136,6 +136,15 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--limit", type=int, metavar="N", help="compare at most N decisions")
     parity.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
 
+    outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
+    outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
+
+    rewards = verb("rewards", _rewards, "Compute a reward program over outcomes; without one, list those there are.")
+    rewards.add_argument("--program", metavar="NAME", help="which program")
+    rewards.add_argument("--programs", type=Path, metavar="FILE", help="where it is declared; default the settings'")
+    rewards.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
+    rewards.add_argument("--predicted", metavar="VERSION", help="model whose predictions of these outcomes are read")
+
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
@@ -312,6 +321,19 @@ def _parity(options: argparse.Namespace) -> int:
     result = parity(_settings(options), **asked)
     _finish(options, result)
     return 0 if result["ok"] else 1
+
+
+def _outcomes(options: argparse.Namespace) -> int:
+    from foretaste.jobs.outcomes import join
+
+    return _finish(options, join(_settings(options), as_of=options.as_of))
+
+
+def _rewards(options: argparse.Namespace) -> int:
+    from foretaste.jobs.rewards import compute
+
+    asked = {name: getattr(options, name) for name in ("program", "programs", "outcomes", "predicted")}
+    return _finish(options, compute(_settings(options), **asked))
 
 
 def _bench(options: argparse.Namespace) -> int:

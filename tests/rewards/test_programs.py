@@ -126,7 +126,7 @@ def test_parts_are_read_in_order_and_change_the_identity_while_words_about_it_do
             "line 5: program p: parts.play",
         ),
         (
-            "programs:\n  p:\n    version: 1\n    parts:\n      a: "1"\n      b: c\n    reward: a\n",
+            "programs:\n  p:\n    version: 1\n    parts:\n      a: '1'\n      b: c\n    reward: a\n",
             "line 6: program p: parts.b: wanted one of",
         ),
         ("programs:\n  p:\n    version: 1\n    reward: play\n    unit: x\n", "line 5: program p: unit: "),

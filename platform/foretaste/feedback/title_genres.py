@@ -26,6 +26,11 @@ class TitleGenres:
         genres = own.explode("genre").drop_nulls().unique(maintain_order=True)
         return cls(series, genres)
 
+    @classmethod
+    def nothing(cls) -> Self:
+        """No catalogue: titles are themselves, and of no genre."""
+        return cls({}, pl.DataFrame(schema={"title_id": pl.String, "genre": pl.String}))
+
     def rolled(self, column: str) -> pl.Expr:
         """The title that is recommended: of an episode its series, else itself."""
         title = pl.col(column)
