@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "rewards")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
+REWARD_PARTS = ("report",)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -157,9 +158,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument(
         "--part",
-        choices=(*MODEL_PARTS, *SERVE_PARTS),
+        choices=(*MODEL_PARTS, *SERVE_PARTS, *REWARD_PARTS),
         default=None,
-        help="of models: which comparison, default ladder; of serve: what is measured, default compare",
+        help="of models: which comparison, default ladder; of serve: what is measured, default compare; of rewards: "
+        "default report",
     )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")

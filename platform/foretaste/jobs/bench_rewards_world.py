@@ -103,6 +103,15 @@ def live(
     )
 
 
+def lived_truth(config: WorldConfig, index: int, score: Score) -> pa.Table:
+    """TRUTH_LONG_TERM of a partition that lived under the policy that is greedy for a score."""
+
+    def policy_of(titles: Titles, members: Members, habits: Habits) -> SlatePolicy:
+        return Scored(score(habits.affinity_MN), config.impressions_per_session, 0.0)
+
+    return long_term(config, partition(config, index, policy_of))
+
+
 def _impressions(events: pl.DataFrame) -> pa.Table:
     shown = events.filter(pl.col("action") == "impression")
     propensity = pl.col("properties").str.json_path_match("$.propensity").cast(pl.Float64)

@@ -34,6 +34,7 @@ from foretaste.feedback.exposures import exposed_of_both, exposed_of_decisions, 
 from foretaste.feedback.forgotten import actors_of, of_deleted
 from foretaste.feedback.outcome_config import OutcomeConfig
 from foretaste.feedback.outcomes import CENSORED, outcomes
+from foretaste.feedback.reports import ReportLog
 from foretaste.feedback.title_genres import TitleGenres
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.parity import parts, shipped
@@ -195,6 +196,8 @@ class _Source:
             buckets.write("decisions", kept, actor=actors_of)
             with contextlib.closing(AckLog(serving)) as acks:
                 buckets.write("acks", [acks.read()], actor=actors_of)
+            with contextlib.closing(ReportLog(serving)) as reports:
+                buckets.write("reported", [reports.read()], actor=actors_of)
         if self.prepared is not None:
             buckets.write("impressions", _prepared(self.prepared, "impressions"), actor=_actor)
         events = self._events(serving / EVENTS_FOLDER)
