@@ -39,7 +39,13 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_serve import serve_bench
 
         return serve_bench(settings, options)
-    raise ValueError(f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve")
+    if options.name == "rewards":
+        from foretaste.jobs.bench_rewards import rewards_bench
+
+        return rewards_bench(settings, options)
+    raise ValueError(
+        f"there is no benchmark {options.name!r}; there are prepare, features, models, parity, serve, rewards"
+    )
 
 
 def features(settings: Settings, *, quick: bool) -> dict[str, Any]:

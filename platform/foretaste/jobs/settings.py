@@ -13,6 +13,7 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
+from foretaste.feedback.outcome_config import OutcomeConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.reference_models import ReferenceConfig
@@ -20,6 +21,7 @@ from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
+from foretaste.rewards.library import RewardConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
@@ -52,6 +54,8 @@ class Settings(Frozen):
     references: ReferenceConfig = ReferenceConfig()
     segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
+    outcomes: OutcomeConfig = Field(OutcomeConfig(), description="how decisions are joined with what followed")
+    rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property
