@@ -22,7 +22,7 @@ BENCHES = ("prepare", "features", "models", "parity", "serve", "rewards")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
-REWARD_PARTS = ("report",)
+REWARD_PARTS = ("report", "delayed")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -195,7 +195,8 @@ def test_decisions_too_young_to_have_shown_much_bias_no_chance(method: Method) -
     pending = random_pending(6_000, seed=9, strength=0.0, oldest=16.0)
     assert np.isfinite(pending.delay_N).mean() < 0.55
     model = learned(made(method, pending, shaken=False), pending, steps=250)
-    told = model.final(replace(pending, age_N=np.zeros(6_000, np.float32)).tensors(CPU))
+    now = replace(pending, age_N=np.zeros(6_000, np.float32), delay_N=np.full(6_000, np.inf, np.float32))
+    told = model.final(now.tensors(CPU))
     assert float(told.detach().mean()) == pytest.approx(1.0 - math.exp(-1.4), abs=0.03)
 
 

@@ -98,7 +98,7 @@ def _signals(frame: pl.DataFrame) -> NDArray[np.float32]:
 
     def since(column: str) -> NDArray[np.float64]:
         at_N = _days(frame, column)
-        return np.log1p(np.maximum(age_N - np.where(np.isfinite(at_N), at_N, age_N), 0.0))
+        return np.asarray(np.log1p(np.maximum(age_N - np.where(np.isfinite(at_N), at_N, age_N), 0.0)))
 
     def happened(column: str) -> NDArray[np.float64]:
         return np.isfinite(_days(frame, column)).astype(np.float64)

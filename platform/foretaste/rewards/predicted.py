@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from foretaste.contracts.columns import AT
+from foretaste.contracts.columns import predicted_outcomes
 from foretaste.models.delayed import DelayedModel
 from foretaste.models.delayed_rows import Pending
 from foretaste.models.delayed_zoo import build_delayed
@@ -55,18 +55,14 @@ def chances(model: DelayedModel, pending: Pending, *, asked: bool = False) -> ND
 def predictions(
     predictor: Predictor, pending: Pending, *, decision_ids: Sequence[str], title_ids: Sequence[str], as_of: datetime
 ) -> pa.Table:
-    """What is expected of decisions as of an instant: keys, as_of, model_version, `predicted_WHAT`.
+    """What is expected of decisions as of an instant, as columns.predicted_outcomes has it.
 
     What is seen is 1, what can no longer come 0. Raises ValueError where the rows are not as many as the keys.
     """
     size = len(pending)
     if not len(decision_ids) == len(title_ids) == size:
         raise ValueError(f"predictions: {len(decision_ids)} decisions and {len(title_ids)} titles for {size} rows")
-    columns = {
-        "decision_id": pa.array(decision_ids, pa.string()),
-        "title_id": pa.array(title_ids, pa.string()),
-        "as_of": pa.array([as_of] * size, AT),
-        "model_version": pa.array([predictor.version] * size, pa.string()),
-        f"predicted_{predictor.what}": pa.array(chances(predictor.model, pending), pa.float64()),
-    }
-    return pa.table(columns)
+    told_N = chances(predictor.model, pending)
+    columns = [decision_ids, title_ids, [as_of] * size, [predictor.version] * size, told_N]
+    schema = predicted_outcomes([predictor.what])
+    return pa.table([pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema=schema)
