@@ -72,11 +72,11 @@ def delayed(settings: Settings, options: BenchOptions) -> dict[str, Any]:
 
 
 def scores(chance_N: Floats, final_N: Floats) -> dict[str, float]:
-    """Area under the curve, negative log-likelihood, calibration error and mean of predictions."""
+    """Area under the curve (where both came), negative log-likelihood, calibration error and mean of predictions."""
     told_N = np.clip(chance_N, 1e-6, 1.0 - 1e-6)
     found = reliability(told_N, final_N, np.arange(len(told_N)), resamples=2, seed=0)
-    return {
-        "auc": float(roc_auc_score(final_N, told_N)),
+    both = 0.0 < final_N.mean() < 1.0
+    return ({"auc": float(roc_auc_score(final_N, told_N))} if both else {}) | {
         "nll": float(-np.mean(final_N * np.log(told_N) + (1.0 - final_N) * np.log1p(-told_N))),
         "ece": found.ece.value,
         "mean": float(told_N.mean()),
@@ -125,7 +125,11 @@ def by_age(aged: Aged) -> list[dict[str, float]]:
 
 
 def _mean_by_age(runs: list[list[dict[str, float]]]) -> list[dict[str, float]]:
-    return [{k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for rows in zip(*runs, strict=True)]
+    found = []
+    for rows in zip(*runs, strict=True):
+        names = [name for name in rows[0] if all(name in row for row in rows)]
+        found.append({name: float(np.mean([row[name] for row in rows])) for name in names})
+    return found
 
 
 def _policy_figures(
