@@ -189,7 +189,7 @@ def test_the_exponential_model_has_the_likelihood_and_the_posterior_of_its_paper
     assert torch.allclose(model.given(batch).double()[young], posterior[young], rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["hazard", "landmark", "defer"])
+@pytest.mark.parametrize("method", ["hazard", "landmark"])
 def test_decisions_too_young_to_have_shown_much_bias_no_chance(method: Method) -> None:
     """Three quarters of the feedback of these comes within the horizon; half is known by now."""
     pending = random_pending(6_000, seed=9, strength=0.0, oldest=16.0)
