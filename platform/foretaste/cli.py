@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
@@ -27,6 +27,7 @@ POLICY_PARTS = ("propensities", "cost", "upworthy")
 POLICIES = (
     "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
 )  # fmt: skip
+REWARD_PARTS = ("report", "delayed")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     demo = verb("demo", _demo, "Run the whole way on a small synthetic service and act as its client.")
     demo.add_argument("--leave", action="store_true", help="leave the service running until Ctrl-C")
 
-    validate = verb("validate", _validate, "Say what is wrong with event, title, decision or outcome files.")
+    validate = verb("validate", _validate, "Say what is wrong with event, title, decision or feedback files.")
     validate.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Parquet, CSV or JSON lines")
     validate.add_argument("--titles", type=Path, metavar="FILE", help="the catalogue that events must agree with")
     validate.add_argument("--quarantine", type=Path, metavar="DIR", help="write bad rows there with their reason")
@@ -141,6 +142,15 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--limit", type=int, metavar="N", help="compare at most N decisions")
     parity.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
 
+    outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
+    outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
+
+    rewards = verb("rewards", _rewards, "Compute a reward program over outcomes; without one, list those there are.")
+    rewards.add_argument("--program", metavar="NAME", help="which program")
+    rewards.add_argument("--programs", type=Path, metavar="FILE", help="where it is declared; default the settings'")
+    rewards.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
+    rewards.add_argument("--predicted", metavar="VERSION", help="model whose predictions of these outcomes are read")
+
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
@@ -156,10 +166,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument(
         "--part",
-        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS, *POLICY_PARTS),
+        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS, *POLICY_PARTS, *REWARD_PARTS),
         default=None,
         help="of models: which comparison, default ladder; of serve: what is measured, default compare; "
-        "of ope: default speed; of policies: default all",
+        "of ope: default speed; of policies: default all; of rewards: default report",
     )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")
@@ -321,6 +331,19 @@ def _parity(options: argparse.Namespace) -> int:
     result = parity(_settings(options), **asked)
     _finish(options, result)
     return 0 if result["ok"] else 1
+
+
+def _outcomes(options: argparse.Namespace) -> int:
+    from foretaste.jobs.outcomes import join
+
+    return _finish(options, join(_settings(options), as_of=options.as_of))
+
+
+def _rewards(options: argparse.Namespace) -> int:
+    from foretaste.jobs.rewards import compute
+
+    asked = {name: getattr(options, name) for name in ("program", "programs", "outcomes", "predicted")}
+    return _finish(options, compute(_settings(options), **asked))
 
 
 def _bench(options: argparse.Namespace) -> int:

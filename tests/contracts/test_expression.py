@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 import string
 import sys
 import time
@@ -244,3 +246,38 @@ def test_the_longest_expressions_take_about_as_long_as_a_plain_long_one(piece: s
     plain = min(seconds(" or ".join(["plays == 1"] * 90)) for _ in range(5))
     longest = min(seconds((piece * MAX_LENGTH)[:MAX_LENGTH]) for _ in range(5))
     assert longest < 50 * plain
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("if(known(year), year, 0)", [2000.0, 0.0]),
+        ("if(year > 1990, 1, 2)", [1.0, 2.0]),  # a comparison of an unknown value is false
+        ("min(year, 1500)", [1500.0, math.nan]),
+        ("max(1, 2, if(known(year), 3, -4)) * 2", [6.0, 4.0]),
+        ("if(not known(year) and 1 < 2, -1, 1 / 4)", [0.25, -1.0]),
+    ],
+)
+def test_a_number_may_depend_on_a_condition_and_be_the_smallest_or_largest_of_some(
+    text: str, wanted: list[float]
+) -> None:
+    columns = {"year": Numbers(np.array([2000.0, math.nan]))}
+    found = numbers(parse(text, {"year": Type.NUMBER}, wanted=Type.NUMBER), columns)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("if(year, 1, 2)", "a condition"),
+        ("if(year > 1, 1)", "`,`"),
+        ("if(year > 1, 1, 2, 3)", "`)`"),
+        ("min(year)", "`,`"),
+        ('max(year, "a")', "a number"),
+        ("abs(year)", "one of year"),
+        ("if + 1", "one of year"),
+    ],
+)
+def test_a_call_that_is_none_is_refused_with_its_place(text: str, wanted: str) -> None:
+    with pytest.raises(ExpressionError, match=re.escape(wanted)):
+        parse(text, {"year": Type.NUMBER}, wanted=Type.NUMBER)

@@ -31,6 +31,8 @@ FLAGS = {
     "promote": ["release", "--share", "--arm", "--shadow"],
     "rollback": ["release"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
+    "outcomes": ["--as-of"],
+    "rewards": ["--program", "--programs", "--outcomes", "--predicted"],
     "bench": [
         "name",
         "--quick",

@@ -35,6 +35,7 @@ from foretaste.contracts.wire import (
 )
 from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.contracts.wire_rewards import RewardsAnswer, RewardsRequest
 from foretaste.serving.ingress import build_app
 from foretaste.serving.problems import ConflictError, RefusedError
 
@@ -105,6 +106,9 @@ class Noting:
     def delete(self, member_id: str) -> DeletionAnswer:
         self.asked.append(member_id)
         return DeletionAnswer(deleted_events=3, deleted_views=1)
+
+    def rewards(self, request: RewardsRequest, *, tenant: str) -> RewardsAnswer:
+        return RewardsAnswer(accepted=len(request.rewards), duplicate=0, rejected=[])
 
     def ack(self, decision_id: str, request: AckRequest, *, tenant: str) -> AckAnswer | None:
         self.asked.append((decision_id, request))

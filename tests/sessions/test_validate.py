@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from foretaste.contracts.columns import DECISIONS, EVENTS, OUTCOMES, TITLES
+from foretaste.contracts.columns import DECISIONS, EVENTS, FEEDBACK, TITLES
 from foretaste.ops.files import read_parquet, write_parquet
 from foretaste.sessions.findings import Kind
 from foretaste.sessions.validate import Report, validate_events, validate_files, validate_titles
@@ -191,7 +191,7 @@ def test_events_are_held_against_titles_given_beside_them_or_apart(tmp_path: Pat
 
 
 def test_the_table_that_a_file_holds_is_told_by_its_columns(tmp_path: Path) -> None:
-    contracts = {"events": EVENTS, "titles": TITLES, "decisions": DECISIONS, "outcomes": OUTCOMES}
+    contracts = {"events": EVENTS, "titles": TITLES, "decisions": DECISIONS, "feedback": FEEDBACK}
     for name, schema in contracts.items():
         write_parquet(schema.empty_table(), tmp_path / f"{name}.parquet")
     report = validate_files([tmp_path / f"{name}.parquet" for name in contracts], now=NOW)
@@ -201,7 +201,7 @@ def test_the_table_that_a_file_holds_is_told_by_its_columns(tmp_path: Path) -> N
         assert "no rows" in example.value
 
 
-def test_decisions_and_outcomes_have_rules_of_their_own(tmp_path: Path) -> None:
+def test_decisions_and_feedback_have_rules_of_their_own(tmp_path: Path) -> None:
     item = {"title_id": "t", "score": 1.0, "position": 0, "propensity": 0.0, "source": "model", "explored": False}
     decision = {
         "decision_id": "d", "session_id": "s", "surface": "home", "at": NOW, "request": "{}", "candidates": ["t"],
@@ -212,9 +212,9 @@ def test_decisions_and_outcomes_have_rules_of_their_own(tmp_path: Path) -> None:
     fine = decision | {"decision_id": "e", "items": [item | {"propensity": 1.0}]}
     write_parquet(pa.Table.from_pylist([decision, fine], schema=DECISIONS), tmp_path / "decisions.parquet")
     outcome = {"decision_id": "d", "feedback": "play", "value": float("nan"), "at": NOW, "predicted": False}
-    write_parquet(pa.Table.from_pylist([outcome], schema=OUTCOMES), tmp_path / "outcomes.parquet")
+    write_parquet(pa.Table.from_pylist([outcome], schema=FEEDBACK), tmp_path / "feedback.parquet")
     report = validate_files(sorted(tmp_path.iterdir()), now=NOW)
-    assert [file.contract for file in report.files] == ["decisions", "outcomes"]
+    assert [file.contract for file in report.files] == ["decisions", "feedback"]
     assert [file.findings.counts for file in report.files] == [{"bad_value": 1}, {"bad_value": 1}]
     assert report.files[0].findings.bad_N.tolist() == [True, False]
 

@@ -199,18 +199,120 @@ ACKS = pa.schema(
 The probability of the list down to the deepest place shown is the product of the decision's propensities to there.
 """
 
-OUTCOMES = pa.schema(
+FEEDBACK = pa.schema(
     [
         _field("decision_id", pa.string(), null=False),
-        _field("title_id", pa.string()),  # null when the outcome is of the whole slate or the member
-        _field("feedback", pa.string(), null=False),  # play, complete, thumb_up, return_7d, unsubscribe, ...
+        _field("title_id", pa.string()),  # null when it is of the whole slate or the member
+        _field("feedback", pa.string(), null=False),  # survey, unsubscribe, ...
         _field("value", pa.float64(), null=False),
         _field("at", AT, null=False),
         _field("predicted", pa.bool_(), null=False),
         _field("model_version", pa.string()),  # of the predictor, when predicted
     ]
 )
-"""Feedback of decisions, observed or predicted."""
+"""Feedback of decisions as others tell it, one row each: what no event says."""
+
+REPORTED = pa.schema(
+    [
+        _field("reward_id", pa.string(), null=False),  # idempotency key: determines the whole row
+        _field("decision_id", pa.string(), null=False),
+        _field("member_id", pa.string()),  # of the decision; null for a guest
+        _field("session_id", pa.string(), null=False),
+        _field("decided_at", AT, null=False),
+        _field("title_id", pa.string()),  # as in FEEDBACK
+        _field("feedback", pa.string(), null=False),
+        _field("value", pa.float64(), null=False),
+        _field("at", AT, null=False),
+        _field("received_at", AT, null=False),
+    ]
+)
+"""Feedback that was sent to the service: each reward_id once."""
+
+EXPOSED = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("actor_id", pa.string(), null=False),
+        _field("member_id", pa.string()),  # null for a guest
+        _field("session_id", pa.string(), null=False),
+        _field("surface", pa.string()),
+        _field("at", AT, null=False),  # of the decision
+        _field("title_id", pa.string(), null=False),  # rolled up to the series
+        _field("position", pa.int32()),
+        _field("propensity", pa.float64()),  # of this title here, given those above it; null where the log has none
+        _field("shown", pa.bool_()),  # by ack or impression; null where nothing says what of the list was
+        _field("shown_at", AT),
+    ]
+)
+"""What was decided, one row a title of the list."""
+
+REPORT_ITEM = pa.struct(
+    [
+        _field("feedback", pa.string(), null=False),
+        _field("value", pa.float64(), null=False),
+        _field("at", AT, null=False),
+    ]
+)
+
+OUTCOMES = pa.schema(
+    [
+        *EXPOSED,
+        _field("as_of", AT, null=False),  # only what had happened, and had arrived, before it was read
+        _field("closes_at", AT, null=False),  # after it nothing more is attributed to the title
+        _field("matched", pa.string()),  # how events came to it: decision (they named it), window; null without any
+        _field("clicked_at", AT),  # the first engagement; here and below null where it did not happen until `as_of`
+        _field("listed_at", AT),
+        _field("played_at", AT),
+        _field("discovered_at", AT),  # played, and a genre of it is new to the member
+        _field("completed_at", AT),
+        _field("abandoned_at", AT),  # played, left before much was seen and not taken up again
+        _field("thumbed_up_at", AT),  # not taken back
+        _field("thumbed_down_at", AT),
+        _field("num_plays", pa.int32(), null=False),
+        _field("num_completions", pa.int32(), null=False),  # episodes count one each
+        _field("dwell_seconds", pa.float64()),  # watched so far, summed; null where not played
+        _field("played_fraction", pa.float64()),  # largest so far, 0..1; null where not played or not told
+        _field("session_ended_at", AT),  # the last that was done in the decision's session so far; null for a guest
+        _field("returned_at", AT),  # start of the member's next session; null for a guest
+        _field("reported", pa.list_(REPORT_ITEM), null=False),  # newest of each feedback, in order of their names
+        _field("open", pa.list_(pa.string()), null=False),  # of feedback.outcomes.CENSORED: what may still change
+    ]
+)
+"""What followed on each title of each decision, as of an instant: one row an EXPOSED row."""
+
+REWARDS = pa.schema(
+    [
+        _field("decision_id", pa.string(), null=False),
+        _field("actor_id", pa.string(), null=False),
+        _field("at", AT, null=False),  # of the decision
+        _field("title_id", pa.string(), null=False),
+        _field("position", pa.int32()),
+        _field("propensity", pa.float64()),
+        _field("reward", pa.float64()),  # null where it is not known; `reward_state` says why
+        _field("reward_state", pa.string(), null=False),  # one of rewards.programs.State
+        _field("program", pa.string(), null=False),
+        _field("program_version", pa.int32(), null=False),
+        _field("program_fingerprint", pa.string(), null=False),
+        _field("model_version", pa.string()),  # of the predicted feedback that was at hand; null without any
+        _field("as_of", AT, null=False),  # of the outcomes
+    ]
+)
+"""What a reward program makes of OUTCOMES, one row each."""
+
+
+def predicted_outcomes(feedback: Sequence[str]) -> pa.Schema:
+    """Predicted final feedback: one row a title of a decision, a column `predicted_<feedback>` each.
+
+    `feedback` are names of rewards.fields.OBSERVED; a probability or a mean, null where the model says nothing.
+    """
+    return pa.schema(
+        [
+            _field("decision_id", pa.string(), null=False),
+            _field("title_id", pa.string(), null=False),
+            _field("as_of", AT, null=False),  # what was known then is what the prediction knows
+            _field("model_version", pa.string(), null=False),
+            *(_field(f"predicted_{name}", pa.float64()) for name in feedback),
+        ]
+    )
 
 ROUNDS = pa.schema(
     [

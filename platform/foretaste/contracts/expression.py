@@ -2,12 +2,14 @@
 
     kind == "movie" and "comedy" in genres and released_at >= "2020-01-01" and not title_id in ["t1", "t2"]
 
-There are fields, numbers, texts, `true`, `false`, `and`, `or`, `not`, comparisons, `in`, `+ - * /`, brackets and
-`known(field)`; no calls, no attributes, no names but the fields. A time is written as a text, a date or RFC 3339, UTC
-where it names no offset. Length, nodes and depth are bounded, so that reading and computing one are, too.
+There are fields, numbers, texts, `true`, `false`, `and`, `or`, `not`, comparisons, `in`, `+ - * /`, brackets,
+`known(field)`, `if(condition, number, number)`, `min(...)` and `max(...)` of numbers; no other calls, no attributes, no
+names but the fields. A time is written as a text, a date or RFC 3339, UTC where it names no offset. Length, nodes and
+depth are bounded, so that reading and computing one are, too.
 
 A comparison or `in` of an unknown value is false, whichever it is; `not` turns that around. So `maturity != "18"`
-leaves out titles of unknown maturity, and `not maturity == "18"` does not.
+leaves out titles of unknown maturity, and `not maturity == "18"` does not. A number that is made of an unknown one is
+unknown; of an `if` only the part that is taken counts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MAX_DEPTH = 32
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RESERVED = frozenset({"and", "or", "not", "in", "true", "false", "True", "False", "known"})
+_RESERVED = frozenset({"and", "or", "not", "in", "true", "false", "True", "False", "known", "if", "min", "max"})
 
 
 class Type(StrEnum):
@@ -119,7 +121,26 @@ class Sum:
     type: Type = Type.NUMBER
 
 
-Node = Value | Name | Known | Not | Join | Compare | Among | Within | Sum
+@dataclass(frozen=True, slots=True)
+class If:
+    """One number where a condition holds, another one where it does not."""
+
+    condition: Node
+    then: Node
+    otherwise: Node
+    type: Type = Type.NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """The smallest (`min`) or the largest (`max`) of several numbers."""
+
+    sign: str
+    parts: tuple[Node, ...]
+    type: Type = Type.NUMBER
+
+
+Node = Value | Name | Known | Not | Join | Compare | Among | Within | Sum | If | Extreme
 
 
 @dataclass(frozen=True)
@@ -293,9 +314,29 @@ class _Reader:
                 raise ExpressionError(at.at, "a field in `known(...)`", at.found)
             self._want("`)`", self._took(")"))
             return self._made(Known(node), depth)
+        if token.text in ("if", "min", "max") and self._next.text == "(" and self._next.sort is Sort.SIGN:
+            return self._call(token)
         if token.text not in self._fields or token.text in _RESERVED:
             raise ExpressionError(token.at, f"one of {', '.join(sorted(self._fields))}", token.found)
         return self._made(Name(token.text, self._fields[token.text]), 0)
+
+    def _call(self, token: Token) -> tuple[Node, int]:
+        self._want(f"`(` after `{token.text}`", self._took("("))
+        parts: list[Node] = []
+        deepest = 0
+        while True:
+            at = self._next.at
+            node, depth = self._deeper(self._any)
+            condition = token.text == "if" and not parts
+            parts.append(self._typed(node, Type.FLAG if condition else Type.NUMBER, at))
+            deepest = max(deepest, depth)
+            if token.text == "if" and len(parts) == 3:
+                self._want("`)`: `if` is of a condition and two numbers", self._took(")"))
+                return self._made(If(parts[0], parts[1], parts[2]), deepest)
+            if token.text != "if" and len(parts) > 1 and self._took(")"):
+                return self._made(Extreme(token.text, tuple(parts)), deepest)
+            more = "" if token.text != "if" and len(parts) > 1 else f" (more parts of `{token.text}`)"
+            self._want("`,`" + (more or " or `)`"), self._took(","))
 
     def _made(self, node: Node, depth: int) -> tuple[Node, int]:
         self._num += 1
@@ -396,5 +437,9 @@ def _names(node: Node) -> list[str]:
             return _names(node.part)
         case Join():
             return [name for part in node.parts for name in _names(part)]
+        case Extreme():
+            return [name for part in node.parts for name in _names(part)]
+        case If():
+            return [*_names(node.condition), *_names(node.then), *_names(node.otherwise)]
         case Compare() | Sum():
             return [*_names(node.left), *_names(node.right)]

@@ -18,6 +18,8 @@ from foretaste.contracts.expression import (
     Among,
     Compare,
     Expression,
+    Extreme,
+    If,
     Join,
     Known,
     Name,
@@ -40,6 +42,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_EXTREME: dict[str, Callable[[Any, Any], Any]] = {"min": np.minimum, "max": np.maximum}
 _COUNT: dict[str, Callable[[Any, Any], Any]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
 
 
@@ -116,7 +119,7 @@ def _flags(node: Node, columns: Mapping[str, Column]) -> Any:
             assert isinstance(lists, WordLists)
             place = lists.place_of.get(node.value)
             return np.zeros(len(lists.known_X), dtype=np.bool_) if place is None else lists.has_XW[:, place]
-        case Sum():
+        case Sum() | If() | Extreme():
             raise TypeError("a number is no condition")
 
 
@@ -158,6 +161,11 @@ def _reals(node: Node, columns: Mapping[str, Column]) -> Any:
                 if node.sign == "/":
                     return np.where(right == 0, np.nan, left / np.where(right == 0, 1.0, right))
                 return _COUNT[node.sign](left, right)
+        case If():
+            then, otherwise = _reals(node.then, columns), _reals(node.otherwise, columns)
+            return np.where(_flags(node.condition, columns), then, otherwise)
+        case Extreme():
+            return reduce(_EXTREME[node.sign], (_reals(part, columns) for part in node.parts))
         case _:
             raise TypeError("a condition is no number")
 

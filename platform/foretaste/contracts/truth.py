@@ -100,3 +100,17 @@ TRUTH_SATISFACTION = pa.schema(
     ]
 )
 """The delayed outcome of each session."""
+
+TRUTH_LONG_TERM = pa.schema(
+    [
+        _field("member_id", pa.string()),
+        _field("days", pa.float64()),  # from joining, or the start of the window, to its end
+        _field("num_visits", pa.int32()),
+        _field("satisfaction", pa.float64(), null=True),  # mean over visits; null where there was none
+        _field("return_probability", pa.float64(), null=True),  # within a week of a visit, by law, mean over visits
+        _field("num_observable", pa.int32()),  # visits whose week lies inside the window
+        _field("num_returned", pa.int32()),  # of them those after which the member came again within the week
+        _field("retained", pa.bool_()),  # whether they came in the last two weeks of the window
+    ]
+)
+"""What the policy under which a world was lived through was worth, a row a member."""

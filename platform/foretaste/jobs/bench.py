@@ -47,7 +47,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_policies import policies_bench
 
         return policies_bench(options)
-    known = "prepare, features, models, parity, serve, ope, policies"
+    if options.name == "rewards":
+        from foretaste.jobs.bench_rewards import rewards_bench
+
+        return rewards_bench(settings, options)
+    known = "prepare, features, models, parity, serve, ope, policies, rewards"
     raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 

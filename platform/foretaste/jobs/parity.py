@@ -65,7 +65,7 @@ def parity(
     folder = needed(decisions or tables.serving / "decisions", made_by="serve")
     now = datetime.now(UTC)
     asked = _Asked(sample, limit, since, now, Tombstones(tables.serving / TOMBSTONES_FILE).read())
-    events = _shipped(settings, until=now + READ_WITHIN)
+    events = shipped(settings, until=now + READ_WITHIN)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}parity-", dir=tables.root))
         if spread is None:
@@ -161,7 +161,7 @@ def _listed(events: Path) -> list[Path]:
     return []
 
 
-def _shipped(settings: Settings, *, until: datetime) -> Path:
+def shipped(settings: Settings, *, until: datetime) -> Path:
     """Folder of the event log, with all in it that was acknowledged by then.
 
     Raises ConnectionError where another process, which ships, does not come to an end with it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,11 @@ def num_buckets(*folders: Path) -> int:
 class Buckets:
     """Parquet files by bucket in a folder of their own."""
 
-    def __init__(self, folder: Path, num: int) -> None:
+    def __init__(self, folder: Path, num: int, schemas: Mapping[str, pa.Schema] = SCHEMAS) -> None:
+        """`schemas` are those of the tables that will be divided, by name."""
         self._folder = folder
         self._num = num
+        self._schemas = schemas
 
     def write(self, name: str, tables: Iterable[pa.Table], *, actor: Callable[[pa.Table], pa.ChunkedArray]) -> int:
         """Divide tables of one schema; returns the number of their rows. Holds about HELD_BYTES at a time."""
@@ -46,7 +48,9 @@ class Buckets:
             number_R = pl.Series(pl.from_arrow(actor(table).combine_chunks())).hash(seed=0).to_numpy() % self._num
             for number in np.unique(number_R).tolist():
                 if number not in writers:
-                    writers[number] = pq.ParquetWriter(self._path(name, number), SCHEMAS[name], compression="zstd")
+                    writers[number] = pq.ParquetWriter(
+                        self._path(name, number), self._schemas[name], compression="zstd"
+                    )
                 writers[number].write_table(table.filter(pa.array(number_R == number)))
             held.clear()
 
@@ -71,6 +75,11 @@ class Buckets:
             for decisions, events in found
             if decisions.is_file()
         ]
+
+    def files(self) -> list[dict[str, str]]:
+        """Files of each bucket by the name of their table; those that there are."""
+        found = [{name: self._path(name, number) for name in self._schemas} for number in range(self._num)]
+        return [{name: str(path) for name, path in bucket.items() if path.is_file()} for bucket in found]
 
     def _path(self, name: str, number: int) -> Path:
         return self._folder / f"{name}-{number:05d}.parquet"

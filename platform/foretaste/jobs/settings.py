@@ -14,6 +14,7 @@ from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.offpolicy.answer import AnswerConfig
 from foretaste.evaluation.segment_config import SegmentConfig
+from foretaste.feedback.outcome_config import OutcomeConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.oracles import OracleConfig
@@ -22,6 +23,7 @@ from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
+from foretaste.rewards.library import RewardConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
@@ -56,6 +58,8 @@ class Settings(Frozen):
     oracles: OracleConfig = OracleConfig()
     segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
+    outcomes: OutcomeConfig = Field(OutcomeConfig(), description="how decisions are joined with what followed")
+    rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property

@@ -55,6 +55,21 @@ class Workspace:
         return self.root / "serving"
 
     @property
+    def outcomes(self) -> Path:
+        """What followed on decisions, a folder an instant."""
+        return self.root / "outcomes"
+
+    @property
+    def predicted(self) -> Path:
+        """Predicted feedback: by outcomes, then by version of the model."""
+        return self.root / "predicted"
+
+    @property
+    def rewards(self) -> Path:
+        """What reward programs made of outcomes: by program, version and outcomes."""
+        return self.root / "rewards"
+
+    @property
     def downloads(self) -> Path:
         """Public data fetched at the user's request."""
         return self.root / "downloads"

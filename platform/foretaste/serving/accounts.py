@@ -98,7 +98,7 @@ class Accounts:
         named = (
             {name: items[title][name] for name in ("title_id", "position", "propensity")} for title in request.shown
         )
-        recorded = self._acks.append([common | one for one in named])
+        recorded = sum(self._acks.append([common | one for one in named]))
         shown = self._acks.of(decision_id)
         deepest = max(items[title]["position"] for title in shown)
         propensity = 1.0

@@ -40,6 +40,7 @@ from foretaste.contracts.wire import (
 )
 from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.contracts.wire_rewards import RewardsAnswer, RewardsRequest
 from foretaste.serving.counting import add_metrics, count_requests
 from foretaste.serving.gate import Gate, caller
 from foretaste.serving.keys import KeyRing
@@ -113,6 +114,10 @@ class Answers(Protocol):
 
     def ack(self, decision_id: str, request: AckRequest, *, tenant: str) -> AckAnswer | None:
         """Take note of what was shown of a list; None where the tenant has no such decision; may block on the disk."""
+        ...
+
+    def rewards(self, request: RewardsRequest, *, tenant: str) -> RewardsAnswer:
+        """Store feedback on decisions of a tenant; may block on the disk."""
         ...
 
     def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str) -> ReplayAnswer | None:
@@ -208,6 +213,11 @@ def _add_v1(router: APIRouter, service: Answers, admission: Admission) -> None:
     async def events(request: Request, body: EventsRequest) -> Response:
         """Store events. Durable before it answers; the same event_id again changes nothing."""
         return _json((await asyncio.to_thread(service.accept, body, tenant=_tenant(request))).model_dump_json())
+
+    @router.post("/v1/rewards", response_model=RewardsAnswer, responses=_STORE_ERRORS)
+    async def rewards(request: Request, body: RewardsRequest) -> Response:
+        """Store feedback that events do not tell. Durable before it answers; the same reward_id changes nothing."""
+        return _json((await asyncio.to_thread(service.rewards, body, tenant=_tenant(request))).model_dump_json())
 
     @router.post("/v1/recommend", response_model=RecommendAnswer, responses=_SHED_ERRORS)
     async def recommend(request: Request, body: RecommendRequest) -> Response:

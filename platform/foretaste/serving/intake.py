@@ -57,28 +57,28 @@ class Intake:
         except (ValueError, OSError) as error:  # to be sent again once it is known who refuses
             raise ConnectionError("the consents cannot be read") from error
         good: list[dict[str, Any]] = []
-        rejected: list[Rejected] = []
+        rejected_: list[Rejected] = []
         for index, raw in enumerate(events):
             try:
                 event = Event.model_validate(raw)
             except ValidationError as error:
-                rejected.append(_rejected(index, error))
+                rejected_.append(rejected(index, error))
                 continue
             stored = row_inside(row(event), tenant)
             if event.at > received_at + self._ahead:
                 message = f"at: {event.at.isoformat()} is more than {self._ahead} after {received_at.isoformat()}"
-                rejected.append(Rejected(index=index, code=FUTURE, message=message))
+                rejected_.append(Rejected(index=index, code=FUTURE, message=message))
             elif stored["at"] <= deleted.get(_actor(stored), -1):
                 message = "at: is not after the deletion of member_id, or of the member whose guest this was"
-                rejected.append(Rejected(index=index, code=DELETED, message=message))
+                rejected_.append(Rejected(index=index, code=DELETED, message=message))
             elif not event.consent or stored.get("member_id") in refused:
-                rejected.append(Rejected(index=index, code=REFUSED, message="consent: without it nothing is stored"))
+                rejected_.append(Rejected(index=index, code=REFUSED, message="consent: without it nothing is stored"))
             else:
                 good.append(stored)
         appended = self._log.append(good, received_at=received_at) if good else []
         self._forget_again({_actor(stored) for stored in good}, deleted)
         duplicate = sum(one.duplicate for one in appended)
-        return EventsAnswer(accepted=len(good) - duplicate, duplicate=duplicate, rejected=rejected)
+        return EventsAnswer(accepted=len(good) - duplicate, duplicate=duplicate, rejected=rejected_)
 
     def _forget_again(self, actors: Set[str], before: Mapping[str, int]) -> None:
         """Remove what was stored of actors who were deleted between the check and the storing, by whatever process."""
@@ -102,7 +102,8 @@ def _actor(stored: Mapping[str, Any]) -> str:
     return actor_id(stored.get("member_id"), stored.get("session_id"))
 
 
-def _rejected(index: int, error: ValidationError) -> Rejected:
+def rejected(index: int, error: ValidationError) -> Rejected:
+    """Say what is wrong with one of several things that were sent."""
     errors = error.errors(include_url=False, include_input=False)
     own = next((e["type"] for e in errors if e["type"] in OWN_CODES), None)
     message = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in errors[:5])

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from foretaste.contracts.events import GUEST
 from foretaste.contracts.wire import DeletionAnswer, MergeAnswer
-from foretaste.feedback.acks import AckLog
+from foretaste.feedback.row_log import RowLog
 from foretaste.feedback.session_log import SessionLog, microseconds
 from foretaste.feedback.tombstones import Tombstones
 
@@ -31,12 +31,13 @@ class Members:
         tombstones: Tombstones,
         *,
         clock: Callable[[], datetime],
-        acks: AckLog | None = None,
+        acks: RowLog | None = None,
+        reports: RowLog | None = None,
         future_minutes: float = 5.0,
     ) -> None:
         """`future_minutes` is how far ahead of theirs the service takes clocks to be."""
         self._ahead_us = round(future_minutes * 6e7)
-        self._acks = acks
+        self._told = [log for log in (acks, reports) if log is not None]
         self._sessions = sessions
         self._views = views
         self._tombstones = tombstones
@@ -65,8 +66,8 @@ class Members:
         at = min(until, now + self._ahead_us)  # who comes back is not refused for longer, whatever was loaded
         for actor in (member_id, *guests):
             self._tombstones.add(actor, at)
-        if self._acks is not None:
-            self._acks.forget(dict.fromkeys((member_id, *guests), at))
+        for log in self._told:
+            log.forget(dict.fromkeys((member_id, *guests), at))
         events = sum(self._sessions.delete(actor, until_us=until) for actor in guests)
         events += self._sessions.delete(member_id, until_us=until, merged=merged)
         views = self._views.forget(member_id)

@@ -30,10 +30,13 @@ from foretaste.contracts.wire import (
 )
 from foretaste.contracts.wire_models import ModelsAnswer, PromoteRequest
 from foretaste.contracts.wire_records import AckAnswer, AckRequest, ReplayAnswer, ReplayRequest, SessionAnswer
+from foretaste.contracts.wire_rewards import RewardsAnswer, RewardsRequest
 from foretaste.feedback.acks import AckLog
 from foretaste.feedback.consents import CONSENTS_FILE, Consents
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
+from foretaste.feedback.reports import ReportLog
+from foretaste.feedback.row_log import RowLog
 from foretaste.feedback.session_log import SessionLog, microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.serving.accounts import Accounts
@@ -53,6 +56,7 @@ from foretaste.serving.recommender import Recommender, patient
 from foretaste.serving.record import readable
 from foretaste.serving.replay import Replay, VersionedViews
 from foretaste.serving.replicas import Replicas
+from foretaste.serving.reward_intake import RewardIntake
 from foretaste.serving.rollout import Rollouts
 from foretaste.serving.shadow import SHADOWS_FOLDER, Shadow
 from foretaste.serving.shared_metrics import SharedMetrics
@@ -87,6 +91,7 @@ class Service:
         clock: Callable[[], datetime],
         acks: AckLog,
         consents: Consents,
+        reports: ReportLog | None = None,
         audit: Audit | None = None,
         replay: Replay | None = None,
         registry: Path = Path("registry"),
@@ -94,7 +99,9 @@ class Service:
         writes: Breaker | None = None,
         shared: SharedMetrics | None = None,
     ) -> None:
-        """Without `replay` no decision can be made again; `registry` has the models that a replay may name.
+        """Without `reports` no rewards are taken, without `replay` no decision can be made again.
+
+        `registry` has the models that a replay may name.
 
         `writes` leaves the session log alone where it takes nothing, so that no thread waits for it. `shared` tells
         the metrics of other processes, too.
@@ -104,7 +111,7 @@ class Service:
         if shared is not None:
             self.metrics.told = shared.text
         self._writes = writes or Breaker(WRITES, BreakerConfig(), timer=time.monotonic)
-        self._acks = acks
+        self._told: list[RowLog] = [acks] if reports is None else [acks, reports]  # what clients tell of decisions
         self._consents = consents
         self._accounts = Accounts(
             sessions,
@@ -117,13 +124,20 @@ class Service:
             replay=replay,
             registry=registry,
         )
+        self._rewards = None
+        if reports is not None:
+            self._rewards = RewardIntake(
+                reports, self._accounts, clock=clock, future_minutes=future_minutes, refused=consents.refused
+            )
         self._recommender = recommender
         self._intake = intake
         self._sessions = sessions
         self._decisions = decisions
         self._events = events
         self._tombstones = tombstones
-        self._members = Members(sessions, views, tombstones, clock=clock, acks=acks, future_minutes=future_minutes)
+        self._members = Members(
+            sessions, views, tombstones, clock=clock, acks=acks, reports=reports, future_minutes=future_minutes
+        )
         self._clock = clock
         self._audit = audit
         self._production: Production | None = None
@@ -183,6 +197,15 @@ class Service:
     def ack(self, decision_id: str, request: AckRequest, *, tenant: str = DEFAULT) -> AckAnswer | None:
         """Take note of what was shown of a list."""
         return self._accounts.ack(decision_id, request, tenant=tenant)
+
+    def rewards(self, request: RewardsRequest, *, tenant: str = DEFAULT) -> RewardsAnswer:
+        """Store feedback on decisions. Raises ConnectionError where it cannot be stored."""
+        if self._rewards is None:
+            raise ConnectionError("no rewards are taken here")
+        try:
+            return self._rewards.accept(request.rewards, tenant=tenant)
+        except sqlite3.Error as error:
+            raise ConnectionError("the log of rewards does not take any") from error
 
     def replay(self, decision_id: str, request: ReplayRequest, *, tenant: str = DEFAULT) -> ReplayAnswer | None:
         """Make a decision again."""
@@ -260,7 +283,8 @@ class Service:
             self._ship()
             self._ship_acks()
         finally:
-            self._acks.close()
+            for log in self._told:
+                log.close()
             self._sessions.close()
 
     def follow(self, production: Production) -> None:
@@ -323,14 +347,16 @@ class Service:
         self._events.ship(self._sessions, deleted=self._tombstones.read())
 
     def _ship_acks(self) -> None:
-        self._acks.ship(now=self._clock())
+        for log in self._told:
+            log.ship(now=self._clock())
 
     def _tidy_if_due(self) -> None:
         now, deleted = self._clock(), self._tombstones.read()
         if self._forgot_at is None or now - self._forgot_at >= TIDY_EVERY:  # whole files are written again
             self._decisions.forget(deleted)
-            self._acks.forget(deleted)
-            self._acks.forget_parts(deleted)
+            for log in self._told:
+                log.forget(deleted)
+                log.forget_parts(deleted)
             self._forgot_at = now
         if self._tidied_at is None or now - self._tidied_at >= TIDY_EVERY or deleted != self._tidied_of:
             self._sessions.expire(now=now)
@@ -417,6 +443,7 @@ def open_service(
         clock=clock,
         consents=consents,
         acks=AckLog(folder / "serving", durable=serving.session_log.durable),
+        reports=ReportLog(folder / "serving", durable=serving.session_log.durable),
         audit=audit,
         replay=replay,
         registry=folder / "registry",

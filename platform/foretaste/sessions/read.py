@@ -1,4 +1,4 @@
-"""Files of events, titles, decisions or outcomes, by suffix, into the types of their contract.
+"""Files of events, titles, decisions or feedback, by suffix, into the types of their contract.
 
 Shapes: N rows of a piece.
 """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 
-from foretaste.contracts.columns import DECISIONS, EVENTS, OUTCOMES, TITLES
+from foretaste.contracts.columns import DECISIONS, EVENTS, FEEDBACK, TITLES
 from foretaste.ops.files import write_parquet
 from foretaste.sessions.findings import Findings, Kind, findings_table
 from foretaste.sessions.quarantine import quarantined
@@ -23,8 +23,8 @@ from foretaste.sessions.read import Read, UnreadableFileError, columns_of, read,
 from foretaste.sessions.rules import Rules, Titles
 from foretaste.sessions.sources import file_at
 
-CONTRACTS: dict[str, pa.Schema] = {"events": EVENTS, "titles": TITLES, "decisions": DECISIONS, "outcomes": OUTCOMES}
-ID_COLUMN = {"events": "event_id", "titles": "title_id", "decisions": "decision_id", "outcomes": "decision_id"}
+CONTRACTS: dict[str, pa.Schema] = {"events": EVENTS, "titles": TITLES, "decisions": DECISIONS, "feedback": FEEDBACK}
+ID_COLUMN = {"events": "event_id", "titles": "title_id", "decisions": "decision_id", "feedback": "decision_id"}
 DUPLICATES = {
     "events": Kind.DUPLICATE_EVENT_ID,
     "titles": Kind.DUPLICATE_TITLE_ID,
@@ -162,7 +162,7 @@ def _check_decisions(source: Read, *, now: datetime) -> Findings:
     return rules.findings
 
 
-def _check_outcomes(source: Read, *, now: datetime) -> Findings:
+def _check_feedback(source: Read, *, now: datetime) -> Findings:
     rules = Rules(source, id_column="decision_id")
     rules.time(now)
     rules.number("value", wanted="a finite number")
@@ -174,7 +174,7 @@ def _check(source: Read, contract: str, *, now: datetime, titles: Titles | None)
         return check_events(source, now=now, titles=titles)
     if contract == "titles":
         return check_titles(source)
-    return _check_decisions(source, now=now) if contract == "decisions" else _check_outcomes(source, now=now)
+    return _check_decisions(source, now=now) if contract == "decisions" else _check_feedback(source, now=now)
 
 
 def _open(path: Path) -> tuple[Read | Findings, str]:

@@ -24,13 +24,14 @@ import pyarrow.compute as pc
 
 from foretaste.contracts.events import ACTIONS
 from foretaste.ops.files import whole_folder, write_json, write_parquet
-from foretaste.worlds.choices import make_habits
+from foretaste.worlds.choices import Habits, make_habits
 from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.log import events_table
-from foretaste.worlds.members import make_members, truth_members
+from foretaste.worlds.members import Members, make_members, truth_members
 from foretaste.worlds.records import session_names, truth_choices, truth_satisfaction, truth_sessions
 from foretaste.worlds.scenes import State
 from foretaste.worlds.simulation import Simulation
+from foretaste.worlds.slates import SlatePolicy
 from foretaste.worlds.titles import Titles, make_titles, titles_table, truth_titles
 
 EVENTS_TABLE = "events"
@@ -43,16 +44,23 @@ def catalogue_of(config: WorldConfig) -> Titles:
     return make_titles(config)
 
 
-def partition(config: WorldConfig, index: int) -> dict[str, pa.Table]:
+PolicyOf = Callable[[Titles, Members, Habits], SlatePolicy]
+"""Makes the policy that fills the slates of a partition's members."""
+
+
+def partition(config: WorldConfig, index: int, policy_of: PolicyOf | None = None) -> dict[str, pa.Table]:
     """Make one partition of members: tables "events", "members", "sessions", "choices", "satisfaction".
 
+    The slates are the logging policy's, or those of `policy_of`, which the same members then live with.
     Pure: the same configuration and index give the same tables. Raises IndexError where there is no such partition.
     """
     titles = catalogue_of(config)
     rng = np.random.default_rng([config.seed, 2, index])
     members = make_members(config, index, rng)
-    state = State.empty(len(members), len(titles))
-    simulation = Simulation(config, titles, members, make_habits(config, members, titles), state, rng)
+    state, habits = State.empty(len(members), len(titles)), make_habits(config, members, titles)
+    simulation = Simulation(config, titles, members, habits, state, rng)
+    if policy_of is not None:
+        simulation.slates = policy_of(titles, members, habits)
     simulation.run()
     sessions = simulation.records.session_columns()
     choices = simulation.records.choice_columns(before=config.end_us)

@@ -23,7 +23,7 @@ from foretaste.worlds.log import DEVICES, HOME, Log
 from foretaste.worlds.members import Members
 from foretaste.worlds.records import Records
 from foretaste.worlds.scenes import Round, Running, Scene, State, seconds
-from foretaste.worlds.slates import draw_slates
+from foretaste.worlds.slates import Logging, SlatePolicy
 from foretaste.worlds.titles import Titles
 from foretaste.worlds.viewing import next_visit, satisfaction
 
@@ -53,6 +53,7 @@ class Simulation:
     rng: np.random.Generator
     log: Log = field(default_factory=Log)
     records: Records = field(default_factory=Records)
+    slates: SlatePolicy | None = None  # None: the logging policy
 
     def run(self) -> None:
         """Live through the window: each member's next session opens when the last one let them return.
@@ -95,7 +96,8 @@ class Simulation:
         intents = _DRAW_INTENTS[config.mechanism](config, visitors, rng)
         policy_row_S = np.where(round_.guest_S, len(self.members), round_.member_S)
         available_S = self.titles.available_D[round_.day_S]
-        slate_SP, propensity_SP = draw_slates(config, self.habits, policy_row_S, available_S, rng)
+        policy = self.slates or Logging(config, self.habits)
+        slate_SP, propensity_SP = policy(policy_row_S, available_S, rng)
         self._show(round_, slate_SP, propensity_SP)
         tells_S = (rng.random(num) < _TELLS_INTENT) & config.intents & (intents.genre_S >= 0)
         offer = Offer(config, self.titles, self.habits, round_.member_S, round_.day_S, past, slate_SP)

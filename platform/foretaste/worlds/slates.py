@@ -5,11 +5,70 @@ Shapes: S sessions, M members of the partition, N titles in order of release, P 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.worlds.choices import Habits, draw
 from foretaste.worlds.config import WorldConfig
+
+
+class SlatePolicy(Protocol):
+    """Fills the slates of a round."""
+
+    def __call__(
+        self, row_S: NDArray[np.int64], available_S: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Give titles and their propensities, [S, P].
+
+        `row_S` are the members, M for a guest; on sale are the first `available_S` titles.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What `draw_slates` does."""
+
+    config: WorldConfig
+    habits: Habits
+
+    def __call__(
+        self, row_S: NDArray[np.int64], available_S: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Fill the slates."""
+        return draw_slates(self.config, self.habits, row_S, available_S, rng)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """At each place the title of the highest score that is not above, or with probability `epsilon` any, evenly."""
+
+    score_M1N: NDArray[np.float64]  # the last row is of guests
+    places: int
+    epsilon: float
+
+    def __call__(
+        self, row_S: NDArray[np.int64], available_S: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Fill the slates; equal scores go to the title that came out first."""
+        num, width = len(row_S), self.score_M1N.shape[1]
+        score_SN = np.where(np.arange(width) < available_S[:, None], self.score_M1N[row_S], -np.inf)
+        free_SN = np.isfinite(score_SN)
+        slate_SP = np.full((num, self.places), -1, dtype=np.int64)
+        propensity_SP = np.zeros(slate_SP.shape)
+        s = np.arange(num)
+        for place in range(self.places):
+            best_S = score_SN.argmax(axis=1)
+            nth_S = (rng.random(num) * (available_S - place)).astype(np.int64)
+            even_S = (np.cumsum(free_SN, axis=1) > nth_S[:, None]).argmax(axis=1)
+            found_S = np.where(rng.random(num) < self.epsilon, even_S, best_S)
+            propensity_SP[:, place] = self.epsilon / (available_S - place) + (1.0 - self.epsilon) * (found_S == best_S)
+            slate_SP[:, place] = found_S
+            score_SN[s, found_S], free_SN[s, found_S] = -np.inf, False
+        return slate_SP, propensity_SP
 
 
 def draw_slates(

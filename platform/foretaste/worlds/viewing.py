@@ -78,9 +78,16 @@ def next_visit(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """When members come back, microseconds: a wait that shrinks with satisfaction, at about their usual hour."""
-    factor_S = np.exp(config.return_effect * (_MIDDLING - satisfaction_S))
     earliest_S = ended_S + HOUR_US
-    wished_S = earliest_S + (rng.exponential(gap_days_S * factor_S) * DAY_US).astype(np.int64)
+    wait_S = rng.exponential(wait_days(config, gap_days_S, satisfaction_S))
+    wished_S = earliest_S + (wait_S * DAY_US).astype(np.int64)
     hour_S = (evening_S + rng.normal(0.0, 1.5, len(ended_S))) % 24.0
     start_S = wished_S // DAY_US * DAY_US + (hour_S * HOUR_US).astype(np.int64)
     return np.where(start_S < earliest_S, start_S + DAY_US, start_S)
+
+
+def wait_days(
+    config: WorldConfig, gap_days_S: NDArray[np.float64], satisfaction_S: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean days until members come back."""
+    return np.asarray(gap_days_S * np.exp(config.return_effect * (_MIDDLING - satisfaction_S)))
