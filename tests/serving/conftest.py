@@ -101,7 +101,7 @@ class Bench:
         views = self.views()
         recommender = self.recommender(views=views)
         logs = (self.sessions, self.decisions, self.events, self.tombstones)
-        told = {"acks": self.acks, "reports": self.reports, "consents": self.consents}
+        told: dict[str, Any] = {"acks": self.acks, "reports": self.reports, "consents": self.consents}
         return Service(recommender, self.intake, views, *logs, clock=self.clock, **told)
 
     def ask(self, *, on: Recommender | None = None, **request: Any) -> RecommendAnswer:
