@@ -17,6 +17,7 @@ from foretaste.feedback.acks import AckLog
 from foretaste.feedback.consents import CONSENTS_FILE, Consents
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.event_log import EVENTS_FOLDER, EventLog
+from foretaste.feedback.reports import ReportLog
 from foretaste.feedback.session_log import SessionLogConfig
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
@@ -63,6 +64,7 @@ class Bench:
         self.decisions = DecisionLog(folder / "decisions", clock=self.clock)
         self.events = EventLog(folder / EVENTS_FOLDER)
         self.acks = AckLog(folder, durable=False)
+        self.reports = ReportLog(folder, durable=False)
         self.tombstones = Tombstones(folder / TOMBSTONES_FILE)
         self.consents = Consents(folder / CONSENTS_FILE)
         self.intake = Intake(
@@ -99,7 +101,8 @@ class Bench:
         views = self.views()
         recommender = self.recommender(views=views)
         logs = (self.sessions, self.decisions, self.events, self.tombstones)
-        return Service(recommender, self.intake, views, *logs, clock=self.clock, acks=self.acks, consents=self.consents)
+        told: dict[str, Any] = {"acks": self.acks, "reports": self.reports, "consents": self.consents}
+        return Service(recommender, self.intake, views, *logs, clock=self.clock, **told)
 
     def ask(self, *, on: Recommender | None = None, **request: Any) -> RecommendAnswer:
         body = {"member_id": "m1", "session_id": "s1", "policy": "greedy"} | request
@@ -124,6 +127,7 @@ class Bench:
     def close(self) -> None:
         self.decisions.close()
         self.acks.close()
+        self.reports.close()
         self.sessions.close()
 
 

@@ -326,7 +326,7 @@ def test_what_was_shown_to_a_deleted_member_is_nowhere(tmp_path: Path) -> None:
             service.housekeep()
 
         talk(service, run)
-        found = service._acks.read().to_pylist()
+        found = service._told[0].read().to_pylist()
         assert {(row["member_id"], row["decision_id"]) for row in found} == {("m2", names["m2"])}
         assert len(found) == 2
 

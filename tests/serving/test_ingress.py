@@ -376,6 +376,7 @@ def test_the_openapi_document_describes_every_path_and_event(service: Noting) ->
     found = call(service, "GET", "/openapi.json").json()
     assert set(found["paths"]) == {
         "/v1/events",
+        "/v1/rewards",
         "/v1/recommend",
         "/v1/recommend/next",
         "/v1/rank",

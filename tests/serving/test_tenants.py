@@ -239,6 +239,7 @@ def body_of(written: dict[str, Any], operation: dict[str, Any]) -> Any:
         "shown": ["t00"],
         "at": "2026-01-01T00:00:00Z",
         "events": [{}],
+        "rewards": [{}],
         "title_ids": ["t00"],
         "candidates": ["t00"],
         "decision_id": "0" * 32,

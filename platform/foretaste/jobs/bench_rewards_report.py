@@ -24,7 +24,7 @@ from foretaste.evaluation.reward_page import headline, page
 from foretaste.evaluation.reward_report import LOGGING, RewardReport, Row, neighbours
 from foretaste.evaluation.reward_values import Values, edges, learn
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_rewards_world import Lived, Score, live, lived_truth
+from foretaste.jobs.bench_rewards_world import Lived, live, lived_truth
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import whole_file, write_json
 from foretaste.ops.telemetry import say
@@ -68,7 +68,7 @@ class Sizes:
         )
 
 
-FULL = Sizes(members=1_250, days=49, learned=4, judged=2, lived=5, plenty=6, true=6)
+FULL = Sizes(members=1_250, days=49, learned=3, judged=2, lived=3, plenty=4, true=3)
 QUICK = Sizes(members=250, days=28, learned=2, judged=1, lived=1, plenty=1, true=1)
 
 
@@ -106,7 +106,7 @@ def reward_report(config: WorldConfig, programs: Mapping[str, Program], sizes: S
     judge, online, plenty, true = sizes.firsts
     learned = [live(config, n) for n in range(judge)]
     judged = _Slates.of([live(config, n) for n in range(judge, online)])
-    rich = [live(config, n, _at_random(n)) for n in range(plenty, true)]
+    rich = [live(config, n, _nothing, epsilon=1.0) for n in range(plenty, true)]
     lived = {LOGGING: _Online.of([live(config, n) for n in range(online, plenty)])}
     chosen, true_M = {}, {}
     for name, program in programs.items():
@@ -235,13 +235,9 @@ def _learned(logs: Sequence[Lived], program: Program) -> Values:
     )
 
 
-def _at_random(seed: int) -> Score:
-    """A score whose slates are drawn evenly: one draw a member, for the length of a world."""
-
-    def score(affinity_MN: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.random.default_rng([seed, 3]).random((affinity_MN.shape[0] + 1, affinity_MN.shape[1]))
-
-    return score
+def _nothing(affinity_MN: NDArray[np.float64]) -> NDArray[np.float64]:
+    """No title is worth more than another."""
+    return np.zeros((affinity_MN.shape[0] + 1, affinity_MN.shape[1]))
 
 
 def _column(table: Any, name: str) -> NDArray[np.float64]:

@@ -1,0 +1,51 @@
+"""The reward report runs at its small size, has its bars, and writes its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from foretaste.jobs.bench import bench
+from foretaste.jobs.bench_options import BenchOptions
+from foretaste.jobs.bench_rewards_report import PLANTED, QUICK
+from foretaste.jobs.bench_rewards_world import live
+from foretaste.jobs.settings import Settings
+from foretaste.ops.files import read_json
+from foretaste.rewards.library import read_programs
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_five_programs_are_ranked_by_what_their_policies_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = bench(Settings(workspace=tmp_path), BenchOptions(name="rewards", part="report", quick=True))
+    assert found["bench"] == "rewards"
+    assert len(found["bars"]) == 4
+    assert all({"value", "want", "holds"} == set(bar) for bar in found["bars"].values())
+    figures = found["figures"]
+    assert set(figures["order"]) == set(read_programs(ROOT / PLANTED))
+    assert read_json(tmp_path / "bench" / "rewards" / "report.json")["order"] == figures["order"]
+    assert (tmp_path / "bench" / "rewards" / "report.html").stat().st_size > 2_000
+
+
+def test_slates_that_follow_a_score_are_logged_with_the_propensities_with_which_they_are_drawn() -> None:
+    config = QUICK.world(3).model_copy(update={"num_members": 60, "members_per_partition": 60, "days": 14})
+    best = live(config, 0, lambda affinity_MN: np.vstack([affinity_MN, affinity_MN[:1]]), epsilon=0.5)
+    frame = pl.DataFrame(pl.from_arrow(best.outcomes.select(["decision_id", "position", "propensity"])))
+    assert len(frame) > 100
+    even = 0.5 / (best.num_available_X - frame["position"].to_numpy())
+    propensity = frame["propensity"].to_numpy()
+    greedy = np.isclose(propensity, even + 0.5, atol=1e-6)
+    assert (greedy | np.isclose(propensity, even, atol=1e-6)).all()
+    assert 0.4 < greedy.mean() < 0.6
+    again = live(config, 0, lambda affinity_MN: np.vstack([affinity_MN, affinity_MN[:1]]), epsilon=0.5)
+    assert again.outcomes.equals(best.outcomes)
+
+
+def test_a_part_that_there_is_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no part 'other'; there are report"):
+        bench(Settings(workspace=tmp_path), BenchOptions(name="rewards", part="other"))
