@@ -314,6 +314,7 @@ def predicted_outcomes(feedback: Sequence[str]) -> pa.Schema:
         ]
     )
 
+
 ROUNDS = pa.schema(
     [
         _field("chosen", pa.int64(), null=False),  # number of the action, 0-based
