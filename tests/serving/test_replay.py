@@ -375,11 +375,13 @@ def test_a_version_that_was_not_served_is_noticed_whether_it_ever_was_or_not(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("candidate_scores", -1.0), ("seed", 7), ("policy_params", '{"epsilon": 0.31}')],
+    [("candidate_scores", -1.0), ("seed", 7), ("policy_params", {"epsilon": 0.31})],
 )
 def test_a_decision_that_was_changed_is_noticed(logs: Logs, column: str, value: Any) -> None:
-    row = max(logs.decisions, key=lambda row: sum(item["explored"] for item in row["items"]))
+    by_dice = [row for row in logs.decisions if row["policy"] == "epsilon_greedy"]
+    row = max(by_dice, key=lambda row: sum(item["explored"] for item in row["items"]))
     value = [value, *row[column][1:]] if isinstance(row[column], list) else value
+    value = json.dumps(json.loads(row[column]) | value) if isinstance(value, dict) else value
     assert all(name.startswith("decision.") for name in logs.compare(decisions=[row | {column: value}]).mismatches)
     assert logs.compare(decisions=[row | {column: value}]).mismatches
 
