@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -165,6 +165,7 @@ def test_features_that_will_not_do_are_refused_with_what_was_wanted() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example([0.0, 0.0, 1.0], 1.0, 0.5, 0.125, 3, 0)  # cold titles alone would take the whole budget
 @given(
     st.lists(st.floats(-5, 5), min_size=1, max_size=12),
     st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.integers(1, 12), st.integers(0, 2**32),
@@ -204,9 +205,11 @@ def test_cold_titles_get_their_share_first_and_less_where_it_alone_costs_too_muc
     policy = BoundedEpsilonGreedy(exploration=shared, cold=(3,), scale=Scale.VALUE)
     assert policy.distribution(scores_C, ())[3] == pytest.approx(0.2 + 0.8 / 4)
     tight = replace(policy, exploration=shared.model_copy(update={"budget": 0.1}))
-    assert tight.distribution(scores_C, ()).tolist() == pytest.approx([0.8, 0, 0, 0.2])
+    assert tight.distribution(scores_C, ()).tolist() == pytest.approx([0.7125, 0.0625, 0.0625, 0.1625])
     tighter = replace(policy, exploration=shared.model_copy(update={"budget": 0.05}))
-    assert tighter.distribution(scores_C, ()).tolist() == pytest.approx([0.9, 0, 0, 0.1])
+    assert tighter.distribution(scores_C, ()).tolist() == pytest.approx([0.85625, 0.03125, 0.03125, 0.08125])
+    for bound, found in ((0.1, tight), (0.05, tighter)):
+        assert found.distribution(scores_C, ()) @ (1.0 - scores_C) == pytest.approx(bound), "all of the budget"
     assert replace(policy, cold=()).distribution(scores_C, ()).tolist() == pytest.approx([0.25] * 4)
 
 

@@ -64,9 +64,9 @@ def bounded_next(
     """Mix a policy's own distribution with dice among the `first` and among cold candidates, and keep to the budget.
 
     `base_C` sums to 1 over the candidates that are left; `first` are these, best first (one at least). The cold
-    share comes first out of the budget and is cut where it alone costs more; the rest of the probability is drawn
-    towards the best candidate until the expected loss is within what remains. Whatever the budget (above 0), no
-    candidate that could have been chosen becomes impossible.
+    share comes first out of the budget and is cut where it costs more than what the others leave of it, who may claim
+    half; the rest of the probability is drawn towards the best candidate until the expected loss is within what
+    remains. Whatever the budget (above 0), no candidate that could have been chosen becomes impossible.
     """
     best = int(first[0])
     top = float(worth_C[best])
@@ -82,7 +82,8 @@ def bounded_next(
     kept = 1.0
     if exploration.budget is not None:
         allowed = exploration.budget * top
-        share *= _within(allowed, share * cold_loss)
+        claimed = min(0.5 * allowed, (1.0 - share) * loss)
+        share *= _within(allowed - claimed, share * cold_loss)
         kept = _within(allowed - share * cold_loss, (1.0 - share) * loss)
     probability_C = (1.0 - share) * kept * rest_C
     probability_C[best] += (1.0 - share) * (1.0 - kept)
