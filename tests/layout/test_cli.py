@@ -33,6 +33,17 @@ FLAGS = {
     "parity": ["--decisions", "--sample", "--limit", "--since"],
     "outcomes": ["--as-of"],
     "rewards": ["--program", "--programs", "--outcomes", "--predicted"],
+    "evaluate-policy": [
+        "--policy",
+        "--release",
+        "--probabilities",
+        "--program",
+        "--programs",
+        "--outcomes",
+        "--predicted",
+        "--places",
+        "--since",
+    ],
     "bench": [
         "name",
         "--quick",

@@ -93,8 +93,11 @@ def _row(block: Moments) -> dict[str, Any]:
 def _moments(row: dict[str, Any]) -> Moments:
     second, fourth = (np.asarray(row[name], dtype=np.float64) for name in ("second", "fourth"))
     sides = [round(len(sums) ** 0.5) for sums in (second, fourth)]
-    roles, counts = (np.asarray(row[name]).tolist() for name in ("roles", "counts"))
-    return Moments(Roles(*roles), *counts, second.reshape(sides[0], -1), fourth.reshape(sides[1], -1))
+    exposures, controls, instruments = np.asarray(row["roles"]).tolist()
+    num_rows, num_clusters, num_absorbed = np.asarray(row["counts"]).tolist()
+    roles = Roles(exposures, controls, instruments)
+    shaped = second.reshape(sides[0], -1), fourth.reshape(sides[1], -1)
+    return Moments(roles, num_rows, num_clusters, num_absorbed, *shaped)
 
 
 def _dice(column: pa.ChunkedArray, name: str) -> NDArray[np.bool_]:

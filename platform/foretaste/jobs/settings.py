@@ -13,6 +13,7 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.offpolicy.answer import AnswerConfig
+from foretaste.evaluation.policy_config import PolicyEvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.feedback.outcome_config import OutcomeConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
@@ -54,6 +55,10 @@ class Settings(Frozen):
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     off_policy: AnswerConfig = Field(AnswerConfig(), description="how a log is asked what another policy would earn")
+    policy_evaluation: PolicyEvaluationConfig = Field(
+        PolicyEvaluationConfig(),
+        description="how a policy is judged by what was logged, and what it takes to be promoted",
+    )
     references: ReferenceConfig = ReferenceConfig()
     oracles: OracleConfig = OracleConfig()
     segments: SegmentConfig = SegmentConfig()
