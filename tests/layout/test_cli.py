@@ -44,6 +44,8 @@ FLAGS = {
         "--places",
         "--since",
     ],
+    "posteriors": ["--policy", "--program", "--programs", "--outcomes", "--anew"],
+    "retrain": ["--program", "--anew"],
     "bench": [
         "name",
         "--quick",

@@ -102,8 +102,8 @@ def evaluate_policy(
     tables = settings.tables
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}policy-", dir=tables.root)))
-        work = Judging(scratch / "rounds", target, _where(settings), most, from_us, until_us)
-        items = _divided(settings, scratch, folder, target, probabilities)
+        work = Judging(scratch / "rounds", target, folders_of(settings), most, from_us, until_us)
+        items = divided(settings, scratch, folder, target, probabilities)
         left: Counter[str] = Counter()
         measured, num_lists, longest = [], 0, 1
         with progress("evaluate-policy", total=None, unit="lists") as advance:
@@ -167,13 +167,14 @@ def target_of(settings: Settings, policy: str | None, release: str | None, *, fr
 
 
 def closed_until(folder: Path) -> int:
-    """The first decision (microseconds) of a folder of REWARDS that still waits for something; those before do not."""
+    """Up to when (microseconds) no decision of a folder of REWARDS waits for anything any more."""
     first = LARGEST - 1
     for file in parquet_files(folder):
-        table = pq.read_table(file, columns=["at", "reward_state"], partitioning=None)
+        table = pq.read_table(file, columns=["at", "as_of", "reward_state"], partitioning=None)
         waits = table.filter(pc.is_in(table["reward_state"], value_set=pa.array(WAITING)))
-        if waits.num_rows:
-            first = min(first, pc.min(waits["at"].cast(pa.int64())).as_py())
+        for name, rows in (("as_of", table), ("at", waits)):
+            if rows.num_rows:
+                first = min(first, pc.min(rows[name].cast(pa.int64())).as_py())
     return first
 
 
@@ -199,8 +200,8 @@ def _from(settings: Settings, target: Target, since: str | None) -> tuple[int, s
     return max(found, key=lambda one: one[0])
 
 
-def _divided(
-    settings: Settings, scratch: Path, rewards: Path, target: Target, probabilities: Path | None
+def divided(
+    settings: Settings, scratch: Path, rewards: Path, target: Target, probabilities: Path | None = None
 ) -> list[dict[str, Any]]:
     """Decisions, rewards and, where decisions are made again, events, by actor."""
     tables, config = settings.tables, settings.policy_evaluation
@@ -294,7 +295,8 @@ def _told(target: Target, settings: Settings) -> dict[str, Any]:
     return told | ({} if target.release is None else {"release": target.release})
 
 
-def _where(settings: Settings) -> dict[str, str]:
+def folders_of(settings: Settings) -> dict[str, str]:
+    """Where decisions are made again from."""
     tables = settings.tables
     folders = {"registry": tables.registry, "prepared": tables.prepared, "features": tables.features}
     return {name: str(path) for name, path in folders.items()} | {"repo": str(settings.features_repo.absolute())}

@@ -109,7 +109,9 @@ class Judging:
                     yield self._list(row, made, rewards[row["decision_id"]])
                 except (LeftOutError, ValueError, KeyError) as why:
                     left[str(why)[:200]] += 1
-        left[NO_DECISION] += len(rewards.keys() - known)
+        first = ((name, next(iter(places.values()))) for name, places in rewards.items())
+        inside = {name for name, one in first if self.from_us <= one["at_us"] < self.until_us and one["propensity"]}
+        left[NO_DECISION] += len(inside - known)
 
     def _rows(self, item: Item) -> Iterator[list[dict[str, Any]]]:
         """Decisions of the time, each once."""
@@ -133,7 +135,7 @@ class Judging:
                 pool = pool_of_row(row)
                 yield pool, pool, None
             return
-        replay = _replay(tuple(sorted(self.where.items())))
+        replay = replay_of(tuple(sorted(self.where.items())))
         models = self._models(replay)
         own = replay.pools(rows, past)
         theirs = own if models is None else replay.pools(rows, past, models)
@@ -249,7 +251,8 @@ def _at(rounds: pa.Table, place: int) -> pa.Table:
 
 
 @lru_cache(2)
-def _replay(where: tuple[tuple[str, str], ...]) -> Replay:
+def replay_of(where: tuple[tuple[str, str], ...]) -> Replay:
+    """Makes decisions again, kept at hand in a task; `where` has registry, prepared, features and repo."""
     known = dict(where)
     features = Path(known["features"])
     views = FeatureStore(Path(known["repo"]), features) if features.is_dir() else None

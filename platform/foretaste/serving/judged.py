@@ -76,7 +76,7 @@ def pool_made_again(one: Logged, pool: Arranged) -> Pool:
         pool.log,
         pool.protected,
         lambda cold_plays: cold_of(pool.titles, pool.codes_C, cold_plays=cold_plays),
-        lambda learned: pool.features(learned, one.models),
+        lambda learned: pool.features(None if learned is None else learned.described, one.models),
     )
     ids = one.models.catalogue.ids
     return Pool(tuple(ids[code - 1] for code in pool.codes_C.tolist()), handed, one.request.surface)

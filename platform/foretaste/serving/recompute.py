@@ -27,7 +27,7 @@ from foretaste.serving.exploring import COLD_PLAYS, cold_of, read_as
 from foretaste.serving.fallback import nearest
 from foretaste.serving.logged import LeftOutError, Logged, same_titles
 from foretaste.serving.models import Models, Predictor
-from foretaste.serving.posteriors import Learned
+from foretaste.serving.posteriors import Described
 from foretaste.serving.record import SIGNALS
 from foretaste.serving.shaping import Shaped, arrange, may_not, shape
 from foretaste.signals.column_groups import Signals
@@ -154,11 +154,11 @@ class Arranged:
     inputs: RankerInputs | None  # what the ranker was told, where its scores count
     titles: TitleView
 
-    def features(self, learned: Learned | None, models: Models) -> NDArray[np.float64] | None:
+    def features(self, described: Described | None, models: Models) -> NDArray[np.float64] | None:
         """Features of the pool as a posterior has them described; None where nobody can tell them."""
-        if learned is None or self.inputs is None:
+        if described is None or self.inputs is None:
             return None
-        return learned.described.features(
+        return described.features(
             self.inputs, self.codes_C, ranker=models.ranker, fingerprint=models.ranker_fingerprint
         )
 
@@ -206,7 +206,7 @@ def _chosen_again(one: Logged, pool: Arranged) -> Slate:
     params = json.loads(one.row["policy_params"])
     if COLD_PLAYS in params:
         params |= {"cold": cold_of(pool.titles, pool.codes_C, cold_plays=params[COLD_PLAYS])}
-    features_CD = pool.features(one.learned, one.models)
+    features_CD = pool.features(None if one.learned is None else one.learned.described, one.models)
     if one.learned is not None and features_CD is None:
         raise LeftOutError(f"{one.row['policy']} chose by what another ranker, or one elsewhere, tells of titles")
     published = None if one.learned is None else one.learned.published

@@ -228,8 +228,8 @@ class Replay:
             made = self._arranged([one for _, one in batch], past)
         except Exception as error:  # as `_batch`: whatever a row holds, the others are made
             if len(batch) > 1:
-                for one in batch:
-                    self._pools([one], past, found)
+                for each in batch:
+                    self._pools([each], past, found)
             else:
                 found[batch[0][0]] = LeftOutError(f"{type(error).__name__}: {error}"[:200])
             return
