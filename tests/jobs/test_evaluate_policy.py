@@ -23,7 +23,7 @@ from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.plackett_luce import PlackettLuce
 from foretaste.policies.slate import dice
-from foretaste.sessions.spread import here
+from foretaste.sessions.spread import here, on_ray
 from foretaste.testing.decisions import decision
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -219,3 +219,16 @@ def test_measures_of_parts_add_up_and_survive_json() -> None:
     assert whole[1].unsupported_share == pytest.approx(expected)
     rounds = rounds_of(rounds_table(lists))
     assert rounds.weight_R[1] == pytest.approx(lists[0].weight_K[1])
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data trips over its own on making a context
+def test_ray_comes_to_the_same_also_where_intervals_are_of_some_actors(explored: Settings, local_ray: None) -> None:
+    whole = asked(explored, policy="greedy")
+    assert asked(explored, policy="greedy", spread=on_ray)["answer"] == whole["answer"]
+    few = explored.policy_evaluation.model_copy(update={"rounds_in_memory": 1_500})
+    part = asked(explored.model_copy(update={"policy_evaluation": few}), policy="greedy")
+    for name in ("ips", "snips"):
+        assert part["whole_log"][name] == pytest.approx(whole["answer"]["estimates"][name]["value"], rel=1e-9)
+    gaps = [found["answer"]["difference"]["standard_error"] for found in (whole, part)]
+    assert gaps[1] > 1.1 * gaps[0]

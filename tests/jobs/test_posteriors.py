@@ -21,6 +21,7 @@ from foretaste.jobs.outcomes import join
 from foretaste.jobs.posteriors import learn, taught
 from foretaste.jobs.settings import Settings
 from foretaste.ops import bundles
+from foretaste.ops import releases as filed
 from foretaste.policies.posterior import Posterior
 from foretaste.policies.worth import logits
 from foretaste.serving.posteriors import PublishedPosteriors, current_posterior
@@ -171,3 +172,18 @@ def test_what_cannot_be_learned_is_said(settings: Settings) -> None:
         learned(settings, program="clicks")
     anew = learned(settings, program="clicks", anew=True, now=datetime(2026, 2, 1, tzinfo=UTC))
     assert anew["decisions"] == 30
+
+
+def test_a_release_is_judged_by_its_own_models_on_what_was_known_then(settings: Settings) -> None:
+    shop = Shop(settings.tables.root)
+    same, other = filed.releases(shop.registry)[0].name, shop.release(2)
+    asked = {"policy": "epsilon_greedy", "program": "plays", "spread": here, "places": 1}
+    by_same, by_other = (evaluate_policy(settings, **asked, release=name).record for name in (same, other))
+    for found in (by_same, by_other):
+        assert (found["protocol"]["lists"], found["protocol"]["left_out"]) == (30, {})
+    assert by_same["depths"][0]["effective_lists"] == pytest.approx(30.0)
+    assert by_same["depths"][0]["mean_weight"] == pytest.approx(1.0)
+    assert by_same["depths"][0]["unsupported_share"] == 0.0
+    assert by_other["depths"][0]["effective_lists"] < 30.0
+    assert by_other["target"]["release"] == other
+    assert by_other["gate"]["verdict"] == "collect_more_data"

@@ -12,12 +12,13 @@ import pytest
 from foretaste.evaluation.gate import Judgement, Verdict
 from foretaste.evaluation.intervals import Difference, Figure
 from foretaste.evaluation.report import Report, write_report
-from foretaste.jobs import retrain as loop
+from foretaste.jobs import evaluate, features, prepare, releases, train
 from foretaste.jobs.retrain import retrain
 from foretaste.jobs.settings import Settings
+from foretaste.ops import releases as filed
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json
-from foretaste.ops.releases import current_release, releases
+from foretaste.ops.releases import current_release
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import two_genre_titles
 
@@ -35,10 +36,10 @@ class Steps:
         self.settings, self.counts, self.kill_at = settings, Counter[str](), ""
         self.ranks, self.seed = 0.05, 0
         self.verdict = Judgement(Verdict.PROMOTE, ("as the test has it",))
-        patch.setattr(loop.prepare, "prepare", lambda settings: self.did("prepare"))
-        patch.setattr(loop.features, "features", lambda settings: self.did("features"))
-        patch.setattr(loop.train, "train", self.train)
-        patch.setattr(loop.evaluate, "evaluate", self.evaluate)
+        patch.setattr(prepare, "prepare", lambda settings: self.did("prepare"))
+        patch.setattr(features, "features", lambda settings: self.did("features"))
+        patch.setattr(train, "train", self.train)
+        patch.setattr(evaluate, "evaluate", self.evaluate)
 
     def did(self, what: str) -> dict[str, Any]:
         self.counts[what] += 1
@@ -57,7 +58,7 @@ class Steps:
         return self.did(model)
 
     def evaluate(self, settings: Settings, *, limit: int | None) -> dict[str, Any]:
-        gap = Difference(self.ranks, self.ranks - 0.01, self.ranks + 0.01, 0.01)
+        gap = Difference(self.ranks, self.ranks - 0.01, self.ranks + 0.01, 0.01, "vstan")
         figures = {"intent": {"ndcg@10": figure(0.3 + self.ranks)}, "vstan": {"ndcg@10": figure(0.3)}}
         report = Report({"k": [10]}, "ndcg@10", "vstan", figures, {"intent": {"ndcg@10": gap}}, {}, {})
         with pytest.MonkeyPatch.context() as patch:
@@ -90,8 +91,8 @@ def test_the_first_release_answers_by_its_ranking_and_the_next_waits_for_decisio
     assert (second["decision"], second["live"]) == ("collect_more_data", False)
     assert "no decision was ever logged" in second["reasons"][0]
     assert second["release"] != first["release"] == second["answers"]
-    assert [one.name for one in releases(registry)] == [first["release"], second["release"]]
-    answering = releases(registry)[0]
+    assert [one.name for one in filed.releases(registry)] == [first["release"], second["release"]]
+    answering = filed.releases(registry)[0]
     assert {name: fetch_bundle(registry, name).version for name in ("intent", "ranker")} == dict(answering.models)
     assert read_json(settings.tables.root / "retrain" / second["run"] / "decision.json")["decision"] == (
         "collect_more_data"
@@ -127,14 +128,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was(settings: Settings, steps: S
 def test_a_kill_between_promotion_and_its_record_promotes_once(
     settings: Settings, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.releases.promote
+    real = releases.promote
 
     def killed(settings: Settings, release: str) -> dict[str, Any]:
         real(settings, release)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop.releases, "promote", killed)
+        patch.setattr(releases, "promote", killed)
         retrain(settings, now=NOW)
     found = retrain(settings, now=NOW + timedelta(hours=1))
     assert found["live"]

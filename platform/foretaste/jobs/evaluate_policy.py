@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from foretaste.contracts.columns import DECISIONS, REWARDS, ROUNDS
 from foretaste.contracts.wire import PolicyName
-from foretaste.evaluation.gate import Judgement, judge
+from foretaste.evaluation.gate import Judgement, Ranking, judge
 from foretaste.evaluation.offpolicy.answer import Answer, answer
 from foretaste.evaluation.offpolicy.estimators import IPS, SNIPS
 from foretaste.evaluation.offpolicy.lists import added, answered_depth, measures_of
@@ -51,10 +51,12 @@ from foretaste.policies.register import CONTEXTUAL
 from foretaste.rewards.programs import State
 from foretaste.serving.posteriors import FOLDER as POSTERIORS
 from foretaste.serving.posteriors import current_posterior
-from foretaste.sessions.spread import Spread
+from foretaste.sessions.spread import Item, Spread, Work, here, on_ray
 
 WAITING = (State.OPEN.value, State.NO_PREDICTION.value)
 LARGEST = 1 << 63
+AGAIN_HERE = 20_000
+"""Rewards up to whose number decisions are made again in this process."""
 _MODELS = ("intent", "ranker")
 
 
@@ -107,7 +109,7 @@ def evaluate_policy(
         left: Counter[str] = Counter()
         measured, num_lists, longest = [], 0, 1
         with progress("evaluate-policy", total=None, unit="lists") as advance:
-            for one in (spread or spread_by_ray(settings.cluster, stack))(items, work):
+            for one in (spread or spreading(settings, stack, target))(items, work):
                 left.update(one["left"])
                 num_lists, longest = num_lists + one["lists"], max(longest, one["longest"])
                 measured.append([measures_of(told) for told in one["measures"]])
@@ -128,7 +130,7 @@ def evaluate_policy(
             if share < 1.0:
                 stack.enter_context(cluster(settings.cluster))
                 whole = dict(sum_log(files, (IPS, SNIPS)).values)
-    judgement = _judged(found, refusals, settings, num_lists)
+    judgement = gated(found, refusals, settings, num_lists=num_lists)
     protocol = {
         "program": f"{made['program']['name']} v{made['program']['version']} ({made['program_fingerprint']})",
         "outcomes": made["outcomes"],
@@ -276,12 +278,20 @@ def _refusals(num_lists: int, left: Mapping[str, int], settings: Settings, made:
     return [f"{share:.1%} of the decisions are left out, wanted {most:.1%} at most: {told}"] if share > most else []
 
 
-def _judged(found: Answer | None, refusals: Sequence[str], settings: Settings, num_lists: int) -> Judgement:
+def gated(
+    found: Answer | None,
+    refusals: Sequence[str],
+    settings: Settings,
+    *,
+    num_lists: int,
+    ranking: Ranking | None = None,
+    replaces: bool = True,
+) -> Judgement:
+    """What the gate makes of an answer; one that is refused for more than its diagnostics is none."""
     gate = settings.policy_evaluation.gate
     extra = [one for one in refusals if found is None or one not in found.reasons]
-    if extra:
-        return judge(None, gate, why_none="; ".join(extra))
-    return judge(found, gate, num_lists=num_lists)
+    asked, why = (None, "; ".join(extra)) if extra else (found, "")
+    return judge(asked, gate, num_lists=num_lists, ranking=ranking, replaces=replaces, why_none=why)
 
 
 def _told(target: Target, settings: Settings) -> dict[str, Any]:
@@ -293,6 +303,21 @@ def _told(target: Target, settings: Settings) -> dict[str, Any]:
         folder = settings.tables.registry / POSTERIORS
         told["posterior"] = fetch_bundle(folder, target.policy.value).fingerprint
     return told | ({} if target.release is None else {"release": target.release})
+
+
+def spreading(settings: Settings, stack: contextlib.ExitStack, target: Target) -> Spread:
+    """Large work in Ray tasks; what is made again one bucket after the other here where it is little."""
+    if not target.made_again:
+        return spread_by_ray(settings.cluster, stack)
+
+    def spread(items: Sequence[Item], work: Work) -> Iterator[Item]:
+        if max((item["rows"] for item in items), default=0) <= AGAIN_HERE:
+            yield from here(items, work)
+            return
+        stack.enter_context(cluster(settings.cluster))
+        yield from on_ray(items, work)
+
+    return spread
 
 
 def folders_of(settings: Settings) -> dict[str, str]:

@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.wire import PolicyName
 from foretaste.feedback.forgotten import alone_in
-from foretaste.jobs.evaluate_policy import closed_until, divided, folders_of
+from foretaste.jobs.evaluate_policy import closed_until, divided, folders_of, spreading
 from foretaste.jobs.policy_rounds import Target, number_of
 from foretaste.jobs.posterior_rows import LESSONS, Measuring, Teaching
-from foretaste.jobs.prepare import spread_by_ray
 from foretaste.jobs.rewards import compute
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
@@ -96,16 +95,16 @@ def _learned(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}posteriors-", dir=root)))
         target = Target(PolicyName(policy), settings.serving.exploring, settings.serving.epsilon)
         items = divided(settings, scratch, Path(made["out"]), target)
-        spreading = spread or spread_by_ray(settings.cluster, stack)
+        spreads = spread or spreading(settings, stack, target)
         if described is None:
-            described = _described(settings, policy, items, spreading, until_us)
+            described = _described(settings, policy, items, spreads, until_us)
         kind = _kind(policy)
         where = folders_of(settings)
         (scratch / "lessons").mkdir()
         work = Teaching(scratch / "lessons", where, policy, kind, described, counted, until_us)
         left: Counter[str] = Counter()
         with progress("posteriors", total=None, unit="rewards") as advance:
-            for found in spreading(items, work):
+            for found in spreads(items, work):
                 left.update(found["left"])
                 advance(found["lessons"])
         lessons = _lessons(scratch / "lessons")

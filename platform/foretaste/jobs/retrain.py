@@ -153,11 +153,10 @@ def _gated(
     except (ValueError, FileNotFoundError) as error:
         found = judge(None, gate, ranking=ranking, replaces=replaces, why_none=str(error))
         return {"gate": found.record(), "policy": None}
-    lists = int(policy.report.protocol["lists"])
-    extra = policy.report.refusals if policy.report.answer is None else ()
-    asked = None if extra else policy.report.answer
-    found = judge(
-        asked, gate, ranking=ranking, num_lists=lists, why_none="; ".join(extra) or "nothing", replaces=replaces
+    report = policy.report
+    lists = int(report.protocol["lists"])
+    found = evaluate_policy.gated(
+        report.answer, report.refusals, settings, num_lists=lists, ranking=ranking, replaces=replaces
     )
     return {"gate": found.record(), "policy": policy.record}
 
