@@ -106,17 +106,18 @@ def evaluate_policy(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}policy-", dir=tables.root)))
         work = Judging(scratch / "rounds", target, folders_of(settings), most, from_us, until_us)
         items = divided(settings, scratch, folder, target, probabilities)
-        left: Counter[str] = Counter()
+        left, aside = Counter[str](), Counter[str]()
         measured, num_lists, longest = [], 0, 1
         with progress("evaluate-policy", total=None, unit="lists") as advance:
             for one in (spread or spreading(settings, stack, target))(items, work):
                 left.update(one["left"])
+                aside.update(one["aside"])
                 num_lists, longest = num_lists + one["lists"], max(longest, one["longest"])
                 measured.append([measures_of(told) for told in one["measures"]])
                 advance(one["lists"])
         measures = added(measured)[:longest] if measured else []
         depth = min(places or answered_depth(measures, settings.off_policy.diagnostics), longest) if measures else 1
-        refusals = _refusals(num_lists, left, settings, made)
+        refusals = _refusals(num_lists, left, aside, settings, made)
         found: Answer | None = None
         whole: dict[str, float] = {}
         if num_lists:
@@ -138,6 +139,7 @@ def evaluate_policy(
         "until": _iso(until_us),
         "lists": num_lists,
         "left_out": {reason: count for reason, count in left.most_common() if count},
+        "set_aside": {reason: count for reason, count in aside.most_common() if count},
         "states": made["states"],
         "interval": f"{settings.off_policy.interval}, of actors, level {settings.off_policy.level:g}",
     }
@@ -268,10 +270,16 @@ def _sampled(files: Sequence[Path], most: int) -> tuple[pa.Table, float]:
     return pa.concat_tables([ROUNDS.empty_table(), *read]), share
 
 
-def _refusals(num_lists: int, left: Mapping[str, int], settings: Settings, made: Mapping[str, Any]) -> list[str]:
+def _refusals(
+    num_lists: int, left: Mapping[str, int], aside: Mapping[str, int], settings: Settings, made: Mapping[str, Any]
+) -> list[str]:
     out = sum(left.values())
     most = settings.policy_evaluation.max_left_out
-    told = "; ".join(f"{count:,} {reason}" for reason, count in Counter(left).most_common(3) if count)
+    told = "; ".join(
+        f"{count:,} {reason}"
+        for reason, count in Counter(dict(left) if num_lists else {**left, **aside}).most_common(3)
+        if count
+    )
     if not num_lists:
         return [f"no decision can be read ({told or 'none is closed'}; rewards are {dict(made['states'])})"]
     share = out / (out + num_lists)

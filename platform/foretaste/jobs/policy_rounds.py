@@ -83,17 +83,17 @@ class Judging:
 
     def __call__(self, item: Item) -> Item:
         """Judge one bucket."""
-        left: Counter[str] = Counter()
-        lists = list(self._lists(item, left))
+        left, aside = Counter[str](), Counter[str]()
+        lists = list(self._lists(item, left, aside))
         for place in range(self.places):
             one = [_only(found, place) for found in lists if place < len(found.reward_K)]
             if one:
                 write_parquet(_at(rounds_table(one), place), self.folder / f"{place:03d}-{item['number']:05d}.parquet")
         measures = [plain(one) for one in by_depth(lists, depth=self.places)]
         longest = max((len(one.reward_K) for one in lists), default=0)
-        return {"lists": len(lists), "longest": longest, "left": dict(left), "measures": measures}
+        return {"lists": len(lists), "longest": longest, "left": dict(left), "aside": dict(aside), "measures": measures}
 
-    def _lists(self, item: Item, left: Counter[str]) -> Iterator[List]:
+    def _lists(self, item: Item, left: Counter[str], aside: Counter[str]) -> Iterator[List]:
         rewards = self._rewards(pq.read_table(item["rewards"])) if "rewards" in item else {}
         if self.target.policy is None:
             yield from self._of_file(rewards, left)
@@ -111,7 +111,7 @@ class Judging:
                     left[str(why)[:200]] += 1
         first = ((name, next(iter(places.values()))) for name, places in rewards.items())
         inside = {name for name, one in first if self.from_us <= one["at_us"] < self.until_us and one["propensity"]}
-        left[NO_DECISION] += len(inside - known)
+        aside[NO_DECISION] += len(inside - known)
 
     def _rows(self, item: Item) -> Iterator[list[dict[str, Any]]]:
         """Decisions of the time, each once."""
