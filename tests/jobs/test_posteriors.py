@@ -177,7 +177,7 @@ def test_what_cannot_be_learned_is_said(settings: Settings) -> None:
 def test_a_release_is_judged_by_its_own_models_on_what_was_known_then(settings: Settings) -> None:
     shop = Shop(settings.tables.root)
     same, other = filed.releases(shop.registry)[0].name, shop.release(2)
-    asked = {"policy": "epsilon_greedy", "program": "plays", "spread": here, "places": 1}
+    asked: dict[str, Any] = {"policy": "epsilon_greedy", "program": "plays", "spread": here, "places": 1}
     by_same, by_other = (evaluate_policy(settings, **asked, release=name).record for name in (same, other))
     for found in (by_same, by_other):
         assert (found["protocol"]["lists"], found["protocol"]["left_out"]) == (30, {})

@@ -137,15 +137,19 @@ class Judging:
             return
         replay = replay_of(tuple(sorted(self.where.items())))
         models = self._models(replay)
-        own = replay.pools(rows, past)
-        theirs = own if models is None else replay.pools(rows, past, models)
-        for first, second in zip(own, theirs, strict=True):
+        theirs = replay.pools(rows, past, models)
+        for row, second in zip(rows, theirs, strict=True):
+            # rows tell all that most policies read: only those that read more are made again beside another release
+            needs = models is not None and row["policy"] in CONTEXTUAL
+            first = replay.pools([row], past)[0] if needs else second
             if isinstance(first, LeftOutError):
                 yield first
             elif isinstance(second, LeftOutError):
                 yield second
-            else:
+            elif models is None or needs:
                 yield pool_made_again(*second), pool_made_again(*first), first[0]
+            else:
+                yield pool_made_again(*second), pool_of_row(row), None
 
     def _models(self, replay: Replay) -> Models | None:
         return None if self.target.models is None else replay.models(*self.target.models)
