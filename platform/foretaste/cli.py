@@ -151,6 +151,32 @@ def parser() -> argparse.ArgumentParser:
     rewards.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
     rewards.add_argument("--predicted", metavar="VERSION", help="model whose predictions of these outcomes are read")
 
+    judging = verb(
+        "evaluate-policy", _evaluate_policy, "Say what another policy would have earned, from logged decisions."
+    )
+    judging.add_argument("--policy", choices=POLICIES, help="with the settings of serving; default the settings' own")
+    judging.add_argument("--release", metavar="RELEASE", help="its models in the place of those that answered")
+    judging.add_argument(
+        "--probabilities", type=Path, metavar="FILE", help="Parquet of decision_id, title_id, probability: the policy"
+    )
+    judging.add_argument("--program", metavar="NAME", required=True, help="the reward program that it is judged by")
+    judging.add_argument("--programs", type=Path, metavar="FILE", help="where it is declared; default the settings'")
+    judging.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
+    judging.add_argument("--predicted", metavar="VERSION", help="model whose predictions of these outcomes are read")
+    judging.add_argument("--places", type=int, metavar="N", help="places of a list; default as deep as the log answers")
+    judging.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
+
+    posteriors = verb("posteriors", _posteriors, "Bring the rewards of a program to what a policy that learns knows.")
+    posteriors.add_argument("--policy", choices=POLICIES[3:], required=True, help="which policy")
+    posteriors.add_argument("--program", metavar="NAME", required=True, help="the reward program")
+    posteriors.add_argument("--programs", type=Path, metavar="FILE", help="where it is declared; default the settings'")
+    posteriors.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
+    posteriors.add_argument("--anew", action="store_true", help="begin again with what is believed before any reward")
+
+    retrain = verb("retrain", _retrain, "Ingest, train, evaluate, gate and register: the closed loop, once.")
+    retrain.add_argument("--program", metavar="NAME", help="reward program to judge by; overrides the settings")
+    retrain.add_argument("--anew", action="store_true", help="begin another run instead of going on with one killed")
+
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
@@ -344,6 +370,35 @@ def _rewards(options: argparse.Namespace) -> int:
 
     asked = {name: getattr(options, name) for name in ("program", "programs", "outcomes", "predicted")}
     return _finish(options, compute(_settings(options), **asked))
+
+
+def _evaluate_policy(options: argparse.Namespace) -> int:
+    from foretaste.jobs.evaluate_policy import evaluate_policy
+
+    names = ("policy", "release", "probabilities", "program", "programs", "outcomes", "predicted", "places", "since")
+    result = evaluate_policy(_settings(options), **{name: getattr(options, name) for name in names}).record
+    _finish(options, result)
+    return 0 if result["answers"] else 1
+
+
+def _posteriors(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from foretaste.jobs.posteriors import learn
+
+    asked = {name: getattr(options, name) for name in ("policy", "program", "programs", "outcomes", "anew")}
+    return _finish(options, learn(_settings(options), **asked, now=datetime.now(UTC)))
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from foretaste.jobs.retrain import retrain
+
+    settings = _settings(options)
+    result = retrain(settings, program=options.program, anew=options.anew, now=datetime.now(UTC))
+    _finish(options, result)
+    return 0 if result["live"] else 1
 
 
 def _bench(options: argparse.Namespace) -> int:

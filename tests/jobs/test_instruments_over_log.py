@@ -53,6 +53,13 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path: Path) -> None
     pq.write_table(log.set_column(2, "p", pa.array([0.5] * 9 + [1.0])), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match=r"b\.parquet: recentred: the propensity of row 9 is 1\.0"):
         QUESTION.block(tmp_path / "b.parquet")
+    for bad, wanted in (([True] * 9 + [None], "None"), ([1.0] * 9 + [float("nan")], "nan"), ([0] * 9 + [2], "2")):
+        pq.write_table(log.set_column(3, "shown", pa.array(bad)), tmp_path / "c.parquet")
+        with pytest.raises(ValueError, match=rf"c\.parquet: column shown of row 9 is {wanted}, wanted 0 or 1"):
+            QUESTION.block(tmp_path / "c.parquet")
+    pq.write_table(log.set_column(0, "member", pa.array([None, *range(9)])), tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match=r"d\.parquet: column member of row 0 has no value"):
+        QUESTION.block(tmp_path / "d.parquet")
     with pytest.raises(FileNotFoundError, match="absent"):
         sum_log([tmp_path / "absent.parquet"], QUESTION)
     with pytest.raises(ValueError, match=r"a propensity for each of \['shown'\]"):

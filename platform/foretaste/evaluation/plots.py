@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from foretaste.evaluation.calibration import Reliability
 from foretaste.evaluation.intervals import Figure
+from foretaste.evaluation.offpolicy.intervals import Interval
 from foretaste.evaluation.report import Report, Slice
 
 COLOURS = ("#1f5fa8", "#d9822b", "#3a8f5c", "#9b4d96", "#8a6d3b", "#c0392b", "#4a7a8c", "#5f5f5f")
@@ -104,6 +105,34 @@ def diagonals(heads: Mapping[str, Reliability]) -> str:
         panel.set_xlabel("told")
         panel.set_title(f"{name}: ECE {found.ece.value:.4f}", fontsize=10, loc="left")
         _plain(panel, grid="both")
+    return _svg(drawing)
+
+
+def forest(estimates: Mapping[str, Interval], *, best: str | None) -> str:
+    """Draw each estimate with its interval, one line an estimator, the first at the top."""
+    drawing, (panel,) = _canvas(1, height=0.36 * len(estimates) + 0.9)
+    for place, (name, one) in enumerate(estimates.items()):
+        colour = COLOURS[1] if name == best else COLOURS[0]
+        reach = [[max(one.value - one.low, 0.0)], [max(one.high - one.value, 0.0)]]
+        panel.errorbar(one.value, place, xerr=reach, color=colour, marker="o", markersize=4.5, capsize=3, linewidth=1.3)
+    panel.set_yticks(range(len(estimates)), list(estimates))
+    panel.invert_yaxis()
+    panel.set_xlabel("reward a place")
+    _plain(panel, grid="x")
+    return _svg(drawing)
+
+
+def depths(rows: Sequence[Mapping[str, Any]], *, least: float) -> str:
+    """Draw how many lists of equal weight a log is worth down to each place, and how many are wanted."""
+    drawing, (panel,) = _canvas(1, height=2.7)
+    places = [int(row["places"]) for row in rows]
+    panel.plot(places, [max(row["effective_lists"], 0.1) for row in rows], color=COLOURS[0], marker="o", markersize=4)
+    panel.axhline(least, color=COLOURS[5], linestyle="--", linewidth=1.2)
+    panel.set_yscale("log")
+    panel.set_xticks(places)
+    panel.set_xlabel("places that are judged")
+    panel.set_ylabel("lists of equal weight")
+    _plain(panel, grid="y")
     return _svg(drawing)
 
 

@@ -6,7 +6,6 @@ is cut into files, blocks and batches.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from foretaste.evaluation.offpolicy.rounds import Rounds
 from foretaste.evaluation.offpolicy.stream import Summary, cut, summarise
 from foretaste.evaluation.offpolicy.tables import rounds_of, summary_of, summary_table
 from foretaste.evaluation.offpolicy.terms import Estimates
+from foretaste.jobs.over_files import present
 
 ROUNDS_A_TASK = 262_144
 
@@ -40,15 +40,8 @@ def sum_log(
     Raises FileNotFoundError for a file that is not there, ValueError where no file is named or none has a round.
     """
     import ray.data
-    from ray.data import DataContext
 
-    if missing := [str(path) for path in paths if not path.is_file()]:
-        raise FileNotFoundError(f"{missing[0]}: not there ({len(missing)} of {len(paths)} files)")
-    if not paths:
-        raise ValueError("a log of rounds: wanted files, found none")
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    read = ray.data.read_parquet([str(path.absolute()) for path in paths])
+    read = ray.data.read_parquet(present(paths, what="a log of rounds"))
     summed = read.map_batches(Summing(tuple(estimators)), batch_size=rounds_a_task, batch_format="pyarrow")
     total = Summary()
     for batch in summed.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -34,11 +34,12 @@ NAMES = ("intent", "ranker", "session_knn")
 """Bundles that a release is made of."""
 
 
-def release_trained(settings: Settings, trained: Collection[str], *, now: datetime) -> str | None:
+def release_trained(settings: Settings, trained: Collection[str], *, now: datetime, answers: bool = True) -> str | None:
     """Roll out what was just trained, with what answers already; None where they do not belong together.
 
     A new intent model waits for its ranker: until then the release of before goes on answering. What was taken back
-    stays so: nothing but what was trained now is exchanged. While there are arms, a release is filed and waits.
+    stays so: nothing but what was trained now is exchanged. While there are arms, a release is filed and waits;
+    where it is not to answer at once (`answers`), it is filed and its name given.
     """
     registry, answering = settings.tables.registry, current_release(settings.tables.registry)
     exchanged = {*trained, "intent"} if "ranker" in trained else set(trained)  # the one that it was trained with
@@ -55,6 +56,9 @@ def release_trained(settings: Settings, trained: Collection[str], *, now: dateti
             say(f"not released: the ranker was trained with intent model {trained_with}; run `foretaste train ranker`")
             return None
     made = file_release(registry, {name: models[name].version for name in NAMES if name in models}, at=now, about={})
+    if not answers:
+        say(f"filed {made.name}, which answers nobody")
+        return made.name
     if (known := rollout(registry)) is not None and known.arms and known.current != made.name:
         say(f"filed {made.name}, not released: arms are under way; `foretaste promote {made.name}` ends them")
         mirror(settings)

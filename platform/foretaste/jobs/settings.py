@@ -13,18 +13,21 @@ from foretaste.contracts.config import Frozen
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.offpolicy.answer import AnswerConfig
+from foretaste.evaluation.policy_config import PolicyEvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.feedback.outcome_config import OutcomeConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.oracles import OracleConfig
 from foretaste.jobs.reference_models import ReferenceConfig
+from foretaste.jobs.retrain_config import RetrainConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
 from foretaste.rewards.library import RewardConfig
 from foretaste.serving.config import ServingConfig
+from foretaste.serving.posterior_config import LearningConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
 from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
@@ -54,12 +57,18 @@ class Settings(Frozen):
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     off_policy: AnswerConfig = Field(AnswerConfig(), description="how a log is asked what another policy would earn")
+    policy_evaluation: PolicyEvaluationConfig = Field(
+        PolicyEvaluationConfig(),
+        description="how a policy is judged by what was logged, and what it takes to be promoted",
+    )
     references: ReferenceConfig = ReferenceConfig()
     oracles: OracleConfig = OracleConfig()
     segments: SegmentConfig = SegmentConfig()
     serving: ServingConfig = ServingConfig()
     outcomes: OutcomeConfig = Field(OutcomeConfig(), description="how decisions are joined with what followed")
     rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
+    posteriors: LearningConfig = Field(LearningConfig(), description="how rewards become what policies know")
+    retrain: RetrainConfig = Field(RetrainConfig(), description="what a new release is held to")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property

@@ -22,11 +22,13 @@ def train(
     *,
     model: Literal["all", "intent", "ranker", "session_knn"] = "all",
     split: Literal["time", "last"] = "time",
+    release: bool = True,
 ) -> dict[str, Any]:
     """Train the intent model, then the ranker on what the intent model has not seen; returns their figures.
 
     Under leave-one-out no window of time is left for the ranker: only the intent model is trained. The nearest
-    sessions, which answer while no model does, are indexed last. What belongs together is released, and answers.
+    sessions, which answer while no model does, are indexed last. What belongs together is released, and answers;
+    without `release` it is not.
     """
     tables = settings.tables
     prepared = needed(tables.prepared, made_by="prepare")
@@ -61,6 +63,8 @@ def train(
             done["ranker"] = _figures("ranker", ranker)
     if model in ("all", "session_knn"):
         done["session_knn"] = file_session_knn(settings, now=datetime.now(UTC))
+    if not release:
+        return done | {"release": None}
     return done | {"release": release_trained(settings, done.keys(), now=datetime.now(UTC))}
 
 

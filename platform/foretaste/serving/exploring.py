@@ -7,7 +7,7 @@ Shapes: C candidates of the pool, in order of the list; D features of a candidat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,17 @@ class Acting:
         return dict(self.policy.params) | dict(self.told or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """An arranged pool as policies are handed it, by a request or by a logged decision."""
+
+    scores_C: NDArray[np.float64]  # the titles' own
+    log: bool  # whether these are logarithms
+    protected: tuple[int, ...]
+    cold: Callable[[int], tuple[int, ...]]  # candidates that were played at most so often
+    features: Callable[[Learned | None], NDArray[np.float64] | None]  # of the pool, as a posterior has them described
+
+
 class Explorer:
     """Says who acts, by the configuration and what is published."""
 
@@ -96,12 +107,23 @@ class Explorer:
         protected: tuple[int, ...],
     ) -> Acting:
         """Make the policy of a request; epsilon-greedy acts in place of one that cannot."""
+        handed = Handed(
+            scored.scores_C,
+            scored.source is Level.INTENT,
+            protected,
+            lambda cold_plays: cold_of(titles, scored.codes_C, cold_plays=cold_plays),
+            lambda learned: features_of(learned, scored, models),
+        )
+        return self.acts(asked, surface, handed)
+
+    def acts(self, asked: PolicyName | None, surface: str, handed: Handed) -> Acting:
+        """Make the policy that would act on a pool; raises what asking for cold titles or features raises."""
         name, config = asked or self._policy, self._config
-        dealt_C, log = dealt(scored.scores_C), scored.source is Level.INTENT
+        dealt_C, log, protected = dealt(handed.scores_C), handed.log, handed.protected
         if name is PolicyName.GREEDY:
             return Acting(EpsilonGreedy(0.0, protected, scale=scale_of(log)), dealt_C)
         bounds = config.of(surface)
-        cold = cold_of(titles, scored.codes_C, cold_plays=config.cold_plays) if bounds.cold_share > 0 else ()
+        cold = handed.cold(config.cold_plays) if bounds.cold_share > 0 else ()
         told = {COLD_PLAYS: config.cold_plays} if bounds.cold_share > 0 else {}
         same: dict[str, Any] = {"exploration": bounds, "protected": protected, "cold": cold}
         if name is PolicyName.PLACKETT_LUCE:
@@ -110,7 +132,7 @@ class Explorer:
         instead_of = None
         if name is not PolicyName.EPSILON_GREEDY:
             learned = self.posteriors.of(name)
-            features_CD = features_of(learned, scored, models)
+            features_CD = handed.features(learned)
             if learned is not None and features_CD is not None:
                 kind = learned.published.kind
                 own: dict[str, Any] = {"alpha": config.alpha} if name is PolicyName.LINUCB else {"width": config.width}

@@ -13,10 +13,11 @@ Shapes: C candidates of the pool, D features of a candidate.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,15 +102,22 @@ class Learned:
 
 
 def publish(
-    registry: Path, policy: str, posterior: Posterior, described: Described, *, at: datetime, num_draws: int = 128
+    registry: Path,
+    policy: str,
+    posterior: Posterior,
+    described: Described,
+    *,
+    at: datetime,
+    num_draws: int = 128,
+    also: Mapping[str, Any] | None = None,
 ) -> str:
     """File a posterior for a policy and make it the current one; returns its fingerprint.
 
-    Raises ValueError for a policy that reads none.
+    `also` goes into the manifest, as JSON. Raises ValueError for a policy that reads none.
     """
     if policy not in CONTEXTUAL:
         raise ValueError(f"policy {policy!r} reads no posterior; those that do are {sorted(CONTEXTUAL)}")
-    about = {"posterior": posterior.fingerprint, "num_rounds": posterior.evidence.num_rounds}
+    about = {"posterior": posterior.fingerprint, "num_rounds": posterior.evidence.num_rounds} | dict(also or {})
     with file_bundle(registry / FOLDER, policy, at=at, about=about) as folder:
         save_published(Published.of(posterior, num_draws=num_draws), folder / "published.safetensors")
         save_posterior(posterior, folder / "posterior.safetensors")

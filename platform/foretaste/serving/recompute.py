@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from foretaste.policies.slate import Slate
 from foretaste.serving.exploring import COLD_PLAYS, cold_of, read_as
 from foretaste.serving.fallback import nearest
 from foretaste.serving.logged import LeftOutError, Logged, same_titles
-from foretaste.serving.models import Predictor
+from foretaste.serving.models import Models, Predictor
+from foretaste.serving.posteriors import Described
 from foretaste.serving.record import SIGNALS
 from foretaste.serving.shaping import Shaped, arrange, may_not, shape
 from foretaste.signals.column_groups import Signals
@@ -142,7 +143,27 @@ def counted(past: Past, rows: NDArray[np.int64]) -> Values:
     }
 
 
-def decided(
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """The pool of an answer in order of its list, before the policy, and what policies may be told of it."""
+
+    codes_C: NDArray[np.int32]
+    scores_C: NDArray[np.float64]  # the titles' own
+    log: bool  # whether these are the intent model's
+    protected: tuple[int, ...]
+    inputs: RankerInputs | None  # what the ranker was told, where its scores count
+    titles: TitleView
+
+    def features(self, described: Described | None, models: Models) -> NDArray[np.float64] | None:
+        """Features of the pool as a posterior has them described; None where nobody can tell them."""
+        if described is None or self.inputs is None:
+            return None
+        return described.features(
+            self.inputs, self.codes_C, ranker=models.ranker, fingerprint=models.ranker_fingerprint
+        )
+
+
+def arranged_again(
     one: Logged,
     codes_C: NDArray[np.int32],
     scores_N: NDArray[np.float32] | None,
@@ -151,11 +172,8 @@ def decided(
     titles: TitleView,
     *,
     num_new: int,
-) -> Values:
-    """What was decided by those values: the order of the titles of the pool, and the slate.
-
-    `num_new` is how many events were new since the list before.
-    """
+) -> Arranged:
+    """The order of the titles of the pool by those values; `num_new` events were new since the list before."""
     scores_C = None
     if inputs is not None and one.models.ranker is not None:
         scores_C = shaped.lifted(one.models.ranker.scores(inputs)[0], codes_C, log=False)
@@ -168,49 +186,39 @@ def decided(
         order_C = np.argsort(-scores_C, kind="stable")
     codes_C, scores_C = codes_C[order_C], scores_C[order_C]
     order_C, protected = arrange(one.models, codes_C, one.asked, num_new=num_new)
-    codes_C, scores_C = codes_C[order_C], scores_C[order_C]
     log = inputs is None and scores_N is not None and one.has_intent
-    slate = _chosen_again(one, codes_C, scores_C, inputs, titles, protected=protected, log=log)
+    return Arranged(codes_C[order_C], scores_C[order_C], log, protected, inputs, titles)
+
+
+def decided(one: Logged, pool: Arranged) -> Values:
+    """What was decided of an arranged pool: the slate. Raises ValueError where the decision's policy cannot choose."""
+    slate = _chosen_again(one, pool)
     return {
-        "decision.candidates": codes_C,
-        "decision.scores": scores_C,
-        "decision.slate": codes_C[slate.order_K],
+        "decision.candidates": pool.codes_C,
+        "decision.scores": pool.scores_C,
+        "decision.slate": pool.codes_C[slate.order_K],
         "decision.propensity": slate.propensity_K,
     }
 
 
-def _chosen_again(
-    one: Logged,
-    codes_C: NDArray[np.int32],
-    scores_C: NDArray[np.float64],
-    inputs: RankerInputs | None,
-    titles: TitleView,
-    *,
-    protected: tuple[int, ...],
-    log: bool,
-) -> Slate:
+def _chosen_again(one: Logged, pool: Arranged) -> Slate:
     """The list that the decision's policy chooses of arranged candidates. Raises ValueError where it cannot choose."""
     params = json.loads(one.row["policy_params"])
     if COLD_PLAYS in params:
-        params |= {"cold": cold_of(titles, codes_C, cold_plays=params[COLD_PLAYS])}
-    features_CD, published = None, None
-    if one.learned is not None:
-        published, models = one.learned.published, one.models
-        if inputs is not None:
-            features_CD = one.learned.described.features(
-                inputs, codes_C, ranker=models.ranker, fingerprint=models.ranker_fingerprint
-            )
-        if features_CD is None:
-            raise LeftOutError(f"{one.row['policy']} chose by what another ranker, or one elsewhere, tells of titles")
+        params |= {"cold": cold_of(pool.titles, pool.codes_C, cold_plays=params[COLD_PLAYS])}
+    features_CD = pool.features(None if one.learned is None else one.learned.described, one.models)
+    if one.learned is not None and features_CD is None:
+        raise LeftOutError(f"{one.row['policy']} chose by what another ranker, or one elsewhere, tells of titles")
+    published = None if one.learned is None else one.learned.published
     kind = None if published is None else published.kind
     return choose_again(
-        read_as(one.row["policy"], dealt(scores_C), log=log, kind=kind),
+        read_as(one.row["policy"], dealt(pool.scores_C), log=pool.log, kind=kind),
         name=one.row["policy"],
         version=one.row["policy_version"],
         params=params,
         seed=one.row["seed"],
         k=one.request.k,
-        protected=protected,
+        protected=pool.protected,
         posterior=published,
         features_CD=features_CD,
     )

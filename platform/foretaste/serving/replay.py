@@ -27,6 +27,8 @@ from foretaste.serving.models import HERE, Models, Neighbours, Parts, models_of,
 from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.posteriors import Learned, learned_of
 from foretaste.serving.recompute import (
+    Arranged,
+    arranged_again,
     counted,
     decided,
     described,
@@ -189,7 +191,56 @@ class Replay:
             tally.compared(one.decision_id, sizes, differences(served, values))
             tally.describe(failed=one.failed, fallback=one.row["fallback"])
 
+    def pools(
+        self, decisions: Sequence[Mapping[str, Any]], past: Past, models: Models | None = None
+    ) -> list[tuple[Logged, Arranged] | LeftOutError]:
+        """The arranged pools of DECISIONS rows, before any policy, by default as their own models made them.
+
+        In order of the rows; why not, where one cannot be made again.
+        """
+        found: dict[int, tuple[Logged, Arranged] | LeftOutError] = {}
+        kinds: dict[tuple[Any, ...], list[tuple[int, Logged]]] = {}
+        for number, row in enumerate(decisions):
+            try:
+                one = self._logged(row)
+                if models is not None:
+                    if models.catalogue.fingerprint != one.models.catalogue.fingerprint:
+                        raise LeftOutError("the models to judge are of another catalogue than the decision")
+                    one = otherwise(one, models)
+            except LeftOutError as why:
+                found[number] = why
+                continue
+            kinds.setdefault(one.kind, []).append((number, one))
+        with one_thread():
+            for alike in kinds.values():
+                size = max(1, min(BATCH, SCORES_AT_ONCE // len(alike[0][1].models.catalogue)))
+                for first in range(0, len(alike), size):
+                    self._pools(alike[first : first + size], past, found)
+        return [found[number] for number in range(len(decisions))]
+
+    def _pools(
+        self,
+        batch: Sequence[tuple[int, Logged]],
+        past: Past,
+        found: dict[int, tuple[Logged, Arranged] | LeftOutError],
+    ) -> None:
+        try:
+            made = self._arranged([one for _, one in batch], past)
+        except Exception as error:  # as `_batch`: whatever a row holds, the others are made
+            if len(batch) > 1:
+                for each in batch:
+                    self._pools([each], past, found)
+            else:
+                found[batch[0][0]] = LeftOutError(f"{type(error).__name__}: {error}"[:200])
+            return
+        for (number, one), (_, pool) in zip(batch, made, strict=True):
+            found[number] = (one, pool)
+
     def _again(self, batch: Sequence[Logged], past: Past) -> list[Values]:
+        made = zip(batch, self._arranged(batch, past), strict=True)
+        return [values | decided(one, pool) for one, (values, pool) in made]
+
+    def _arranged(self, batch: Sequence[Logged], past: Past) -> list[tuple[Values, Arranged]]:
         models = batch[0].models
         asof_B = np.array([one.asof_us for one in batch], dtype=np.int64)
         seen = [one.visible(past) for one in batch]
@@ -204,7 +255,7 @@ class Replay:
         pools: dict[int, NDArray[np.int32] | None] = {}
         codes: dict[int, NDArray[np.int32]] = {}
         shaped: dict[int, Shaped] = {}
-        found: dict[int, Values] = {}
+        found: dict[int, tuple[Values, Arranged]] = {}
         for part in of_like_titles(batch):
             titles = self._titles([batch[b] for b in part], models.catalogue)
             if batch[part[0]].otherwise:
@@ -235,10 +286,13 @@ class Replay:
                     inputs.get(b),
                 )
                 num_new = num_after(past, seen[b], batch[b].asked.controls.before_mark)
-                values |= decided(batch[b], codes[b], whole[b], inputs.get(b), shaped[b], titles, num_new=num_new)
-                found[b] = values | counted(past, seen[b])
+                values |= counted(past, seen[b])
                 if (pool_C := pools[b]) is not None:
-                    found[b][POOL] = pool_C
+                    values[POOL] = pool_C
+                found[b] = (
+                    values,
+                    arranged_again(batch[b], codes[b], whole[b], inputs.get(b), shaped[b], titles, num_new=num_new),
+                )
         return [found[b] for b in range(len(batch))]
 
     def _members(self, batch: Sequence[Logged], catalogue: Catalogue) -> MemberView:

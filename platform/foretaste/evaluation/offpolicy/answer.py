@@ -10,7 +10,7 @@ Shapes: R rounds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +62,8 @@ class Answer:
     estimates: dict[str, Interval]  # of every estimator that could be made, refused or not: to look at, not to act on
     tuned: dict[str, float]  # strengths found, by estimator
     least_error: str | None  # whom SLOPE takes
+    logged: Interval | None = None  # what the policy that logged earned
+    difference: Interval | None = None  # by how much the target policy would have earned more, by the same rounds
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -78,22 +80,32 @@ class Answer:
             "checks": {check.reason.value: {"holds": check.holds, "said": check.said} for check in self.checks},
             "recommended": self.recommended,
             "interval": None if self.interval is None else _row(self.interval),
+            "logged": None if self.logged is None else _row(self.logged),
+            "difference": None if self.difference is None else _row(self.difference),
             "least_error": self.least_error,
             "estimates": rows,
             "tuned": {name: strength if np.isfinite(strength) else None for name, strength in self.tuned.items()},
         }
 
 
-def answer(rounds: Rounds, config: AnswerConfig, *, consistent: Sequence[Estimator] = CONSISTENT) -> Answer:
+def answer(
+    rounds: Rounds,
+    config: AnswerConfig,
+    *,
+    consistent: Sequence[Estimator] = CONSISTENT,
+    measures: Measures | None = None,
+) -> Answer:
     """Ask a log what the target policy would have earned a round in the mean.
 
     Predictions must come from a model that did not learn from the rounds themselves (cross-fitting), or the interval is
-    too narrow. Where rounds have actors, the interval is of actors.
+    too narrow. Where rounds have actors, the interval is of actors. `measures` are what is checked where rounds are
+    not what was drawn: of whole lists where rounds are their places.
     """
-    found = tuple(checks(Measures.of(rounds), config.diagnostics))
+    found = tuple(checks(Measures.of(rounds) if measures is None else measures, config.diagnostics))
     refusals = tuple(check.reason for check in found if not check.holds)
     if not len(rounds) or not rounds.weight_R.any():
         return Answer(found, refusals, None, None, {}, {}, None)
+    logged = interval_of(Terms(len(rounds), rounds.reward_R), rounds, config)
     modelled = rounds.expected_R is not None and rounds.predicted_R is not None
     terms = {e.name: e(rounds) for e in (*consistent, known.DM) if modelled or not e.modelled}
     tuned = {}
@@ -116,7 +128,15 @@ def answer(rounds: Rounds, config: AnswerConfig, *, consistent: Sequence[Estimat
         estimates=estimates,
         tuned=tuned,
         least_error=candidates[slope(candidates)].name,
+        logged=logged,
+        difference=None if refusals else interval_of(_beyond(terms[surest], rounds), rounds, config),
     )
+
+
+def _beyond(terms: Terms, rounds: Rounds) -> Terms:
+    """The terms of an estimate less what was earned: paired, for both are of the same rounds."""
+    base_R = -rounds.reward_R if terms.base_R is None else terms.base_R - rounds.reward_R
+    return replace(terms, base_R=base_R)
 
 
 def interval_of(terms: Terms, rounds: Rounds, config: AnswerConfig) -> Interval:
