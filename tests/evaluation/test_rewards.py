@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste.evaluation.reward_estimates import Estimate, follows, of_members, paired, per_slate
+from foretaste.evaluation.reward_long_term import Visits, greedy, index, long_term_of
 from foretaste.evaluation.reward_page import headline, page
 from foretaste.evaluation.reward_report import RewardReport, Row, kendall, neighbours
 from foretaste.evaluation.reward_values import edges, learn
@@ -61,26 +62,63 @@ def test_members_whose_value_is_unknown_are_left_out_of_means_and_pairs() -> Non
     assert of_members(np.array([0.5, 0.1]), np.array([1.0, 3.0])).value == pytest.approx(0.2)
 
 
+def test_a_log_alone_values_policies_though_who_returns_often_was_shown_the_worse_titles() -> None:
+    rng = np.random.default_rng(2)
+    base_M, member_S = rng.uniform(0.3, 0.7, 400), np.repeat(np.arange(400), 20)
+    quality_N, weight_P = np.linspace(-0.3, 0.3, 6), np.array([1.0, 0.5])
+    odds_MN = np.exp(-10.0 * (base_M - 0.5)[:, None] * quality_N)
+    cdf_MN = np.cumsum(odds_MN / odds_MN.sum(axis=1, keepdims=True), axis=1)
+    title_SP = (rng.random((8_000, 2, 1)) > cdf_MN[member_S][:, None, :]).sum(axis=2).clip(max=5)
+    liked_S = quality_N[title_SP] @ weight_P + rng.normal(0.0, 0.1, 8_000)
+    returns_S = (rng.random(8_000) < base_M[member_S] + 0.5 * liked_S).astype(np.float64)
+    returns_S[::9] = np.nan
+    feedback_SF = np.stack([liked_S, rng.random(8_000)], axis=1)
+    visits = Visits(member_S, returns_S, feedback_SF, title_SP, title_SP % 2, weight_P)
+    slates = {f"only {n}": (np.full((8_000, 2), n), np.full((8_000, 2), n % 2)) for n in (0, 3, 5)}
+    found = long_term_of(visits, slates, num_titles=6, num_bands=2, shrink=(1.0, 1.0))
+    assert found.order == ["only 5", "only 3", "only 0"]
+    for n in (0, 3, 5):
+        one = found.value[f"only {n}"]
+        error = np.hypot(one.error, found.logged.error)
+        assert abs(one.value - (base_M.mean() + 0.75 * quality_N[n])) < 4 * error < 0.1, n
+    assert found.over("only 5", "only 0").low > 0.3
+    assert abs(found.over("only 5", "only 0").value - 0.45) < 3 * found.over("only 5", "only 0").error < 0.1
+    once = Visits(np.arange(9), np.ones(9), np.ones((9, 1)), title_SP[:9], title_SP[:9], weight_P)
+    with pytest.raises(ValueError, match="members with two visits"):
+        index(once)
+
+
+def test_greedy_slates_hold_what_is_on_sale_by_score_and_equal_ones_in_order() -> None:
+    score_SN = np.array([[1.0, 2.0, 2.0, 9.0]] * 2)
+    assert greedy(score_SN, np.array([3, 4]), 3).tolist() == [[1, 2, 0], [3, 1, 2]]
+
+
 def test_orders_are_compared_by_pairs_and_the_page_tells_who_is_first() -> None:
     assert kendall(["a", "b", "c"], ["a", "b", "c"]) == 1.0
     assert kendall(["a", "b", "c"], ["c", "b", "a"]) == -1.0
     one = Estimate(0.5, 0.01, 100.0)
 
     def row(name: str, value: float, true: float) -> Row:
-        return Row(name, one, one, one, one, one, Estimate(value, 0.01, 9.0), one, one, one, Estimate(true, 0.01, 9.0))
+        long_term = {"value": Estimate(value, 0.01, 9.0), "true": Estimate(true, 0.01, 9.0)}
+        return Row(name, **{field: one for field in Row.__dataclass_fields__ if field != "program"} | long_term)
 
     values = {"clicks": np.array([0.1, 0.2]), "long_term": np.array([0.5, 0.5])}
+    order = ["long_term", "clicks"]
     report = RewardReport(
-        rows=[row("long_term", 0.5, 0.6), row("clicks", 0.15, 0.1)],
+        rows=[row("long_term", 0.15, 0.6), row("clicks", 0.5, 0.1)],
         logging={"value": one},
-        gaps=neighbours(values, ["long_term", "clicks"]),
-        true_gaps=neighbours(values, ["long_term", "clicks"]),
-        over_clicks=paired(values["long_term"], values["clicks"]),
+        gaps={"long_term over clicks": Estimate(0.2, 0.01, 100.0)},
+        lived_gaps=neighbours(values, order),
+        true_gaps=neighbours(values, order),
+        over_clicks=Estimate(0.2, 0.01, 100.0),
+        lived_over_clicks=paired(values["long_term"], values["clicks"]),
         facts={"seed": 1},
     )
-    assert report.agreement == 1.0
-    assert "long_term is first in the long run" in headline(report)
+    assert (report.agreement, report.lived_agreement) == (1.0, -1.0)
+    assert "long_term is first in the long run, returns +0.2000 (+0.1804 to +0.2196, more than chance)" in headline(
+        report
+    )
     text = page(report)
-    assert text.count("<table") == 5
+    assert text.count("<table") == 6
     assert "<script" not in text
-    assert report.plain()["gaps"]["long_term over clicks"]["value"] == pytest.approx(0.35)
+    assert report.plain()["lived_gaps"]["long_term over clicks"]["value"] == pytest.approx(0.35)

@@ -1,6 +1,6 @@
 """The world of `bench rewards`: lived through under a policy, read back as any log is.
 
-Shapes: X outcomes, M members of the partition, N titles, P places.
+Shapes: X outcomes, M members of the partition, N titles, P places, F kinds of feedback.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Values of titles to members by the affinity [M, N] of both; [M + 1, N], see `evaluation.reward_values`."""
 
 
+SESSION = ("plays", "any_play", "fraction", "completes", "left", "thumbs_up", "thumbs_down")
+"""Feedback of a visit, whatever led to it: `fraction` is the mean of its plays, `left` counts those below half."""
+
+
 @dataclass(frozen=True)
 class Lived:
     """A partition of a world, lived through."""
@@ -44,6 +48,7 @@ class Lived:
     affinity_X: NDArray[np.float64]
     affinity_MN: NDArray[np.float64]
     num_available_X: NDArray[np.int64]  # titles that were on sale
+    session_XF: NDArray[np.float64]  # what followed on the whole visit, in the order of SESSION
 
     def rewards(self, program: Program) -> NDArray[np.float64]:
         """Reward of each outcome, NaN where it is not known."""
@@ -100,6 +105,7 @@ def live(
         affinity_X=affinity_MN[member_X, title_X],
         affinity_MN=affinity_MN,
         num_available_X=titles.available_D[day_X],
+        session_XF=_sessions(events, found),
     )
 
 
@@ -110,6 +116,23 @@ def lived_truth(config: WorldConfig, index: int, score: Score) -> pa.Table:
         return Scored(score(habits.affinity_MN), config.impressions_per_session, 0.0)
 
     return long_term(config, partition(config, index, policy_of))
+
+
+def _sessions(events: pl.DataFrame, found: pa.Table) -> NDArray[np.float64]:
+    """Feedback of the visit of each outcome; float64[X, F]."""
+    ended = pl.col("action").is_in(["stop", "complete"])
+    summed = events.group_by("session_id").agg(
+        plays=ended.sum(),
+        any_play=ended.any(),
+        fraction=pl.col("played_fraction").filter(ended).mean(),
+        completes=(pl.col("action") == "complete").sum(),
+        left=(ended & (pl.col("played_fraction") < 0.5)).sum(),
+        thumbs_up=(pl.col("action") == "thumb_up").sum(),
+        thumbs_down=(pl.col("action") == "thumb_down").sum(),
+    )
+    outcomes = pl.DataFrame(pl.from_arrow(found.select(["session_id"])))
+    joined = outcomes.join(summed, on="session_id", how="left", maintain_order="left")
+    return joined.select(pl.col(*SESSION).cast(pl.Float64).fill_null(0.0)).to_numpy()
 
 
 def _impressions(events: pl.DataFrame) -> pa.Table:

@@ -21,13 +21,14 @@ from foretaste.jobs.oracles import OracleConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
+from foretaste.models.delayed import DelayedConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
 from foretaste.rewards.library import RewardConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
-from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
+from foretaste.training.config import DelayedTrainingConfig, RankerTrainingConfig, TrackingConfig, TrainingConfig
 from foretaste.training.search import TuneConfig
 from foretaste.worlds.config import WorldConfig
 
@@ -60,6 +61,8 @@ class Settings(Frozen):
     serving: ServingConfig = ServingConfig()
     outcomes: OutcomeConfig = Field(OutcomeConfig(), description="how decisions are joined with what followed")
     rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
+    delayed: DelayedConfig = Field(DelayedConfig(), description="the models of feedback that comes late")
+    delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property
