@@ -64,26 +64,33 @@ def test_members_whose_value_is_unknown_are_left_out_of_means_and_pairs() -> Non
 
 def test_a_log_alone_values_policies_though_who_returns_often_was_shown_the_worse_titles() -> None:
     rng = np.random.default_rng(2)
-    base_M, member_S = rng.uniform(0.3, 0.7, 400), np.repeat(np.arange(400), 20)
-    quality_N, weight_P = np.linspace(-0.3, 0.3, 6), np.array([1.0, 0.5])
-    odds_MN = np.exp(-10.0 * (base_M - 0.5)[:, None] * quality_N)
-    cdf_MN = np.cumsum(odds_MN / odds_MN.sum(axis=1, keepdims=True), axis=1)
-    title_SP = (rng.random((8_000, 2, 1)) > cdf_MN[member_S][:, None, :]).sum(axis=2).clip(max=5)
-    liked_S = quality_N[title_SP] @ weight_P + rng.normal(0.0, 0.1, 8_000)
-    returns_S = (rng.random(8_000) < base_M[member_S] + 0.5 * liked_S).astype(np.float64)
+    size, base_M, member_S = 12_000, rng.uniform(0.3, 0.7, 400), np.repeat(np.arange(400), 30)
+    quality_N, draw_N = np.linspace(-0.3, 0.3, 6), np.array([0.0, 1.0, 0.0, 1.0, 0.5, -0.5])
+    odds_MN = np.exp(-3.0 * (base_M - 0.5)[:, None] * quality_N) * rng.random((400, 6))
+    order_SN = np.argsort(-odds_MN[member_S] * rng.random((size, 6)), axis=1)
+    title_SP = order_SN[:, :2]
+
+    def chosen(title_SP: np.ndarray) -> np.ndarray:  # by a logit with an alternative that is worth 0 of quality
+        odds_SP = np.exp(draw_N[title_SP] + np.array([0.0, -0.7]))
+        return np.asarray(odds_SP / (1.0 + odds_SP.sum(axis=1, keepdims=True)))
+
+    share_SP, dice_S = chosen(title_SP), rng.random(size)[:, None]
+    edge_SP = np.cumsum(share_SP, axis=1)
+    played_SP = ((dice_S < edge_SP) & (dice_S >= edge_SP - share_SP)).astype(np.float64)
+    liked_S = (played_SP * quality_N[title_SP]).sum(axis=1) + rng.normal(0.0, 0.1, size)
+    returns_S = (rng.random(size) < base_M[member_S] + liked_S).astype(np.float64)
     returns_S[::9] = np.nan
-    feedback_SF = np.stack([liked_S, rng.random(8_000)], axis=1)
-    visits = Visits(member_S, returns_S, feedback_SF, title_SP, title_SP % 2, weight_P)
-    slates = {f"only {n}": (np.full((8_000, 2), n), np.full((8_000, 2), n % 2)) for n in (0, 3, 5)}
-    found = long_term_of(visits, slates, num_titles=6, num_bands=2, shrink=(1.0, 1.0))
-    assert found.order == ["only 5", "only 3", "only 0"]
-    for n in (0, 3, 5):
-        one = found.value[f"only {n}"]
-        error = np.hypot(one.error, found.logged.error)
-        assert abs(one.value - (base_M.mean() + 0.75 * quality_N[n])) < 4 * error < 0.1, n
-    assert found.over("only 5", "only 0").low > 0.3
-    assert abs(found.over("only 5", "only 0").value - 0.45) < 3 * found.over("only 5", "only 0").error < 0.1
-    once = Visits(np.arange(9), np.ones(9), np.ones((9, 1)), title_SP[:9], title_SP[:9], weight_P)
+    feedback_SF = np.stack([liked_S, rng.random(size)], axis=1)
+    visits = Visits(member_S, returns_S, feedback_SF, title_SP, title_SP % 2, played_SP, np.ones(size))
+    always = {f"{a} over {b}": np.tile([a, b], (size, 1)) for a, b in ((5, 4), (4, 2), (0, 1))}
+    found = long_term_of(visits, {n: (t, t % 2) for n, t in always.items()}, num_titles=6, num_bands=2)
+    assert found.order == list(always)
+    for name, title in always.items():
+        truth = base_M.mean() + float((chosen(title) * quality_N[title]).sum(axis=1).mean())
+        one = found.value[name]
+        assert abs(one.value - truth) < 3 * np.hypot(one.error, found.logged.error) < 0.1, name
+    assert found.over("5 over 4", "0 over 1").low > 0.1
+    once = Visits(np.arange(9), np.ones(9), np.ones((9, 1)), title_SP[:9], title_SP[:9], played_SP[:9], np.ones(9))
     with pytest.raises(ValueError, match="members with two visits"):
         index(once)
 

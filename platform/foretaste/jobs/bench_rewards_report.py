@@ -99,7 +99,7 @@ def reward_report(config: WorldConfig, programs: Mapping[str, Program], sizes: S
     learned = [live(config, n) for n in range(judge)]
     chosen = {name: _learned(learned, program) for name, program in programs.items()}
     judged = Slates.of([live(config, n) for n in range(judge, online)])
-    told = judged.long_term(chosen, chosen[CLICKS].weight_P)
+    told = judged.long_term(chosen)
     rich = [live(config, n, _nothing, epsilon=1.0) for n in range(plenty, true)]
     lived = {LOGGING: Online.of([live(config, n) for n in range(online, plenty)])}
     true_M = {}

@@ -24,6 +24,9 @@ Ints = NDArray[np.int64]
 
 RETURNS = Program(name="returns", version=1, reward="return_7d")
 
+_PLAYED = Program(name="played", version=1, reward="if(known(seconds_to_play), seconds_to_play, 1000000000)")
+_VISIT_SECONDS = 28_800.0
+"""A play so soon is of the visit itself; one of a later visit comes of the return that it is to foretell."""
 _SETTLED = Program(name="settled", version=1, reward="dwell_seconds")
 """Known once nothing that follows on a title counts any more."""
 
@@ -56,12 +59,11 @@ class Slates:
         reward_SP = self._rewards(program)[self.row_SP]
         return per_slate(reward_SP[:, :places], weight_SP[:, :places], self.member_S)
 
-    def long_term(self, chosen: Mapping[str, Values], weight_P: Floats) -> LongTerm:
+    def long_term(self, chosen: Mapping[str, Values]) -> LongTerm:
         """Share of visits with a return, of the policies that are greedy for values, from this log alone.
 
-        Visits count that are long enough ago for nothing more to follow; `weight_P` says how much a place is seen. What
-        the index of the return is made of is the feedback of the whole visit: a slate also has a part in what is played
-        beside it.
+        Visits count that are long enough ago for nothing more to follow. What the index of the return is made of is the
+        feedback of the whole visit: a slate also has a part in what is played beside it.
         """
         kept_S = ~np.isnan(self._rewards(_SETTLED)[self.row_SP]).any(axis=1)
         row_SP = self.row_SP[kept_S]
@@ -79,7 +81,8 @@ class Slates:
             self._rewards(RETURNS)[row_SP[:, 0]],
             self._all(lambda one: one.session_XF)[row_SP[:, 0]],
             *shown(title_SP),
-            weight_P,
+            (self._rewards(_PLAYED)[row_SP] < _VISIT_SECONDS).astype(np.float64),
+            self._all(lambda one: one.choices_X)[row_SP[:, 0]],
         )
         slates = {
             name: shown(greedy(values.score(affinity_MN)[:-1][member_S], available_S, row_SP.shape[1]))
