@@ -41,13 +41,13 @@ def candidate(method: Method, learning_rate: float, **own: float) -> Candidate:
 
 
 CHOSEN: dict[Method, Candidate] = {
-    "oracle": candidate("oracle", 3e-3),
+    "oracle": candidate("oracle", 6e-3),
     "vanilla": candidate("vanilla", 3e-3),
     "wait": candidate("wait", 3e-3, wait_days=4.0),
     "ignore": candidate("ignore", 3e-3),
     "fake_negative_weighted": candidate("fake_negative_weighted", 3e-3),
-    "es_dfm": candidate("es_dfm", 3e-3, elapsed_days=1.0),
-    "landmark": candidate("landmark", 3e-3, draws=2),
+    "es_dfm": candidate("es_dfm", 3e-3, elapsed_days=3.0),
+    "landmark": candidate("landmark", 6e-3, draws=4),
 }
 """What the search found: the models that the benchmark compares."""
 FURTHER: dict[Method, Candidate] = {
