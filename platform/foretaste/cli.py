@@ -146,9 +146,7 @@ def parser() -> argparse.ArgumentParser:
     outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
     outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
 
-    foresee = verb(
-        "foresee", _foresee, "Train models of feedback that comes late, and predict what is open."
-    )
+    foresee = verb("foresee", _foresee, "Train models of feedback that comes late, and predict what is open.")
     foresee.add_argument(
         "--feedback", default="complete,play,thumb_up,thumb_down", metavar="NAMES", help="which; default %(default)s"
     )

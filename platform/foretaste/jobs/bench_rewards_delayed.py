@@ -35,7 +35,7 @@ def delayed(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     """Predict on a stream and choose for thirty days, on several seeds; `options.seeds` of them, `options.models`."""
     torch.set_num_threads(1)
     seeds = range(FIRST_SEED, FIRST_SEED + options.num_seeds)
-    known: dict[str, Candidate] = {**CHOSEN, **FURTHER}
+    known = {str(name): one for name, one in (*CHOSEN.items(), *FURTHER.items())}
     asked = {name: known[name] for name in (options.models or CHOSEN)}
     world = DelayWorldConfig(num_members=300, launches_per_day=3) if options.quick else DelayWorldConfig()
     stream = Simulation(days=19, per_day=120) if options.quick else Simulation()

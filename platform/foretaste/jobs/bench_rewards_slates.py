@@ -88,8 +88,7 @@ class Slates:
             name: shown(greedy(values.score(affinity_MN)[:-1][member_S], available_S, row_SP.shape[1]))
             for name, values in chosen.items()
         }
-        sizes = {"num_titles": affinity_MN.shape[1], "num_bands": len(edges_G) + 1}
-        return long_term_of(visits, slates, **sizes)
+        return long_term_of(visits, slates, num_titles=affinity_MN.shape[1], num_bands=len(edges_G) + 1)
 
     def _weights(self, values: Values) -> Floats:
         score_MN = np.concatenate([values.score(one.affinity_MN)[:-1] for one in self.lived])
