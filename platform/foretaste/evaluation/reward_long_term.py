@@ -14,6 +14,8 @@ visits, so that weights cannot tell. In their place stand
 A policy's value is that of the log and what the choices that its slates lead to add over those of the slates that were
 shown. Errors are of what they add, of index and worth by linearisation with all visits of a member as one; what
 shrinking leaves out is not in them, nor is the error of the choices, nor that of the log's own value, which all share.
+What is chosen beside a slate is taken to be worth the same whatever the slate shows, so that a policy which leaves a
+member's favourites to be found elsewhere, and whose slates draw few, is valued too low.
 
 Shapes: S visits, P places, F kinds of feedback, K columns of a slate (titles, then titles x bands), M members.
 """
