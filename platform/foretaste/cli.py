@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ POLICY_PARTS = ("propensities", "cost", "upworthy")
 POLICIES = (
     "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
 )  # fmt: skip
-REWARD_PARTS = ("report", "delayed")
+REWARD_PARTS = ("report", "delayed", "delayed-search")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,6 +145,12 @@ def parser() -> argparse.ArgumentParser:
 
     outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
     outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
+
+    foresee = verb("foresee", _foresee, "Train models of feedback that comes late, and predict what is open.")
+    foresee.add_argument(
+        "--feedback", default="complete,play,thumb_up,thumb_down", metavar="NAMES", help="which; default %(default)s"
+    )
+    foresee.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
 
     rewards = verb("rewards", _rewards, "Compute a reward program over outcomes; without one, list those there are.")
     rewards.add_argument("--program", metavar="NAME", help="which program")
@@ -363,6 +370,14 @@ def _outcomes(options: argparse.Namespace) -> int:
     from foretaste.jobs.outcomes import join
 
     return _finish(options, join(_settings(options), as_of=options.as_of))
+
+
+def _foresee(options: argparse.Namespace) -> int:
+    from foretaste.jobs.foresee import foresee
+
+    asked = tuple(options.feedback.split(","))
+    done = foresee(_settings(options), feedback=asked, outcomes=options.outcomes, now=datetime.now(UTC))
+    return _finish(options, done)
 
 
 def _rewards(options: argparse.Namespace) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_rewards_delayed import closed, delayed, scores
+from foretaste.jobs.bench_rewards_delayed import FIRST_SEED, closed, delayed
+from foretaste.jobs.bench_rewards_delayed_scores import scores
+from foretaste.jobs.bench_rewards_delayed_search import CHOSEN, VALIDATION, search, tried
 from foretaste.jobs.bench_rewards_delayed_stream import Stream
 from foretaste.jobs.settings import Settings
 from foretaste.worlds.delays import DelayWorld, DelayWorldConfig
@@ -70,3 +73,12 @@ def test_scores_of_three_by_hand() -> None:
     assert found["nll"] == pytest.approx(-(np.log(0.5) + 2 * np.log(0.8)) / 3)
     rows = {"vanilla": {"auc": 0.6}, "oracle": {"auc": 0.8}, "x": {"auc": 0.75}}
     assert closed(rows, "x", "auc") == pytest.approx(0.75)
+
+
+def test_every_model_searches_over_its_own_knobs_on_seeds_that_are_not_reported(tmp_path: Path) -> None:
+    found = search(Settings(workspace=tmp_path), BenchOptions(name="rewards", quick=True, models=("vanilla", "wait")))
+    rows = found["figures"]["tried"]
+    assert set(rows) == set(tried("vanilla")) | set(tried("wait"))
+    assert rows[found["figures"]["best"]["wait"]]["nll"] == min(rows[name]["nll"] for name in tried("wait"))
+    assert all(one in tried(method).values() for method, one in CHOSEN.items())
+    assert not set(VALIDATION) & set(range(FIRST_SEED, FIRST_SEED + 5))

@@ -7,17 +7,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from foretaste.contracts.columns import OUTCOMES, predicted_outcomes
+from foretaste.evaluation.reward_values import learn
+from foretaste.jobs.foresee import foresee
 from foretaste.jobs.outcomes import forget, join, latest
 from foretaste.jobs.prepare import prepare
 from foretaste.jobs.rewards import compute, read_rewards
 from foretaste.jobs.settings import Settings
+from foretaste.models.delayed import DelayedConfig
 from foretaste.ops.files import read_json, read_parquet, write_json, write_parquet
 from foretaste.sessions.spread import here
+from foretaste.training.config import DelayedTrainingConfig, TrackingConfig
 from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.generate import generate
 
@@ -102,7 +107,7 @@ def test_predictions_of_a_model_stand_beside_the_outcomes_that_they_are_of(setti
     programs = Path(__file__).parents[2] / "deployments" / "rewards.yaml"
     plain = compute(settings, program="long_term_early", programs=programs, spread=here)
     assert plain["states"]["no_prediction"] > 0
-    guessed = ["play", "played_fraction", "thumb_up", "thumb_down", "abandon"]
+    guessed = ["play", "complete", "thumb_up", "thumb_down"]
     schema = predicted_outcomes(guessed)
     for file in sorted(late.glob("*.parquet")):
         rows = read_parquet(file).select(["decision_id", "title_id", "as_of"]).to_pylist()
@@ -118,6 +123,42 @@ def test_predictions_of_a_model_stand_beside_the_outcomes_that_they_are_of(setti
     assert "no_prediction" not in early["states"]
     assert read_json(Path(early["out"]) / "manifest.json")["model_version"] == "m1"
     assert Path(early["out"]) != Path(plain["out"])
+
+
+def test_what_is_foreseen_of_what_is_open_makes_rewards_that_values_of_titles_are_learned_from(
+    settings: Settings, late: Path
+) -> None:
+    plain = settings.model_copy(
+        update={
+            "delayed": DelayedConfig(hidden=(8,), code_width=2),
+            "delayed_training": DelayedTrainingConfig(epochs=2, batch_size=512, executor="plain"),
+            "tracking": TrackingConfig(enabled=False),
+        }
+    )
+    join(settings, as_of=MIDDLE.isoformat(), spread=here)  # what was known earlier is a landmark of what is newest
+    told = foresee(plain, feedback=("play", "complete", "thumb_up", "thumb_down"), now=MIDDLE)
+    assert told["outcomes"] == late.name
+    assert set(told["models"]) == {"play", "complete", "thumb_up", "thumb_down"}
+    programs = Path(__file__).parents[2] / "deployments" / "rewards.yaml"
+    early = compute(settings, program="long_term_early", programs=programs, predicted=told["version"], spread=here)
+    assert early["model_version"] == told["version"]
+    assert early["states"]["predicted"] > 0
+    assert "no_prediction" not in early["states"]
+    rows = pl.DataFrame(pl.from_arrow(read_rewards(Path(early["out"]))))
+    known = rows.filter(pl.col("reward").is_not_null())
+    guessed = known.filter(pl.col("reward_state") == "predicted")["reward"]
+    assert guessed.is_between(-0.75, 0.75).all()
+    assert guessed.n_unique() > 10
+    codes = known["title_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    values = learn(
+        known["reward"].to_numpy(), codes, np.zeros(len(known)), known["position"].to_numpy().astype(np.int64),
+        num_titles=int(codes.max()) + 1, edges_G=np.array([0.5]),
+    )  # fmt: skip
+    assert np.isfinite(values.value_NG).all()
+    with pytest.raises(ValueError, match="--feedback abandon: wanted one of click"):
+        foresee(plain, feedback=("abandon",), now=MIDDLE)
+    with pytest.raises(ValueError, match="wanted each once"):
+        foresee(plain, feedback=("play", "play"), now=MIDDLE)
 
 
 def test_programs_and_fields_are_listed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

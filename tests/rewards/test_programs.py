@@ -52,7 +52,7 @@ def test_every_program_of_the_library_can_be_read_and_gives_a_number_of_a_row_th
     )  # fmt: skip
     wanted = {
         "clicks": 1.0, "plays": 1.0, "minutes": 90.0, "completion": 1.0, "quick_completion": 1 / (1 + 2 / 24),
-        "explicit": 0.0, "discovery": 1.0, "returning": 1.0, "long_term": 0.2, "long_term_early": 0.2, "survey": 0.0,
+        "explicit": 0.0, "discovery": 1.0, "returning": 1.0, "long_term": 0.2, "long_term_early": 0.5, "survey": 0.0,
     }  # fmt: skip
     assert {name: given(one, played)[0] for name, one in library.items()} == {
         name: (pytest.approx(value), "final") for name, value in wanted.items()

@@ -39,7 +39,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder, FakeClock()
-        self.serving = ServingConfig(audit_share=0.0, epsilon=0.4, session_log=LOG)
+        self.serving = ServingConfig(audit_share=0.0, epsilon=0.4, session_log=LOG, budget_ms=60_000)
 
     def open(self, **serving: Any) -> Service:
         config = self.serving.model_copy(update=serving)

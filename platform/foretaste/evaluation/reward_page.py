@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from foretaste.evaluation.page import STYLE
@@ -18,6 +18,13 @@ _COLUMNS = {
     "retained": "retained",
     "clicks_online": "clicks a slate",
 }
+_BESIDE = {
+    "own_offline": "own reward, offline",
+    "own_online": "own reward, lived",
+    "return_offline": "returns, offline",
+    "return_weighted": "returns, offline by weights",
+    "return_online": "returns, lived",
+}
 
 
 def headline(report: RewardReport) -> str:
@@ -26,13 +33,13 @@ def headline(report: RewardReport) -> str:
     sure = "more than chance" if gap.low > 0 else "this may be chance"
     agrees = "is" if report.agreement == 1.0 else f"is not (Kendall's tau {report.agreement:+.2f})"
     return (
-        f"{best.program} is first in the long run, {gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f}, {sure}) above "
-        f"click-through; the order {agrees} that of the true values."
+        f"By the log alone {best.program} is first in the long run, returns {gap.value:+.4f} ({gap.low:+.4f} to "
+        f"{gap.high:+.4f}, {sure}) above click-through; the order {agrees} that of the true values."
     )
 
 
 def page(report: RewardReport) -> str:
-    """Put headline, long-term figures, offline beside online, gaps and facts on one page."""
+    """Put headline, what the log says beside what was lived, gaps and facts on one page."""
     rows = [
         [f"<td>{escape(row.program)}</td>", *(_cell(getattr(row, name)) for name in _COLUMNS)] for row in report.rows
     ]
@@ -43,32 +50,33 @@ def page(report: RewardReport) -> str:
     beside = [
         [
             f"<td>{escape(row.program)}</td>",
-            *(_cell(one) for one in (row.own_offline, row.own_online)),
+            *(_cell(getattr(row, name)) for name in _BESIDE),
             _cell(row.own_online.minus(row.own_offline), signed=True),
-            *(_cell(one) for one in (row.return_offline, row.return_online)),
             _cell(row.return_online.minus(row.return_offline), signed=True),
-            f"<td>{row.return_offline.num:.0f}</td>",
+            f"<td>{row.return_weighted.num:.0f}</td>",
         ]
         for row in report.rows
     ]
-    gaps = [[f"<td>{escape(name)}</td>", _cell(one, signed=True)] for name, one in report.gaps.items()]
-    true = [[f"<td>{escape(name)}</td>", _cell(one, signed=True)] for name, one in report.true_gaps.items()]
     facts = [
         [f"<td>{escape(str(name))}</td>", f"<td>{escape(str(value))}</td>"] for name, value in report.facts.items()
     ]
-    own = ("own, offline", "own, online", "difference", "returns, offline", "returns, online", "difference", "ESS")
+    also = ("own reward, lived - offline", "returns, lived - offline", "ESS of the weights")
     parts = [
         "<h1>Rewards and the long term</h1>",
         f'<p class="lead">{escape(headline(report))}</p>',
+        "<h2>What the log says, beside what was lived</h2>",
+        _table(["program", *_BESIDE.values(), *also], beside),
+        _note(
+            "In the order of returns, offline: an index of the return from feedback, and what titles add to it. By "
+            "weights: self-normalised inverse propensities, own rewards place by place, returns by the first place."
+        ),
         "<h2>What the policy of each program did</h2>",
         _table(["program", *_COLUMNS.values()], rows),
         _note("Long-term value: probability that a member is back within a week of a visit, by the law of the world."),
-        "<h2>What the log had said before</h2>",
-        _table(["program", *own], beside),
-        _note("Offline: self-normalised inverse propensities, place by place; returns by the first place alone."),
         "<h2>From each to the next</h2>",
-        _table(["long-term value", "difference"], gaps),
-        _table(["true value", "difference"], true),
+        _gaps("returns, by the log alone", report.gaps),
+        _gaps("long-term value, lived", report.lived_gaps),
+        _gaps("true value", report.true_gaps),
         "<h2>Protocol</h2>",
         '<table class="facts">' + "".join(f"<tr>{''.join(row)}</tr>" for row in facts) + "</table>",
     ]
@@ -94,3 +102,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _note(text: str) -> str:
     return f'<p class="small">{escape(text)}</p>'
+
+
+def _gaps(what: str, gaps: Mapping[str, Estimate]) -> str:
+    rows = [[f"<td>{escape(name)}</td>", _cell(one, signed=True)] for name, one in gaps.items()]
+    return _table([what, "difference"], rows)

@@ -1,4 +1,4 @@
-"""Which reward stands for the long term: programs ranked by what their policies do, beside what their own reward says.
+"""Which reward stands for the long term: programs ranked from a log alone, beside what their policies then did.
 
 Shapes: M members, the same ones under every policy.
 """
@@ -26,7 +26,8 @@ class Row:
     own_offline: Estimate  # its own reward a slate, from the log
     own_online: Estimate
     clicks_online: Estimate  # clicks a slate
-    return_offline: Estimate  # share of visits with a return within a week, from the log, by the first place
+    return_offline: Estimate  # share of visits with a return within a week, from the log: index and worth of titles
+    return_weighted: Estimate  # the same by weighting the log, by the first place alone
     return_online: Estimate
     value: Estimate  # long-term value: probability of a return within a week, by law, mean over members
     satisfaction: Estimate
@@ -37,19 +38,26 @@ class Row:
 
 @dataclass(frozen=True)
 class RewardReport:
-    """All programs, the best in the long run first; the logging policy beside them."""
+    """All programs, the best by the log alone first; the logging policy beside them."""
 
     rows: Sequence[Row]
     logging: Mapping[str, Estimate]
-    gaps: Mapping[str, Estimate]  # how much the long-term value of each is above that of the next one; paired
+    gaps: Mapping[str, Estimate]  # from each to the next, by the log alone
+    lived_gaps: Mapping[str, Estimate]  # how much the long-term value of each was above that of the next one; paired
     true_gaps: Mapping[str, Estimate]  # the same of the true values, in their order
-    over_clicks: Estimate  # the best one over click-through, long-term value; paired
+    over_clicks: Estimate  # the first one over click-through, by the log alone
+    lived_over_clicks: Estimate  # the same as it was lived; paired
     facts: Mapping[str, Any]
 
     @property
     def order(self) -> list[str]:
-        """Programs, the best first."""
+        """Programs, the best by the log alone first."""
         return [row.program for row in self.rows]
+
+    @property
+    def lived_order(self) -> list[str]:
+        """The same by what their policies were worth when members lived with them."""
+        return [row.program for row in sorted(self.rows, key=lambda row: -row.value.value)]
 
     @property
     def true_order(self) -> list[str]:
@@ -58,8 +66,13 @@ class RewardReport:
 
     @property
     def agreement(self) -> float:
-        """Kendall's tau of both orders."""
+        """Kendall's tau of the order of the log and the true one."""
         return kendall(self.order, self.true_order)
+
+    @property
+    def lived_agreement(self) -> float:
+        """Kendall's tau of the order as it was lived and the true one."""
+        return kendall(self.lived_order, self.true_order)
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -74,15 +87,19 @@ class RewardReport:
         ]
         return {
             "order": self.order,
+            "lived_order": self.lived_order,
             "true_order": self.true_order,
+            "weighted_order": [row.program for row in sorted(self.rows, key=lambda row: -row.return_weighted.value)],
+            "click_order": [row.program for row in sorted(self.rows, key=lambda row: -row.clicks_online.value)],
             "agreement": self.agreement,
+            "lived_agreement": self.lived_agreement,
             "programs": rows,
             "logging": {name: one.plain() for name, one in self.logging.items()},
             "gaps": {name: one.plain() for name, one in self.gaps.items()},
+            "lived_gaps": {name: one.plain() for name, one in self.lived_gaps.items()},
             "true_gaps": {name: one.plain() for name, one in self.true_gaps.items()},
             "over_clicks": self.over_clicks.plain(),
-            "offline_order": [row.program for row in sorted(self.rows, key=lambda row: -row.return_offline.value)],
-            "click_order": [row.program for row in sorted(self.rows, key=lambda row: -row.clicks_online.value)],
+            "lived_over_clicks": self.lived_over_clicks.plain(),
             "facts": dict(self.facts),
         }
 

@@ -8,7 +8,11 @@ from typing import Any
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
 
-PARTS = {"report": ("bench_rewards_report", "report"), "delayed": ("bench_rewards_delayed", "delayed")}
+PARTS = {
+    "report": ("bench_rewards_report", "report"),
+    "delayed": ("bench_rewards_delayed", "delayed"),
+    "delayed-search": ("bench_rewards_delayed_search", "search"),
+}
 """Module of foretaste.jobs and function of each part: (Settings, BenchOptions) -> figures, bars, skipped."""
 
 

@@ -1,7 +1,6 @@
 """`foretaste bench rewards --part delayed`: feedback that comes late, predicted and learned with.
 
-The settings of all models (epochs, step, decay, and what is each one's own) were chosen on the seeds VALIDATION; the
-figures are of others.
+What is each model's own was chosen by `--part delayed-search` on the seeds VALIDATION; the figures are of others.
 """
 
 from __future__ import annotations
@@ -12,40 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
-from foretaste.evaluation.calibration import reliability
 from foretaste.evaluation.seeds import OverSeeds, over_seeds
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_rewards_delayed_runs import Aged, Simulation, Streamed, lived, streamed
+from foretaste.jobs.bench_rewards_delayed_runs import Aged, Candidate, Simulation, lived, streamed
+from foretaste.jobs.bench_rewards_delayed_scores import scores
+from foretaste.jobs.bench_rewards_delayed_search import CHOSEN, FURTHER, VALIDATION
 from foretaste.jobs.settings import Settings
-from foretaste.models.delayed import DelayedConfig
 from foretaste.ops.telemetry import say
-from foretaste.training.config import TrainingConfig
 from foretaste.worlds.delays import DelayWorldConfig
 
-VALIDATION = (100, 101)
 FIRST_SEED = 200
 OURS, FLOOR, CEILING = "landmark", "vanilla", "oracle"
 CLOSED, VALUE = 0.75, 0.95
 AGES = (0.0, 0.25, 1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 14.0)
-
-CONFIGS: dict[str, DelayedConfig] = {
-    "oracle": DelayedConfig(method="oracle"),
-    "vanilla": DelayedConfig(method="vanilla"),
-    "wait": DelayedConfig(method="wait", wait_days=4.0),
-    "ignore": DelayedConfig(method="ignore"),
-    "fake_negative_weighted": DelayedConfig(method="fake_negative_weighted"),
-    "fake_negative_calibrated": DelayedConfig(method="fake_negative_calibrated"),
-    "dfm": DelayedConfig(method="dfm"),
-    "es_dfm": DelayedConfig(method="es_dfm", elapsed_days=1.0),
-    "defer": DelayedConfig(method="defer", elapsed_days=1.0),
-    "hazard": DelayedConfig(method="hazard"),
-    "landmark": DelayedConfig(method="landmark"),
-}
-TRAINING = TrainingConfig(epochs=2, batch_size=512, learning_rate=3e-3, weight_decay=2.0, warmup=0.1)
-"""Of a day, the same for every model."""
-POLICIES = ("oracle", "vanilla", "wait", "ignore", "fake_negative_weighted", "es_dfm", "defer", "landmark")
+POLICIES = ("oracle", "vanilla", "wait", "es_dfm", "landmark")
 QUICK_POLICIES = ("oracle", "vanilla", "landmark")
 
 Floats = NDArray[np.float64]
@@ -55,7 +35,8 @@ def delayed(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     """Predict on a stream and choose for thirty days, on several seeds; `options.seeds` of them, `options.models`."""
     torch.set_num_threads(1)
     seeds = range(FIRST_SEED, FIRST_SEED + options.num_seeds)
-    asked = dict(CONFIGS) if options.models is None else {name: CONFIGS[name] for name in options.models}
+    known = {str(name): one for name, one in (*CHOSEN.items(), *FURTHER.items())}
+    asked = {name: known[name] for name in (options.models or CHOSEN)}
     world = DelayWorldConfig(num_members=300, launches_per_day=3) if options.quick else DelayWorldConfig()
     stream = Simulation(days=19, per_day=120) if options.quick else Simulation()
     living = stream.model_copy(update={"days": 6, "asked_at_the_end": 200} if options.quick else {"days": 30})
@@ -71,19 +52,6 @@ def delayed(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     }
 
 
-def scores(chance_N: Floats, final_N: Floats) -> dict[str, float]:
-    """Area under the curve (where both came), negative log-likelihood, calibration error and mean of predictions."""
-    told_N = np.clip(chance_N, 1e-6, 1.0 - 1e-6)
-    found = reliability(told_N, final_N, np.arange(len(told_N)), resamples=2, seed=0)
-    both = 0.0 < final_N.mean() < 1.0
-    return ({"auc": float(roc_auc_score(final_N, told_N))} if both else {}) | {
-        "nll": float(-np.mean(final_N * np.log(told_N) + (1.0 - final_N) * np.log1p(-told_N))),
-        "ece": found.ece.value,
-        "mean": float(told_N.mean()),
-        "mean of what came": float(final_N.mean()),
-    }
-
-
 def closed(of: dict[str, dict[str, float]], name: str, metric: str) -> float:
     """Share of the way from vanilla to the oracle."""
     floor, ceiling = of[FLOOR][metric], of[CEILING][metric]
@@ -91,23 +59,22 @@ def closed(of: dict[str, dict[str, float]], name: str, metric: str) -> float:
 
 
 def _stream_figures(
-    configs: dict[str, DelayedConfig], world: DelayWorldConfig, simulation: Simulation, seeds: list[int]
+    candidates: dict[str, Candidate], world: DelayWorldConfig, simulation: Simulation, seeds: list[int]
 ) -> dict[str, Any]:
     found: list[dict[str, dict[str, float]]] = []
-    aged: dict[str, list[list[dict[str, float]]]] = {OURS: [], "hazard": [], FLOOR: []}
+    aged: dict[str, list[list[dict[str, float]]]] = {name: [] for name in (OURS, FLOOR) if name in candidates}
     for seed in seeds:
-        run = streamed(configs, world=world, training=TRAINING, simulation=simulation, seed=seed)
-        found.append({name: scores(run.chance_N[name], run.final_N) for name in configs})
+        run = streamed(candidates, world=world, simulation=simulation, seed=seed, aged=aged)
+        found.append({name: scores(run.chance_N[name], run.final_N) for name in candidates})
         for name in aged:
-            if name in configs:
-                aged[name].append(by_age(run.aged[name]))
+            aged[name].append(by_age(run.aged[name]))
         _show(seed, found[-1])
     rows: dict[str, Any] = {}
-    for name in configs:
+    for name in candidates:
         rows[name] = {m: _figure(over_seeds([of[name][m] for of in found])) for m in found[0][name]}
         for metric in ("auc", "nll"):
             rows[name][f"{metric} gap closed"] = _figure(over_seeds([closed(of, name, metric) for of in found]))
-    return {"models": rows, "by age": {name: _mean_by_age(of) for name, of in aged.items() if of}}
+    return {"models": rows, "by age": {name: _mean_by_age(of) for name, of in aged.items()}}
 
 
 def by_age(aged: Aged) -> list[dict[str, float]]:
@@ -133,11 +100,11 @@ def _mean_by_age(runs: list[list[dict[str, float]]]) -> list[dict[str, float]]:
 
 
 def _policy_figures(
-    configs: dict[str, DelayedConfig], world: DelayWorldConfig, simulation: Simulation, seeds: list[int]
+    candidates: dict[str, Candidate], world: DelayWorldConfig, simulation: Simulation, seeds: list[int]
 ) -> dict[str, Any]:
     found = []
     for seed in seeds:
-        found.append(lived(configs, world=world, training=TRAINING, simulation=simulation, seed=seed))
+        found.append(lived(candidates, world=world, simulation=simulation, seed=seed))
         say(f"delayed seed {seed}  " + ", ".join(f"{name} {value:.4f}" for name, value in found[-1].items()))
     figures: dict[str, Any] = {}
     for name in found[0]:
@@ -182,6 +149,3 @@ def _show(seed: int, of: dict[str, dict[str, float]]) -> None:
             f"{name:<24} {row['auc']:>7.4f} {auc:>7.2f} {row['nll']:>7.4f} {nll:>7.2f} {row['ece']:>6.3f} "
             f"{row['mean']:>6.3f}"
         )
-
-
-__all__ = ["CONFIGS", "TRAINING", "Streamed", "by_age", "closed", "delayed", "scores"]

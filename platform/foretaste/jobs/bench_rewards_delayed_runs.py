@@ -11,7 +11,7 @@ Shapes: N decisions, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,13 +35,13 @@ Floats = NDArray[np.float64]
 class Simulation(Frozen):
     """How long and how large."""
 
-    days: int = Field(44, ge=4, description="simulated days")
+    days: int = Field(36, ge=4, description="simulated days")
     scored_from: int = Field(16, ge=2, description="first day whose decisions are scored (streamed)")
     per_day: int = Field(800, ge=1, description="decisions a day")
     window_days: int = Field(28, ge=1, description="days of decisions that are learned from")
     candidates: int = Field(8, ge=2, description="titles that could be shown in a decision (lived)")
     epsilon: float = Field(0.1, ge=0, le=1, description="share of decisions that are made at random (lived)")
-    asked_at_the_end: int = Field(3_000, ge=1, description="requests in which the last models are compared (lived)")
+    asked_at_the_end: int = Field(2_000, ge=1, description="requests in which the last models are compared (lived)")
     repeats: int = Field(32, ge=1, description="journeys from which a true chance is taken")
 
 
@@ -71,51 +71,58 @@ class Streamed:
     aged: dict[str, Aged]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model and how it is trained on a day."""
+
+    model: DelayedConfig
+    training: TrainingConfig
+
+
 class Learners:
     """Models that learn a little every day."""
 
-    def __init__(
-        self, configs: Mapping[str, DelayedConfig], training: TrainingConfig, num_codes: int, seed: int
-    ) -> None:
-        self.configs, self.training, self.num_codes, self.seed = configs, training, num_codes, seed
+    def __init__(self, candidates: Mapping[str, Candidate], num_codes: int, seed: int) -> None:
+        self.candidates, self.num_codes, self.seed = candidates, num_codes, seed
         self.models: dict[str, DelayedModel] = {}
 
     def learn(self, name: str, day: int, pending: Pending) -> None:
         """Go on learning; the first time a model is made."""
         if name not in self.models:
             sizes = {"num_columns": pending.context_NF.shape[1], "num_signals": len(SIGNALS)}
-            model = delayed_model(self.configs[name], **sizes, num_codes=self.num_codes, seed=self.seed)
+            model = delayed_model(self.candidates[name].model, **sizes, num_codes=self.num_codes, seed=self.seed)
             model.expect(pending.tensors(torch.device("cpu")))
             self.models[name] = model
-        fit(self.models[name], pending, self.training.model_copy(update={"seed": self.seed * 1_000 + day}))
+        training = self.candidates[name].training.model_copy(update={"seed": self.seed * 1_000 + day})
+        fit(self.models[name], pending, training)
 
 
 def streamed(
-    configs: Mapping[str, DelayedConfig],
+    candidates: Mapping[str, Candidate],
     *,
     world: DelayWorldConfig,
-    training: TrainingConfig,
     simulation: Simulation,
     seed: int,
+    aged: Collection[str],
 ) -> Streamed:
-    """Run the stream of one seed past all models."""
+    """Run the stream of one seed past all models; those of `aged` also predict decisions of every age."""
     service, rng = DelayWorld(world, seed), np.random.default_rng([seed, 1])
-    stream, learners = Stream(service, rng), Learners(configs, training, service.num_titles + 1, seed)
-    found = Streamed(np.zeros(0), {name: np.zeros(0) for name in configs}, {name: Aged() for name in configs})
+    stream, learners = Stream(service, rng), Learners(candidates, service.num_titles + 1, seed)
+    found = Streamed(np.zeros(0), {name: np.zeros(0) for name in candidates}, {name: Aged() for name in aged})
     for day in range(simulation.days):
         since = day - simulation.window_days
         if day >= 2:
             pending = stream.known(day, since=since)
             truth = stream.known(day, since=since, final=True)
-            for name, config in configs.items():
-                learners.learn(name, day, truth if config.method == "oracle" else pending)
+            for name, one in candidates.items():
+                learners.learn(name, day, truth if one.model.method == "oracle" else pending)
         member_N, at_N, title_NC = service.requests(day, simulation.per_day, 1, rng)
         title_N = title_NC[:, 0]
         if day >= simulation.scored_from:
             now = asked(service, member_N, title_N, at_N)
             for name, model in learners.models.items():
                 found.chance_N[name] = np.concatenate([found.chance_N[name], chances(model, now, asked=True)])
-                if (day - simulation.scored_from) % 3 == 0:
+                if name in aged and (day - simulation.scored_from) % 3 == 0:
                     found.aged[name].add(model, truth)
         shown = stream.add(member_N, title_N, at_N)
         if day >= simulation.scored_from:
@@ -124,10 +131,9 @@ def streamed(
 
 
 def lived(
-    configs: Mapping[str, DelayedConfig],
+    candidates: Mapping[str, Candidate],
     *,
     world: DelayWorldConfig,
-    training: TrainingConfig,
     simulation: Simulation,
     seed: int,
 ) -> dict[str, float]:
@@ -136,13 +142,13 @@ def lived(
     Requests are the same for all, and so are the dice of the end.
     """
     service = DelayWorld(world, seed)
-    learners = Learners(configs, training, service.num_titles + 1, seed)
-    for name, config in configs.items():
+    learners = Learners(candidates, service.num_titles + 1, seed)
+    for name, one in candidates.items():
         rng, asking = np.random.default_rng([seed, 2]), np.random.default_rng([seed, 3])
         stream = Stream(service, rng)
         for day in range(simulation.days):
             if day >= 2:
-                learners.learn(name, day, _known(stream, day, config, simulation))
+                learners.learn(name, day, _known(stream, day, one.model, simulation))
             member_N, at_N, title_NC = service.requests(day, simulation.per_day, simulation.candidates, asking)
             place_N = asking.integers(simulation.candidates, size=len(member_N))
             greedy_N = asking.random(len(member_N)) >= simulation.epsilon
@@ -150,7 +156,7 @@ def lived(
                 best_N = _best(service, learners.models[name], member_N, title_NC, at_N)
                 place_N = np.where(greedy_N, best_N, place_N)
             stream.add(member_N, np.take_along_axis(title_NC, place_N[:, None], axis=1)[:, 0], at_N)
-        learners.learn(name, simulation.days, _known(stream, simulation.days, config, simulation))
+        learners.learn(name, simulation.days, _known(stream, simulation.days, one.model, simulation))
     return _values(service, learners, simulation, np.random.default_rng([seed, 4]))
 
 

@@ -1,11 +1,12 @@
-"""`foretaste bench rewards --part report`: which reward stands for the long term, offline, online and in truth.
+"""`foretaste bench rewards --part report`: which reward stands for the long term, by the log, as lived and in truth.
 
-One log of the logging policy. For each planted program a policy is learned from a part of its members, judged by the
-log of another part (offline) and lived through by members whom no log has (online). The true value is that of the same
-program where there is plenty: learned from slates filled at random, several times as many, and lived through by other
-members again. The long-term value is a probability that the world knows, so that the dice of the return are no noise.
+One log of the logging policy. For each planted program a policy is learned from a part of its members and judged by
+the log of another part, which alone gives the report its order. Then members whom no log has live with each policy.
+The true value is that of the same program where there is plenty: learned from slates filled at random, several times
+as many, and lived through by other members again; it is a probability that the world knows, so that the dice of the
+return are no noise, and nothing of it is read before the order stands.
 
-Shapes: X outcomes, S visits, P places, M members.
+Shapes: M members.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from foretaste.evaluation.reward_estimates import Estimate, follows, of_members, paired, per_slate
+from foretaste.evaluation.reward_estimates import Estimate, of_members, paired
 from foretaste.evaluation.reward_page import headline, page
 from foretaste.evaluation.reward_report import LOGGING, RewardReport, Row, neighbours
 from foretaste.evaluation.reward_values import Values, edges, learn
+from foretaste.evaluation.seeds import over_seeds
 from foretaste.jobs.bench_options import BenchOptions
+from foretaste.jobs.bench_rewards_slates import RETURNS, Online, Slates, column
 from foretaste.jobs.bench_rewards_world import Lived, live, lived_truth
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import whole_file, write_json
@@ -34,7 +36,7 @@ from foretaste.worlds.config import WorldConfig
 
 PLANTED = Path("deployments/rewards-planted.yaml")
 CLICKS = "clicks"
-_RETURNS = Program(name="returns", version=1, reward="return_7d")
+FIRST_SEED = 11
 
 
 @dataclass(frozen=True)
@@ -56,95 +58,87 @@ class Sizes:
         return first[0], first[1], first[2], first[3]
 
     def world(self, seed: int) -> WorldConfig:
-        """A service whose first page is followed, and whose members stay away when it was no good."""
+        """A service of few titles whose first page is followed, and whose members stay away when it was no good."""
         num = self.learned + self.judged + self.lived + self.plenty + self.true
         return WorldConfig(
             seed=seed,
             num_members=num * self.members,
             members_per_partition=self.members,
             days=self.days,
+            num_movies=60,
+            num_shows=30,
             slate_boost=40.0,
             return_effect=4.0,
         )
 
 
-FULL = Sizes(members=1_250, days=49, learned=3, judged=2, lived=3, plenty=4, true=3)
+FULL = Sizes(members=1_250, days=49, learned=4, judged=4, lived=2, plenty=3, true=2)
 QUICK = Sizes(members=250, days=28, learned=2, judged=1, lived=1, plenty=1, true=1)
 
 
 def report(settings: Settings, options: BenchOptions) -> dict[str, Any]:
-    """Run it; figures, bars, and a page beside them."""
-    sizes, seed = (QUICK if options.quick else FULL), options.seeds or 11
+    """Run it on several seeds; figures, bars, and a page of each beside them."""
+    sizes, seeds = (QUICK if options.quick else FULL), range(FIRST_SEED, FIRST_SEED + options.num_seeds)
     programs = read_programs(PLANTED)
-    made = reward_report(sizes.world(seed), programs, sizes)
     folder = settings.tables.root / "bench" / "rewards"
-    write_json(made.plain(), folder / "report.json")
-    with whole_file(folder / "report.html") as partial:
-        partial.write_text(page(made))
-    say(headline(made))
-    clicks = next(row for row in made.rows if row.program == CLICKS)
-    best = made.rows[0]
-    gap = best.return_online.minus(clicks.return_online)
-    certain = min(one.low for one in made.true_gaps.values())
-    bars = {
-        "Kendall's tau of the order of five programs and their true order": _bar(
-            made.agreement, "== 1.0", made.agreement == 1.0
-        ),
-        "true value from one program to the next, smallest lower bound": _bar(certain, "> 0", certain > 0),
-        "long-term value of the best over click-through, lower bound": _bar(
-            made.over_clicks.low, "> 0", made.over_clicks.low > 0
-        ),
-        "share of visits with a return within 7 days, best over click-through, lower bound": _bar(
-            gap.low, "> 0", gap.low > 0
-        ),
-    }
-    return {"figures": made.plain(), "bars": bars, "skipped": {}, "page": str(folder / "report.html")}
+    runs = []
+    for seed in seeds:
+        made = reward_report(sizes.world(seed), programs, sizes)
+        with whole_file(folder / f"report-{seed}.html") as partial:
+            partial.write_text(page(made))
+        say(f"seed {seed}: {headline(made)}\n  the log: {' > '.join(made.order)}\n  truly:   {made.true_order}")
+        runs.append(made)
+    figures = _over(runs) | {"seeds": list(seeds), "runs": [made.plain() for made in runs]}
+    write_json(figures, folder / "report.json")
+    return {"figures": figures, "bars": _bars(runs), "skipped": {}, "pages": str(folder)}
 
 
 def reward_report(config: WorldConfig, programs: Mapping[str, Program], sizes: Sizes) -> RewardReport:
-    """Compute the report."""
+    """Compute the report of one world."""
     judge, online, plenty, true = sizes.firsts
     learned = [live(config, n) for n in range(judge)]
-    judged = _Slates.of([live(config, n) for n in range(judge, online)])
+    chosen = {name: _learned(learned, program) for name, program in programs.items()}
+    judged = Slates.of([live(config, n) for n in range(judge, online)])
+    told = judged.long_term(chosen)
     rich = [live(config, n, _nothing, epsilon=1.0) for n in range(plenty, true)]
-    lived = {LOGGING: _Online.of([live(config, n) for n in range(online, plenty)])}
-    chosen, true_M = {}, {}
+    lived = {LOGGING: Online.of([live(config, n) for n in range(online, plenty)])}
+    true_M = {}
     for name, program in programs.items():
-        values = _learned(learned, program)
-        chosen[name] = values
-        lived[name] = _Online.of([live(config, n, values.score) for n in range(online, plenty)])
+        lived[name] = Online.of([live(config, n, chosen[name].score) for n in range(online, plenty)])
         score = _learned(rich, program).score
         tables = [lived_truth(config, n, score) for n in range(true, true + sizes.true)]
-        true_M[name] = np.concatenate([_column(table, "return_probability") for table in tables])
-        say(f"{name}: long-term value {of_members(lived[name].truth['return_probability']).value:.4f}")
+        true_M[name] = np.concatenate([column(table, "return_probability") for table in tables])
     rows = [
         Row(
             program=name,
-            own_offline=judged.estimate(program, chosen[name]),
-            own_online=lived[name].slates.estimate(program),
+            own_offline=judged.estimate(programs[name], chosen[name]),
+            own_online=lived[name].slates.estimate(programs[name]),
             clicks_online=lived[name].slates.estimate(programs[CLICKS]),
-            return_offline=judged.estimate(_RETURNS, chosen[name], places=1),
+            return_offline=told.value[name],
+            return_weighted=judged.estimate(RETURNS, chosen[name], places=1),
             return_online=lived[name].returns,
             true=of_members(true_M[name]),
             **lived[name].long_term,
         )
-        for name, program in programs.items()
+        for name in told.order
     ]
-    rows.sort(key=lambda row: -row.value.value)
     value_M = {name: one.truth["return_probability"] for name, one in lived.items()}
+    lived_order = sorted(programs, key=lambda name: -of_members(value_M[name]).value)
     return RewardReport(
         rows=rows,
         logging=lived[LOGGING].long_term
         | {"return_online": lived[LOGGING].returns, "clicks_online": lived[LOGGING].slates.estimate(programs[CLICKS])},
-        gaps=neighbours(value_M, [row.program for row in rows]),
+        gaps={f"{a} over {b}": told.over(a, b) for a, b in zip(told.order, told.order[1:], strict=False)},
+        lived_gaps=neighbours(value_M, lived_order),
         true_gaps=neighbours(true_M, sorted(true_M, key=lambda name: -of_members(true_M[name]).value)),
-        over_clicks=paired(value_M[rows[0].program], value_M[CLICKS]),
+        over_clicks=told.over(told.order[0], CLICKS),
+        lived_over_clicks=paired(value_M[told.order[0]], value_M[CLICKS]),
         facts={
             "world": config.model_dump(mode="json", exclude_defaults=True),
             "members": {
                 "learned": judge * sizes.members,
                 "judged": sizes.judged * sizes.members,
-                "online, each policy": sizes.lived * sizes.members,
+                "lived, each policy": sizes.lived * sizes.members,
                 "true, learned": sizes.plenty * sizes.members,
                 "true, each policy": sizes.true * sizes.members,
             },
@@ -152,73 +146,6 @@ def reward_report(config: WorldConfig, programs: Mapping[str, Program], sizes: S
             "intervals": "95%, normal, members as clusters; gaps paired by member",
         },
     )
-
-
-@dataclass(frozen=True)
-class _Slates:
-    """Visits whose slates are whole."""
-
-    lived: Sequence[Lived]
-    row_SP: NDArray[np.int64]  # of the outcomes of all
-    member_S: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, lived: Sequence[Lived]) -> _Slates:
-        rows, members, before, people = [], [], 0, 0
-        for one in lived:
-            frame = pl.DataFrame(pl.from_arrow(one.outcomes.select(["decision_id", "position"]))).with_row_index("row")
-            places = int(frame["position"].max() or 0) + 1  # type: ignore[arg-type]
-            whole = frame.filter(pl.len().over("decision_id") == places).sort("decision_id", "position")
-            row_SP = whole["row"].to_numpy().astype(np.int64).reshape(-1, places)
-            rows.append(row_SP + before)
-            members.append(one.member_X[row_SP[:, 0]] + people)
-            before, people = before + len(frame), people + len(one.affinity_MN)
-        return cls(lived, np.concatenate(rows), np.concatenate(members))
-
-    def estimate(self, program: Program, values: Values | None = None, *, places: int | None = None) -> Estimate:
-        """Reward a slate, of the policy that made the slates or, weighted, of one that is greedy for values."""
-        reward_X = np.concatenate([one.rewards(program) for one in self.lived])
-        weight_SP = np.ones(self.row_SP.shape) if values is None else self._weights(values)
-        reward_SP = reward_X[self.row_SP]
-        return per_slate(reward_SP[:, :places], weight_SP[:, :places], self.member_S)
-
-    def _weights(self, values: Values) -> NDArray[np.float64]:
-        score_MN = np.concatenate([values.score(one.affinity_MN)[:-1] for one in self.lived])
-        title_X = np.concatenate([one.title_X for one in self.lived])
-        available_X = np.concatenate([one.num_available_X for one in self.lived])
-        propensity_X = np.concatenate([_column(one.outcomes, "propensity") for one in self.lived])
-        greedy_SP = follows(score_MN[self.member_S], available_X[self.row_SP[:, 0]], title_X[self.row_SP])
-        return np.asarray(greedy_SP / propensity_X[self.row_SP])
-
-
-@dataclass(frozen=True)
-class _Online:
-    """What members did under a policy, and what it was worth to them."""
-
-    slates: _Slates
-    truth: Mapping[str, NDArray[np.float64]]
-
-    @classmethod
-    def of(cls, lived: Sequence[Lived]) -> _Online:
-        names = lived[0].truth.column_names[1:]
-        return cls(_Slates.of(lived), {n: np.concatenate([_column(one.truth, n) for one in lived]) for n in names})
-
-    @property
-    def returns(self) -> Estimate:
-        """Share of visits after which the member came again within the week, of those whose week was seen."""
-        seen_M = self.truth["num_observable"]
-        return of_members(np.where(seen_M > 0, self.truth["num_returned"] / np.maximum(seen_M, 1), np.nan), seen_M)
-
-    @property
-    def long_term(self) -> dict[str, Estimate]:
-        """Long-term figures, by their names in `Row`."""
-        truth = self.truth
-        return {
-            "value": of_members(truth["return_probability"]),
-            "satisfaction": of_members(truth["satisfaction"], truth["num_visits"]),
-            "visits": of_members(7.0 * truth["num_visits"] / truth["days"], truth["days"]),
-            "retained": of_members(truth["retained"]),
-        }
 
 
 def _learned(logs: Sequence[Lived], program: Program) -> Values:
@@ -229,7 +156,7 @@ def _learned(logs: Sequence[Lived], program: Program) -> Values:
         reward_X[known_X],
         np.concatenate([one.title_X for one in logs])[known_X],
         affinity_X[known_X],
-        np.concatenate([_column(one.outcomes, "position") for one in logs])[known_X].astype(np.int64),
+        np.concatenate([column(one.outcomes, "position") for one in logs])[known_X].astype(np.int64),
         num_titles=logs[0].affinity_MN.shape[1],
         edges_G=edges(affinity_X),
     )
@@ -240,9 +167,54 @@ def _nothing(affinity_MN: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.zeros((affinity_MN.shape[0] + 1, affinity_MN.shape[1]))
 
 
-def _column(table: Any, name: str) -> NDArray[np.float64]:
-    series = pl.Series(pl.from_arrow(table[name].combine_chunks()))
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+def _over(runs: Sequence[RewardReport]) -> dict[str, Any]:
+    """Figures of all seeds together."""
+
+    def mean(estimates: Sequence[Estimate]) -> dict[str, float | None]:
+        found = over_seeds([one.value for one in estimates])
+        return {"value": found.value, "low": found.low, "high": found.high}
+
+    names = ("return_offline", "return_weighted", "return_online", "value", "true", "clicks_online", "satisfaction")
+    by_name = [{row.program: row for row in made.rows} for made in runs]
+    return {
+        "programs": {
+            program: {name: mean([getattr(rows[program], name) for rows in by_name]) for name in names}
+            | {"lived less offline": mean([_less(rows[program]) for rows in by_name])}
+            for program in by_name[0]
+        },
+        "agreement": [made.agreement for made in runs],
+        "lived agreement": [made.lived_agreement for made in runs],
+        "over clicks, by the log": mean([made.over_clicks for made in runs]),
+        "over clicks, lived": mean([made.lived_over_clicks for made in runs]),
+    }
+
+
+def _less(row: Row) -> Estimate:
+    return row.return_online.minus(row.return_offline)
+
+
+def _bars(runs: Sequence[RewardReport]) -> dict[str, Any]:
+    worst = min(made.agreement for made in runs)
+    certain = min(one.low for made in runs for one in made.true_gaps.values())
+    first = sum(made.order[0] != CLICKS for made in runs)
+    return {
+        "Kendall's tau of the order by the log alone and the true one, lowest of the seeds": _bar(
+            worst, "== 1.0", worst == 1.0
+        ),
+        "true value from one program to the next, lowest lower bound of the seeds": _bar(certain, "> 0", certain > 0),
+        "seeds in which click-through is not first": _bar(first, f"== {len(runs)}", first == len(runs)),
+        "returns of the first over click-through by the log alone, lowest lower bound": _above(
+            [made.over_clicks for made in runs]
+        ),
+        "long-term value of the first over click-through as lived, lowest lower bound": _above(
+            [made.lived_over_clicks for made in runs]
+        ),
+    }
+
+
+def _above(gaps: Sequence[Estimate]) -> dict[str, Any]:
+    lowest = min(gap.low for gap in gaps)
+    return _bar(lowest, "> 0", lowest > 0)
 
 
 def _bar(value: float, want: str, holds: bool) -> dict[str, Any]:

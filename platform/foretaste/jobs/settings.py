@@ -23,6 +23,7 @@ from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.retrain_config import RetrainConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
+from foretaste.models.delayed import DelayedConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
 from foretaste.rewards.library import RewardConfig
@@ -30,7 +31,7 @@ from foretaste.serving.config import ServingConfig
 from foretaste.serving.posterior_config import LearningConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
-from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
+from foretaste.training.config import DelayedTrainingConfig, RankerTrainingConfig, TrackingConfig, TrainingConfig
 from foretaste.training.search import TuneConfig
 from foretaste.worlds.config import WorldConfig
 
@@ -69,6 +70,8 @@ class Settings(Frozen):
     rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
     posteriors: LearningConfig = Field(LearningConfig(), description="how rewards become what policies know")
     retrain: RetrainConfig = Field(RetrainConfig(), description="what a new release is held to")
+    delayed: DelayedConfig = Field(DelayedConfig(), description="the models of feedback that comes late")
+    delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property

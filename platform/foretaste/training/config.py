@@ -59,6 +59,15 @@ class RankerTrainingConfig(TrainingConfig):
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 
+class DelayedTrainingConfig(TrainingConfig):
+    """How a model of feedback that comes late is trained: by its own loss, with much decay."""
+
+    epochs: int = Field(8, ge=1, description="passes over the decisions at most; the learning rate ends there")
+    select_by: Literal["ndcg", "loss"] = Field("loss", description="validation value that chooses the best epoch")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.5, ge=0, description="decoupled weight decay of AdamW")
+
+
 class TrackingConfig(Frozen):
     """Where training runs are recorded."""
 
