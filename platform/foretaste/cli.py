@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards", "learn")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
@@ -28,6 +28,7 @@ POLICIES = (
     "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
 )  # fmt: skip
 REWARD_PARTS = ("report", "delayed")
+OBJECTIVES = ("ips", "snips", "shifted", "dr", "cross_entropy", "regression")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,6 +151,11 @@ def parser() -> argparse.ArgumentParser:
     rewards.add_argument("--programs", type=Path, metavar="FILE", help="where it is declared; default the settings'")
     rewards.add_argument("--outcomes", metavar="NAME", help="folder of outcomes; default the newest instant")
     rewards.add_argument("--predicted", metavar="VERSION", help="model whose predictions of these outcomes are read")
+
+    learn = verb("learn", _learn, "Teach the ranker by logged decisions and their rewards; it is filed and waits.")
+    learn.add_argument("--rewards", type=Path, metavar="DIR", help="folder that `foretaste rewards` wrote")
+    learn.add_argument("--program", metavar="NAME", help="the newest rewards of this program instead")
+    learn.add_argument("--objective", choices=OBJECTIVES, help="what is made large; overrides the settings")
 
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
@@ -344,6 +350,14 @@ def _rewards(options: argparse.Namespace) -> int:
 
     asked = {name: getattr(options, name) for name in ("program", "programs", "outcomes", "predicted")}
     return _finish(options, compute(_settings(options), **asked))
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from foretaste.jobs.learn import learn
+
+    settings = _settings(options)
+    found = learn(settings, rewards=options.rewards, program=options.program, objective=options.objective)
+    return _finish(options, found)
 
 
 def _bench(options: argparse.Namespace) -> int:

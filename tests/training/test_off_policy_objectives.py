@@ -33,7 +33,8 @@ LOGGED_3 = torch.tensor([4 / 8, 1 / 8, 3 / 8], dtype=torch.float64)
 def fair_log() -> tuple[Tensor, Tensor]:
     """Every action as often as its propensity says and rewarded as often as it is: means over it are expectations."""
     action = torch.tensor([a for a, times in enumerate((4, 1, 3)) for _ in range(10 * times)])
-    return action, torch.cat([torch.arange(10 * t) < 10 * t * r for t, r in zip((4, 1, 3), REWARD_3, strict=True)]).double()
+    paid = [torch.arange(10 * t) < 10 * t * r for t, r in zip((4, 1, 3), REWARD_3, strict=True)]
+    return action, torch.cat(paid).double()
 
 
 def value_and_gradient(made: Tensor, scores: Tensor) -> tuple[float, Tensor]:
@@ -88,7 +89,7 @@ def test_self_normalised_terms_have_the_ratio_s_value_and_gradient_and_no_shift_
     torch.testing.assert_close(found[0][2], found[1][2])
 
 
-def test_rewards_shifted_by_the_self_normalised_estimate_give_its_value_and_its_gradient_up_to_the_mean_weight() -> None:
+def test_rewards_shifted_by_the_self_normalised_estimate_give_its_value_and_its_gradient_up_to_a_scale() -> None:
     action, reward = fair_log()
     kept = torch.arange(0, len(action), 3)
     scores = scored()

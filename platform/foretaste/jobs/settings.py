@@ -28,6 +28,7 @@ from foretaste.serving.config import ServingConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
 from foretaste.training.config import RankerTrainingConfig, TrackingConfig, TrainingConfig
+from foretaste.training.off_policy import LearnConfig
 from foretaste.training.search import TuneConfig
 from foretaste.worlds.config import WorldConfig
 
@@ -60,6 +61,7 @@ class Settings(Frozen):
     serving: ServingConfig = ServingConfig()
     outcomes: OutcomeConfig = Field(OutcomeConfig(), description="how decisions are joined with what followed")
     rewards: RewardConfig = Field(RewardConfig(), description="the reward programs")
+    learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property

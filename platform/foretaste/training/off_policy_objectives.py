@@ -1,8 +1,8 @@
-"""What a policy is taught by choices that another one logged: what it would have earned, estimated, as an objective.
+"""What a policy is taught by choices that another one logged: an estimate of what it would have earned.
 
-Every estimate is the mean of terms, a term a round, so that one penalty fits all: the objective is the mean of the terms
-less some of its standard errors (counterfactual risk minimisation, POEM). Weights may be capped, which bounds terms and
-biases towards what was logged.
+Every estimate is the mean of terms, a term a round, so that one penalty fits all: the objective is the mean of the
+terms less some of its standard errors (counterfactual risk minimisation, POEM). Weights may be capped, which bounds
+terms and biases towards what was logged.
 
 Shapes: B lists, C candidates of a pool, K places, R rounds: places that count.
 Swaminathan and Joachims, JMLR 2015 (POEM) and NeurIPS 2015 (self-normalised); Joachims, Swaminathan and de Rijke,
