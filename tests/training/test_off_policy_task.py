@@ -36,14 +36,14 @@ class Same:
 
 
 class Table(nn.Module):
-    """A score a candidate, the same in every list."""
+    """A chance a candidate, the same in every list."""
 
     def __init__(self) -> None:
         super().__init__()
         self.score_C = nn.Parameter(torch.zeros(NUM))
 
     def forward(self, inputs: Same) -> Tensor:
-        return self.score_C.expand(len(inputs), NUM)
+        return nn.functional.logsigmoid(self.score_C).expand(len(inputs), NUM)
 
 
 def logged(number: int, *, seed: int = 0, unknown: float = 0.1) -> LoggedLists[Same]:
@@ -76,7 +76,8 @@ def chances_of_best(objective: Objective, **other: Any) -> float:
     )  # fmt: skip
     state = train(task, training, PlainContext(lambda epoch: None))
     assert state["epochs"][-1]["predictions"] == lists.counts_BK.sum()
-    return float(state["best"]["score_C"].softmax(0)[-1])
+    chance_C = state["best"]["score_C"].sigmoid()
+    return float(chance_C[-1] / chance_C.sum())
 
 
 @pytest.mark.parametrize("objective", list(Objective))
@@ -90,7 +91,7 @@ def test_a_place_may_weigh_by_all_that_stands_above_it() -> None:
     lists = logged(50)
     network = Table()
     with torch.no_grad():
-        network.score_C.copy_(torch.arange(NUM) / 3.0)
+        network.score_C.copy_(torch.logit(torch.exp(torch.arange(NUM) / 3.0 - 2.0)))
     alone = all_rounds(network, lists, temperature=0.5)
     both = all_rounds(network, lists, temperature=0.5, weigh="above")
     share_C = np.exp(2.0 * np.arange(NUM) / 3.0)

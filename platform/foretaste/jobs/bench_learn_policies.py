@@ -148,9 +148,7 @@ def off_policy(halves: Halves, objective: Objective, grid: Grid, *, seed: int) -
     configs = [ObjectiveConfig(objective=objective, cap=cap) for cap in grid.caps]
     if objective is Objective.SHIFTED:
         configs = [configs[-1].model_copy(update={"shift": mean * one}) for one in grid.shifts]
-    tried = [
-        fitted(halves, config, rate, grid.epochs, seed=seed) for config in configs for rate in grid.learning_rates
-    ]
+    tried = [fitted(halves, config, rate, grid.epochs, seed=seed) for config in configs for rate in grid.learning_rates]
     plain = _best(tried)
     penalised = [plain.config.model_copy(update={"variance_penalty": one}) for one in grid.penalties]
     more = [fitted(halves, config, plain.learning_rate, grid.epochs, seed=seed) for config in penalised]

@@ -35,7 +35,7 @@ from foretaste.ops.telemetry import say
 from foretaste.signals.ranked_past import SlowViews
 from foretaste.training.decided import READ
 from foretaste.training.loop import Epoch
-from foretaste.training.off_policy import Learned, LearnConfig, train_off_policy
+from foretaste.training.off_policy import LearnConfig, Learned, train_off_policy
 from foretaste.training.off_policy_objectives import Objective
 
 LEARNED, BEFORE = "learned", "before"

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors.torch import load_file, save_file
@@ -130,7 +129,7 @@ def train_off_policy(
         )  # fmt: skip
         state = runner.train(make_task, training, on_epoch)
         policy = make()
-        rounds_before = rounds_table(policy, judge, temperature=heat)
+        rounds_before = rounds_table(policy, judge, temperature=heat, weigh=config.weigh)
         policy.load_state_dict(state["best"])
         counts = {
             "decisions": len(lists), "left_out": dict(found.left_out), "rounds": num_rounds,
@@ -152,19 +151,33 @@ def train_off_policy(
         run.tag("bundle", filed.version)
     return Learned(
         filed, before, intent.version, state["epochs"], state["best_epoch"],
-        rounds_table(policy, judge, temperature=heat), rounds_before, counts,
+        rounds_table(policy, judge, temperature=heat, weigh=config.weigh), rounds_before, counts,
     )  # fmt: skip
 
 
-def rounds_table(policy: RankerPolicy, lists: Lists, *, temperature: float) -> pa.Table:
-    """ROUNDS of lists under a policy; an action is a place in its pool, a round one place of a list."""
+def unlearned(actors: Sequence[str], ranker: Bundle) -> NDArray[np.bool_]:
+    """Whether a ranker never learned from actors, neither by their choices nor by their decisions.
+
+    Only their decisions say what it would earn: those of the others flatter it.
+    """
+    folds = int(read_json(ranker.path / "config.json")["model"]["folds"])
+    found_B: NDArray[np.bool_] = folds_of(actors, folds) == REPORT
+    return found_B
+
+
+def rounds_table(policy: RankerPolicy, lists: Lists, *, temperature: float, weigh: str = "place") -> pa.Table:
+    """ROUNDS of lists under a policy; an action is a place in its pool, a round one place of a list.
+
+    With `weigh` above, chances are those of the list down to the place, of which the reward model says nothing.
+    """
     counts_BK = lists.counts_BK
     row_R, place_R = np.nonzero(counts_BK)
     if not len(row_R):
         return ROUNDS.empty_table()
     policy.eval()
-    said = all_rounds(policy, lists, temperature=temperature)
-    propensity_R = lists.propensity_BK[counts_BK]
+    said = all_rounds(policy, lists, temperature=temperature, weigh=weigh)
+    chance_BK = np.cumprod(lists.propensity_BK, axis=1) if weigh == "above" else lists.propensity_BK
+    propensity_R = chance_BK[counts_BK]
     none = pa.nulls(len(row_R))
     columns = {
         "chosen": lists.chosen_BK[counts_BK],
@@ -173,8 +186,8 @@ def rounds_table(policy: RankerPolicy, lists: Lists, *, temperature: float) -> p
         "target": np.minimum(np.exp(said.log_ratio_R.numpy()) * propensity_R, 1.0),
         "position": place_R.astype(np.int32),
         "actor": np.unique(lists.actor_B[row_R], return_inverse=True)[1],  # numbers of this table, of nobody
-        "predicted_reward": said.predicted_R.numpy(),
-        "expected_reward": said.expected_R.numpy(),
+        "predicted_reward": none if weigh == "above" else said.predicted_R.numpy(),
+        "expected_reward": none if weigh == "above" else said.expected_R.numpy(),
         "target_every": none,
         "predicted_reward_every": none,
     }

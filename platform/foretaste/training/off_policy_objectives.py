@@ -53,8 +53,8 @@ class ObjectiveConfig(Frozen):
     )
     weigh: Literal["place", "above"] = Field(
         "place",
-        description="a place weighs by its own choice given those above, or by all choices down to it (exact where what "
-        "stands above changes what a place earns; wide for long lists)",
+        description="a place weighs by its own choice given those above, or by all choices down to it (exact where "
+        "what stands above changes what a place earns; wide for long lists)",
     )
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class Rounds(NamedTuple):
 
 
 def log_chances(scores_BC: Tensor, real_BC: Tensor, chosen_BK: Tensor) -> Tensor:
-    """Logarithms of Plackett-Luce chances at each place given those chosen above: [B, K, C], -inf where it cannot stand.
+    """Log of Plackett-Luce chances at each place given those chosen above: [B, K, C], -inf for who cannot stand there.
 
     `chosen_BK` are places in the pool, -1 where the list is over. Where nothing is left the row means nothing.
     """

@@ -37,7 +37,7 @@ class RankerPolicy(nn.Module):
 
     def __init__(self, ranker: Ranker, layers: Layers) -> None:
         super().__init__()
-        self.ranker = ranker
+        self.ranker = ranker.eval()
         for name, parameter in ranker.named_parameters():
             of_lists = name not in ("place_bias_P", "shown_shift")
             parameter.requires_grad_(of_lists and (layers == "all" or name.startswith("out.")))
