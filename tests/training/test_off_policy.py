@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from foretaste.contracts.columns import ROUNDS
 from foretaste.contracts.events import ACTIONS
@@ -50,9 +50,9 @@ def run(root: Path, storage: Path, config: LearnConfig, number: int = 500) -> Le
 
 
 def earned(rounds: pa.Table) -> float:
-    frame = pl.DataFrame(pl.from_arrow(rounds))
-    weight = frame["target"] / frame["propensity"]
-    return float((weight * frame["reward"]).sum() / weight.sum())
+    target_R, propensity_R, reward_R = (rounds[name].to_numpy() for name in ("target", "propensity", "reward"))
+    weight_R = target_R / propensity_R
+    return float((weight_R * reward_R).sum() / weight_R.sum())
 
 
 @pytest.mark.parametrize("objective", [Objective.SNIPS, Objective.DR])
@@ -85,9 +85,8 @@ def test_only_the_last_layer_learns_unless_all_is_to(trained: Path, tmp_path: Pa
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "weights.safetensors")
+    found: dict[str, torch.Tensor] = load_file(folder / "weights.safetensors")
+    return found
 
 
 def test_what_cannot_be_learned_from_is_left_out_and_said() -> None:

@@ -30,7 +30,7 @@ CONTEXTS, QUICK_CONTEXTS = 20_000, 4_000
 LEVEL = 0.95
 SEED = 20_260
 """First of the reported worlds; the benchmark was made on others."""
-QUICK = Grid(learning_rates=(0.1,), caps=(10.0,), shifts=(1.2,), penalties=(1.5,), epochs=10)
+QUICK = Grid(supervised_rates=(0.1,), caps=(10.0,), shifts=(1.2,), penalties=(1.5,), epochs=10)
 LEARNERS = tuple(objective for objective in Objective if objective not in SUPERVISED)
 EVEN, PEAKED = LoggingConfig(sharpness=0.3, agreement=0.5), LoggingConfig(sharpness=4.0, agreement=0.5)
 BENT, STRAIGHT = ChoiceWorldConfig(bend=1.0, steepness=1.5), ChoiceWorldConfig(bend=0.0, steepness=1.5)
@@ -103,7 +103,7 @@ def best_of_form(context_RC: Floats, chance_RA: Floats, *, steps: int = 200) -> 
     some, truth = Contexts(context_RC[:4_000]), torch.from_numpy(chance_RA[:4_000]).float()
     for _ in range(steps):
         optimizer.zero_grad()
-        (-(network(some).softmax(dim=1) * truth).sum(dim=1).mean()).backward()  # type: ignore[no-untyped-call]
+        (-(network(some).softmax(dim=1) * truth).sum(dim=1).mean()).backward()
         optimizer.step()
 
     def chances(given_RC: Floats) -> Floats:

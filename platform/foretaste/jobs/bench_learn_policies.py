@@ -1,8 +1,8 @@
 """What `foretaste bench learn` compares: policies by each objective, with settings chosen on a part of the log.
 
-All have one form, linear in the context for each action. A candidate is judged by the doubly robust estimate on the
-rounds of the log that it did not learn from, with a reward model of the rounds that it did, less a standard error:
-what is chosen must not only look good. The truth is asked once, of what was chosen.
+All have one form, linear in the context for each action. A candidate is judged by a doubly robust estimate with shrunk
+weights (DRos) on the rounds of the log that it did not learn from, with a reward model of the rounds that it did, less
+a standard error: what is chosen must not only look good. The truth is asked once, of what was chosen.
 
 Shapes: R rounds, A actions, C numbers of a context.
 """
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.evaluation.offpolicy.estimators import DR
+from foretaste.evaluation.offpolicy.estimators import DROS
 from foretaste.evaluation.offpolicy.reward_regression import ridge
 from foretaste.evaluation.offpolicy.rounds import Floats, Ints, Rounds
 from foretaste.evaluation.offpolicy.synthetic_choices import ChoiceLog, softmax
@@ -33,6 +33,8 @@ LEARNED_SHARE = 0.7
 """Of a log's rounds; the others choose."""
 TEMPERATURES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Of a softmax over what rewards are expected; 0: the best alone."""
+JUDGE = DROS.tuned(30.0)
+"""Steady where logs are short and peaked, where unshrunk estimates take what only looks good."""
 MARGIN = 1.0
 """Standard errors that a candidate's estimate is judged below."""
 
@@ -104,7 +106,7 @@ class Halves:
             target=chances(some.inputs.numbers_RC),
             predicted=some.predicted_BC,
         )
-        sums = Sums.of(DR(rounds))
+        sums = Sums.of(JUDGE(rounds))
         return sums.value - MARGIN * sums.standard_error
 
 
@@ -135,7 +137,8 @@ class Trained:
 class Grid:
     """What is tried; the penalty is tried at the best of the rest."""
 
-    learning_rates: tuple[float, ...] = (0.03, 0.1)
+    learning_rates: tuple[float, ...] = (0.1,)
+    supervised_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
     caps: tuple[float, ...] = (3.0, 10.0, 100.0)
     shifts: tuple[float, ...] = (0.8, 1.2, 1.6)  # times the mean reward that was logged; with the largest cap
     penalties: tuple[float, ...] = (0.5, 1.5, 4.0)
@@ -159,11 +162,11 @@ def supervised(halves: Halves, grid: Grid, *, seed: int) -> dict[str, Trained]:
     """Plain supervised training: of what was rewarded, and of the reward, its best title or a softmax of them."""
     cross = [
         fitted(halves, ObjectiveConfig(objective=Objective.CROSS_ENTROPY), rate, grid.epochs, seed=seed)
-        for rate in grid.learning_rates
+        for rate in grid.supervised_rates
     ]
     regressed = [
         fitted(halves, ObjectiveConfig(objective=Objective.REGRESSION), rate, grid.epochs, seed=seed)
-        for rate in grid.learning_rates
+        for rate in grid.supervised_rates
     ]
     softened = [option for one in regressed for option in _softened(halves, one)]
     return {
@@ -180,7 +183,7 @@ def fitted(halves: Halves, config: ObjectiveConfig, rate: float, epochs: int, *,
     network = Linear(halves.learn.inputs.numbers_RC.shape[1], num_actions, chance=regressing)
     size = len(halves.learn)
     training = TrainingConfig(
-        epochs=epochs, patience=6, select_by="loss", learning_rate=rate, batch_size=min(1_024, max(128, size // 8)),
+        epochs=epochs, patience=6, select_by="loss", learning_rate=rate, batch_size=min(1_024, max(256, size // 8)),
         weight_decay=1e-3, seed=seed, executor="plain",
     )  # fmt: skip
     mean = float(np.nanmean(halves.learn.reward_BK))
@@ -194,7 +197,8 @@ def fitted(halves: Halves, config: ObjectiveConfig, rate: float, epochs: int, *,
 
     def chances(context_RC: Floats) -> Floats:
         with torch.no_grad():
-            return softmax(network(Contexts(context_RC)).double().numpy())
+            scores_RA: Floats = network(Contexts(context_RC)).double().numpy()
+        return softmax(scores_RA)
 
     return Trained(chances, halves.judged(chances), config, rate)
 
