@@ -15,11 +15,11 @@ from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.ops.releases import current_release, releases
 from foretaste.testing.learning import NOW, NothingKnown, even_decisions, trained_workspace
-from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.training.config import LearnTrainingConfig, TrackingConfig
 from foretaste.training.off_policy import LearnConfig
 from foretaste.training.off_policy_objectives import Objective
 
-PLAIN = TrainingConfig(executor="plain", epochs=8, batch_size=256, learning_rate=0.03, select_by="loss", num_workers=1)
+PLAIN = LearnTrainingConfig(executor="plain", epochs=8, batch_size=256, learning_rate=0.03, num_workers=1)
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,15 @@ from foretaste.ops.bundles import fetch_bundle
 from foretaste.policies.plackett_luce import PlackettLuce
 from foretaste.policies.worth import log_values
 from foretaste.testing.learning import KNOWN, NOW, NothingKnown, even_decisions, trained_workspace
-from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.training.config import LearnTrainingConfig, TrackingConfig
 from foretaste.training.decided import decided
 from foretaste.training.off_policy import LearnConfig, Learned, train_off_policy
 from foretaste.training.off_policy_objectives import Objective, log_chances
 from foretaste.training.off_policy_ranker import RankerPolicy
 
 OFF = TrackingConfig(enabled=False)
-PLAIN = TrainingConfig(
-    executor="plain", epochs=12, patience=12, batch_size=256, learning_rate=0.03, select_by="loss", num_workers=1,
+PLAIN = LearnTrainingConfig(
+    executor="plain", epochs=12, patience=12, batch_size=256, learning_rate=0.03, num_workers=1,
     cpus_per_worker=0.5,
 )  # fmt: skip
 LEARN = LearnConfig(objective=Objective.SNIPS, training=PLAIN)

@@ -46,10 +46,10 @@ class Cell:
 
 
 CELLS = {
-    "even": Cell(BENT, EVEN, 10_000),
     "even_small": Cell(BENT, EVEN, 1_000),
-    "peaked": Cell(BENT, PEAKED, 10_000),
     "peaked_small": Cell(BENT, PEAKED, 1_000),
+    "peaked": Cell(BENT, PEAKED, 10_000),
+    "even": Cell(BENT, EVEN, 10_000),
     "peaked_straight": Cell(STRAIGHT, PEAKED, 10_000),
 }
 QUICK_CELLS = {"even_small": Cell(BENT, EVEN, 600), "peaked_small": Cell(BENT, PEAKED, 600)}
@@ -66,8 +66,7 @@ def learn_bench(options: BenchOptions) -> dict[str, Any]:
             for number in range(options.num_seeds)
         ]
         figures[name] = found = compared(values)
-        shares = {key: row["share"]["mean"] for key, row in found["policies"].items()}
-        say(f"learn {name}: " + ", ".join(f"{key} {share:.3f}" for key, share in shares.items()))
+        say(f"learn {name}: {', '.join(_told(*one) for one in found['policies'].items())}")
         bars |= {f"{name}_{bar}": told for bar, told in held(found).items()}
     return {"bench": "learn", "figures": figures, "bars": bars, "skipped": {}}
 
@@ -149,6 +148,11 @@ def held(found: dict[str, Any]) -> dict[str, Any]:
             "holds": gain["low"] > 0,
         },
     }
+
+
+def _told(name: str, row: dict[str, Any]) -> str:
+    share = row["share"]
+    return f"{name} {share['mean']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
 
 
 def _interval(values: list[float]) -> dict[str, float]:

@@ -33,7 +33,7 @@ from foretaste.ops.tables import read_prepared
 from foretaste.signals.histories import pack
 from foretaste.signals.past_acts import PastActs
 from foretaste.signals.ranked_past import Reading, SlowViews
-from foretaste.training.config import TrackingConfig, TrainingConfig
+from foretaste.training.config import LearnTrainingConfig, TrackingConfig, TrainingConfig
 from foretaste.training.decided import Decided, decided, described
 from foretaste.training.examples import COLUMNS
 from foretaste.training.executors import executor
@@ -58,9 +58,8 @@ class LearnConfig(ObjectiveConfig):
         None, gt=0, description="of the softmax that is trained; null: that of serving.exploring"
     )
     max_decisions: int = Field(20_000, ge=1, description="decisions at most, drawn by the seed")
-    training: TrainingConfig = Field(
-        TrainingConfig(epochs=20, patience=4, select_by="loss", learning_rate=2e-3, batch_size=512),
-        description="how it is trained; batches are of rounds, epochs are chosen by what they would have earned",
+    training: LearnTrainingConfig = Field(
+        LearnTrainingConfig(), description="how it is trained; epochs are chosen by what they would have earned"
     )
 
 
