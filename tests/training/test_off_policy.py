@@ -23,7 +23,8 @@ from foretaste.policies.worth import log_values
 from foretaste.testing.learning import KNOWN, NOW, NothingKnown, even_decisions, trained_workspace
 from foretaste.training.config import LearnTrainingConfig, TrackingConfig
 from foretaste.training.decided import decided
-from foretaste.training.off_policy import LearnConfig, Learned, train_off_policy
+from foretaste.training.off_policy import LearnConfig, Learned, check, train_off_policy
+from foretaste.training.off_policy_lists import LoggedLists
 from foretaste.training.off_policy_objectives import Objective, log_chances
 from foretaste.training.off_policy_ranker import RankerPolicy
 
@@ -82,6 +83,28 @@ def test_only_the_last_layer_learns_unless_all_is_to(trained: Path, tmp_path: Pa
     whole = short.model_copy(update={"layers": "all"})
     everything = weights(run(trained, tmp_path / "all", whole, number=150).bundle.path)
     assert {"downs.0.weight", "deep.0.weight"} < {n for n in before if not torch.equal(before[n], everything[n])}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "objective", "message"),
+    [
+        ([1.0], Objective.SNIPS, "rewards are 1.0: nothing tells one choice from another"),
+        ([0.5, 2.0], Objective.REGRESSION, r"regression wants rewards of 0..1, found 0.5 to 2.0"),
+        ([0.0, -1.0], Objective.CROSS_ENTROPY, "no reward is above 0"),
+    ],
+)
+def test_rewards_that_cannot_teach_are_refused(rewards: list[float], objective: Objective, message: str) -> None:
+    reward_BK = np.resize(np.array(rewards), (4, 2))
+    lists = LoggedLists.of(
+        some_inputs().rows(np.array([0, 1, 2, 0])),
+        real=np.ones((4, 6), dtype=np.bool_),
+        chosen=np.tile([0, 1], (4, 1)),
+        propensity=np.tile([0.5, 0.5], (4, 1)),
+        reward=reward_BK,
+        actor=np.arange(4),
+    )
+    with pytest.raises(ValueError, match=message):
+        check(lists, LearnConfig(objective=objective))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -96,7 +96,7 @@ def train_off_policy(
     """Go on training the current ranker by DECISIONS and their REWARDS and file it as bundle «ranker», not current.
 
     `temperature` is that of the softmax where the configuration has none; `lineage` goes into the manifest. Raises
-    ValueError where no decision can be learned from or, of regression, a reward is not in 0..1.
+    ValueError where no decision can be learned from, all rewards are the same or, of regression, one is not in 0..1.
     """
     before = fetch_bundle(registry, "ranker")
     intent = find_bundle(registry, "intent", before.manifest["about"]["intent_fingerprint"])
@@ -111,7 +111,7 @@ def train_off_policy(
     learn, choose, judge = (
         lists.rows(np.flatnonzero(rows_B)) for rows_B in (learns_B, fold_B == CHOOSING, fold_B == REPORT)
     )
-    _check(learn, config)
+    check(learn, config)
     num_rounds = int(learn.counts_BK.sum())
     shift = config.shift if config.shift is not None else float(learn.reward_BK[learn.counts_BK].mean())
     name = f"learn-{now:%Y%m%dT%H%M%S}"
@@ -219,10 +219,13 @@ def _policy(folder: Path, title_N1D: NDArray[np.float32], layers: Layers) -> Ran
     return RankerPolicy(build_ranker(read_json(folder / "config.json"), weights, title_N1D).model, layers)
 
 
-def _check(learn: Lists, config: LearnConfig) -> None:
+def check(learn: Lists, config: LearnConfig) -> None:
+    """Raise ValueError where lists cannot teach by an objective, saying why."""
     reward_R = learn.reward_BK[learn.counts_BK]
     if not len(reward_R):
         raise ValueError("no place of these decisions was filled by dice for an actor who may be learned from")
+    if reward_R.min() == reward_R.max():
+        raise ValueError(f"all of {len(reward_R)} rewards are {reward_R[0]}: nothing tells one choice from another")
     if config.objective is Objective.REGRESSION and not ((reward_R >= 0) & (reward_R <= 1)).all():
         raise ValueError(f"regression wants rewards of 0..1, found {reward_R.min()} to {reward_R.max()}")
     if config.objective is Objective.CROSS_ENTROPY and not (reward_R > 0).any():
