@@ -210,7 +210,8 @@ def _softened(halves: Halves, one: Trained) -> Iterator[Trained]:
         def chances(context_RC: Floats, temperature: float = temperature) -> Floats:
             share_RA = one.chances(context_RC)
             if temperature == 0.0:
-                return np.eye(share_RA.shape[1])[share_RA.argmax(axis=1)]
+                alone_RA: Floats = np.eye(share_RA.shape[1])[share_RA.argmax(axis=1)]
+                return alone_RA
             return softmax(np.log(share_RA) / temperature)
 
         yield replace(one, chances=chances, judged=halves.judged(chances), temperature=temperature)
