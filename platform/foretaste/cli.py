@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards", "learn")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
@@ -29,6 +29,7 @@ POLICIES = (
     "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
 )  # fmt: skip
 REWARD_PARTS = ("report", "delayed", "delayed-search")
+OBJECTIVES = ("ips", "snips", "shifted", "dr", "cross_entropy", "regression")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -183,6 +184,11 @@ def parser() -> argparse.ArgumentParser:
     retrain = verb("retrain", _retrain, "Ingest, train, evaluate, gate and register: the closed loop, once.")
     retrain.add_argument("--program", metavar="NAME", help="reward program to judge by; overrides the settings")
     retrain.add_argument("--anew", action="store_true", help="begin another run instead of going on with one killed")
+
+    learn = verb("learn", _learn, "Teach the ranker by logged decisions and their rewards; it is filed and waits.")
+    learn.add_argument("--rewards", type=Path, metavar="DIR", help="folder that `foretaste rewards` wrote")
+    learn.add_argument("--program", metavar="NAME", help="the newest rewards of this program instead")
+    learn.add_argument("--objective", choices=OBJECTIVES, help="what is made large; overrides the settings")
 
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
@@ -414,6 +420,14 @@ def _retrain(options: argparse.Namespace) -> int:
     result = retrain(settings, program=options.program, anew=options.anew, now=datetime.now(UTC))
     _finish(options, result)
     return 0 if result["live"] else 1
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from foretaste.jobs.learn import learn
+
+    settings = _settings(options)
+    found = learn(settings, rewards=options.rewards, program=options.program, objective=options.objective)
+    return _finish(options, found)
 
 
 def _bench(options: argparse.Namespace) -> int:

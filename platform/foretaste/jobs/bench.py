@@ -51,7 +51,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_rewards import rewards_bench
 
         return rewards_bench(settings, options)
-    known = "prepare, features, models, parity, serve, ope, policies, rewards"
+    if options.name == "learn":
+        from foretaste.jobs.bench_learn import learn_bench
+
+        return learn_bench(options)
+    known = "prepare, features, models, parity, serve, ope, policies, rewards, learn"
     raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 

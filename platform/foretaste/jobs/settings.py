@@ -32,6 +32,7 @@ from foretaste.serving.posterior_config import LearningConfig
 from foretaste.sessions.prepare import PrepareConfig
 from foretaste.signals.snapshots import SnapshotConfig
 from foretaste.training.config import DelayedTrainingConfig, RankerTrainingConfig, TrackingConfig, TrainingConfig
+from foretaste.training.off_policy import LearnConfig
 from foretaste.training.search import TuneConfig
 from foretaste.worlds.config import WorldConfig
 
@@ -72,6 +73,7 @@ class Settings(Frozen):
     retrain: RetrainConfig = Field(RetrainConfig(), description="what a new release is held to")
     delayed: DelayedConfig = Field(DelayedConfig(), description="the models of feedback that comes late")
     delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
+    learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
 
     @property

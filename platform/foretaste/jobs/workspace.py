@@ -70,6 +70,11 @@ class Workspace:
         return self.root / "rewards"
 
     @property
+    def learned(self) -> Path:
+        """What rankers that learned from decisions would have earned, by version."""
+        return self.root / "learned"
+
+    @property
     def downloads(self) -> Path:
         """Public data fetched at the user's request."""
         return self.root / "downloads"

@@ -39,26 +39,29 @@ class Bundle:
         return str(self.manifest["fingerprint"])
 
 
-def _digest(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=6)
+def digest(folder: Path) -> str:
+    """Fingerprint of the files of a bundle, but its manifest."""
+    found = hashlib.blake2b(digest_size=6)
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        digest.update(str(file.relative_to(folder)).encode() + b"\0")
+        found.update(str(file.relative_to(folder)).encode() + b"\0")
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+                found.update(block)
+    return found.hexdigest()
 
 
 @contextlib.contextmanager
-def file_bundle(registry: Path, name: str, *, at: datetime, about: dict[str, Any]) -> Iterator[Path]:
-    """Give a folder to fill; on success it is filed under a new version and becomes the current one.
+def file_bundle(
+    registry: Path, name: str, *, at: datetime, about: dict[str, Any], current: bool = True
+) -> Iterator[Path]:
+    """Give a folder to fill; on success it is filed under a new version and, unless not `current`, the current one.
 
     `about` goes into the manifest: configuration fingerprint, data lineage, metrics.
     """
     holding = registry / name / f"{PARTIAL}{at:%Y%m%dT%H%M%S%f}"
     with whole_folder(holding) as folder:
         yield folder
-        fingerprint = _digest(folder)
+        fingerprint = digest(folder)
         version = f"{at:%Y%m%dT%H%M%S}-{fingerprint}"
         manifest = {
             "name": name,
@@ -70,7 +73,8 @@ def file_bundle(registry: Path, name: str, *, at: datetime, about: dict[str, Any
     target = registry / name / version
     if not target.exists():
         holding.replace(target)
-    promote(registry, name, version)
+    if current:
+        promote(registry, name, version)
 
 
 def promote(registry: Path, name: str, version: str) -> None:
@@ -99,7 +103,7 @@ def fetch_bundle(registry: Path, name: str, version: str | None = None) -> Bundl
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"no bundle {name} {version} in {registry}; there are {versions(registry, name)}")
     manifest = read_json(path / MANIFEST)
-    found = _digest(path)
+    found = digest(path)
     if found != manifest["fingerprint"]:
         raise ValueError(f"bundle {name} {version}: files have fingerprint {found}, filed {manifest['fingerprint']}")
     return Bundle(name, version, path, manifest)

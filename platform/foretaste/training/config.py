@@ -68,6 +68,16 @@ class DelayedTrainingConfig(TrainingConfig):
     weight_decay: float = Field(0.5, ge=0, description="decoupled weight decay of AdamW")
 
 
+class LearnTrainingConfig(TrainingConfig):
+    """How the ranker learns from logged decisions; batches are of rounds, places of lists."""
+
+    epochs: int = Field(20, ge=1, description="passes over the decisions at most; the learning rate ends there")
+    patience: int = Field(4, ge=1, description="epochs without a better validation value after which training ends")
+    select_by: Literal["loss"] = Field("loss", description="minus what the policy would have earned a round")
+    batch_size: int | None = Field(512, ge=1, description="rounds a step, all workers together; null: a 400th")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+
+
 class TrackingConfig(Frozen):
     """Where training runs are recorded."""
 
