@@ -51,7 +51,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_rewards import rewards_bench
 
         return rewards_bench(settings, options)
-    known = "prepare, features, models, parity, serve, ope, policies, rewards"
+    if options.name == "loop":
+        from foretaste.jobs.bench_loop import loop_bench
+
+        return loop_bench(settings, options)
+    known = "prepare, features, models, parity, serve, ope, policies, rewards, loop"
     raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 
