@@ -25,7 +25,7 @@ def headline(report: LoopReport) -> str:
     widest = report.figures[even]["gini"].value
     return (
         f"{said}; the Gini of exposure is {report.figures[report.against]['gini'].value:.2f} under {report.against}, "
-        + (f"least under {even} with {widest:.2f}.")
+        f"least under {even} with {widest:.2f}."
     )
 
 

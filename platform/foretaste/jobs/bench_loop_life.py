@@ -4,7 +4,7 @@ First the world's own logging policy serves, so that all arms begin with the sam
 by one arm, told by a hash, and every night the arms learn from outcomes that are old enough to be final: their own
 (`own`), or everyone's (`shared`).
 
-Shapes: S visits, M members, N titles, P places, B numbers of a title to a visit.
+Shapes: S visits, M members, N titles, P places, B numbers of a title to a visit, C titles of a visit's pool.
 """
 
 from __future__ import annotations
@@ -16,9 +16,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.jobs.bench_loop_service import ArmKind, Floats, Ints, Knowledge, Layout, Serving, Visits, prior_of
+from foretaste.jobs.bench_loop_service import (
+    NUMBERS,
+    ArmKind,
+    Floats,
+    Ints,
+    Knowledge,
+    Layout,
+    Serving,
+    Visits,
+    prior_of,
+)
 from foretaste.ops.rollouts import PLACES, Arm, arm_of
 from foretaste.policies.contextual import Published
+from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.posterior import Posterior
 from foretaste.worlds.choices import make_habits
 from foretaste.worlds.config import DAY_US, WorldConfig
@@ -47,10 +58,8 @@ class Loop:
     warm_days: int  # served by the world's logging policy
     wait_days: int = 3  # until an outcome is final
     feedback: Feedback = "own"
+    pool: int | None = None  # titles that a first stage, blind to which they are, leaves to the arms; None: all
     learns: bool = True  # false: once, before the experiment
-    keeps_all: bool = (
-        False  # of every title what is known of it, its propensity for the first place and its worth there
-    )
 
 
 def salted(arms: Sequence[str]) -> tuple[Arm, ...]:
@@ -98,6 +107,7 @@ class Life:
         self._learned = 0  # of the visits, by round
         self._day: list[int] = []  # of each round of visits
         self._serving: list[Serving] = []
+        self._first_stage: Serving | None = None
         self._now: dict[str, NDArray[Any]] = {}
 
     @property
@@ -148,6 +158,11 @@ class Life:
 
     def publish(self) -> None:
         """Serve by what is known from now on."""
+        if self.loop.pool is not None and self._first_stage is None:
+            x_RD, reward_R = Visits.join(self.visits, names=_LEARNED).rounds(self.layout)
+            prior = prior_of("logistic", self.layout)
+            known = prior.learned(prior.gathered(x_RD * (np.arange(self.layout.width) < len(NUMBERS)), reward_R))
+            self._first_stage = Serving(EpsilonGreedy(0.0), Published.of(known))
         published = {key: Published.of(posterior) for key, posterior in self._known.items()}
         self._serving = []
         for name, arm in self.arms.items():
@@ -161,19 +176,24 @@ class Life:
         numbers_SNB = self._knowledge.numbers(row_S, start_S)
         num, places = len(row_S), self.layout.places
         arm_S = self.arm_M[row_S] if self._serving else np.full(num, WARM)
+        pool_SC = self._pool(numbers_SNB, available_S)
         if not self._serving:
             title_SP, propensity_SP = self._logging(row_S, available_S, rng)
         else:
             title_SP, propensity_SP = np.zeros((num, places), dtype=np.int64), np.ones((num, places))
-            first_SN = np.zeros((num, self.layout.titles))
-            for s, (arm, on_sale) in enumerate(zip(arm_S.tolist(), available_S.tolist(), strict=True)):
-                x_CD = self.layout.of(numbers_SNB[s, :on_sale], np.arange(on_sale))
+            first_SC = np.zeros((num, max(self.loop.pool or 0, 1)))
+            means_ASN = [serving.means(numbers_SNB, self.layout) for serving in self._serving]
+            for s, arm in enumerate(arm_S.tolist()):
+                titles = np.arange(available_S[s]) if pool_SC is None else pool_SC[s]
                 seed = _visit_seed(self.seed, int(row_S[s]), int(start_S[s]))
-                slate = self._serving[arm].slate(x_CD, places, seed)
-                title_SP[s], propensity_SP[s] = slate.order_K, slate.propensity_K
-                if self.loop.keeps_all:
-                    first_SN[s, :on_sale] = self._serving[arm].first(x_CD)
-            self._now |= {"first": first_SN} if self.loop.keeps_all else {}
+                asked = (numbers_SNB[s, titles], means_ASN[arm][s, titles], titles, self.layout)
+                slate, first_C = self._serving[arm].slate(*asked, k=places, seed=seed)
+                title_SP[s], propensity_SP[s] = titles[slate.order_K], slate.propensity_K
+                if pool_SC is not None:
+                    first_SC[s] = first_C
+            if pool_SC is not None:
+                s1 = np.arange(num)[:, None]
+                self._now |= {"pool": pool_SC, "first": first_SC, "pool numbers": numbers_SNB[s1, pool_SC]}
         cold_SN = np.stack([shown_N < LITTLE for shown_N in self._shown.values()])
         key_A = [self._keys.index(n if self.loop.feedback == "own" else a.kind) for n, a in self.arms.items()]
         key_S = np.array(key_A)[np.maximum(arm_S, 0)]
@@ -183,9 +203,15 @@ class Life:
             "numbers": numbers_SNB[s1, title_SP], "available": available_S,
             "cold": cold_SN[key_S[:, None], title_SP].sum(axis=1),
         }  # fmt: skip
-        if self.loop.keeps_all:
-            self._now["all numbers"] = numbers_SNB.astype(np.float32)
         return title_SP, propensity_SP
+
+    def _pool(self, numbers_SNB: Floats, available_S: Ints) -> Ints | None:
+        """Titles that a first stage leaves to the arms, by their number, [S, C]; None where it leaves all."""
+        if self._first_stage is None:
+            return None
+        on_sale_SN = np.arange(self.layout.titles) < available_S[:, None]
+        likely_SN = np.where(on_sale_SN, self._first_stage.means(numbers_SNB, self.layout), -np.inf)
+        return np.sort(np.argsort(-likely_SN, axis=1, kind="stable")[:, : self.loop.pool], axis=1)
 
     def begun(self, round_: Round, running: Running) -> None:
         """Note what the slates are worth, and what the best would have been."""
@@ -197,8 +223,8 @@ class Life:
             "best": openings.worth(openings.best()),
             "reward": np.zeros(title_SP.shape),
         }
-        if self.loop.keeps_all:
-            self._now["alone"] = openings.worth_alone()
+        if "pool" in self._now:
+            self._now["alone"] = np.take_along_axis(openings.worth_alone(), self._now["pool"], axis=1)
 
     def chose(self, step: int, rows: Ints, title_X: Ints, place_X: Ints, completed_X: NDArray[np.bool_]) -> None:
         """Note what was played; the first choice of a visit earns where the slate led to it and it was finished."""

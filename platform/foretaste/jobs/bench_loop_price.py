@@ -4,10 +4,13 @@ One title opens each visit. The same members live through the same weeks twice, 
 its best title, once with dice that a budget bounds. Then models that were made before are judged by each log alone:
 what would they have earned in these visits? The world knows, so every estimate has its error, and exploring its price.
 
+A visit is made by several members alike: each is shown a title by the logged probabilities and responds by the world's
+law of the first choice, so that a log is as long as a service's without living through all of it.
+
 The log of the best titles cannot answer, and says so. What it would say nevertheless is the comparator: of every
 estimator that can be forced from it, the one whose error turns out to be the least, so chosen with the truth in hand.
 
-Shapes: S visits, N titles, D features, W worlds, J next models.
+Shapes: S visits, C titles of a visit's pool, W worlds, J next models.
 """
 
 from __future__ import annotations
@@ -22,7 +25,17 @@ from foretaste.evaluation.offpolicy.answer import Answer, AnswerConfig, answer
 from foretaste.evaluation.offpolicy.rounds import Rounds
 from foretaste.evaluation.seeds import OverSeeds, over_seeds
 from foretaste.jobs.bench_loop_life import Life, Loop
-from foretaste.jobs.bench_loop_models import next_models, predictions, scores
+from foretaste.jobs.bench_loop_models import (
+    Model,
+    Rewarded,
+    Signal,
+    answers,
+    folds_of,
+    next_models,
+    ratings,
+    reward_odds,
+    told_by,
+)
 from foretaste.jobs.bench_loop_service import ArmKind, Floats, Layout, Policy, Visits
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
@@ -36,9 +49,10 @@ from foretaste.policies.worth import Scale
 from foretaste.worlds.config import WorldConfig
 
 MOST, HALF = 0.02, 0.5
+POOL = 3
 FIRST_SEED = 1
 RESAMPLES = 4_000
-EXPLORING = PlackettLuce(temperature=0.5, scale=Scale.LOGIT, exploration=Exploration(budget=0.03))
+EXPLORING = PlackettLuce(temperature=0.5, scale=Scale.LOGIT, exploration=Exploration(budget=0.0175))
 """Chosen on worlds 100 and up."""
 FORCED = ("dm", "dr", "sndr", "snips", "ips", "switch_dr", "dros", "clipped_ips")
 """Estimators that the greedy log is forced to give."""
@@ -51,6 +65,7 @@ class Size:
     members: int
     days: int  # of the period
     warm_days: int
+    alike: int  # members who make each visit
     worlds: int
 
     @property
@@ -67,12 +82,13 @@ class Size:
             slate_boost=40.0,
             return_effect=4.0,
             guest_share=0.0,
+            intents=False,
         )
-        return Loop(world, self.warm_days, wait_days=0, learns=False, keeps_all=True)
+        return Loop(world, self.warm_days, wait_days=0, pool=POOL, learns=False)
 
 
-FULL = Size(members=1_500, days=28, warm_days=14, worlds=10)
-QUICK = Size(members=200, days=10, warm_days=7, worlds=2)
+FULL = Size(members=6_000, days=24, warm_days=7, alike=8, worlds=6)
+QUICK = Size(members=200, days=10, warm_days=7, alike=2, worlds=2)
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class World:
     estimated_price: float  # what the policy itself had expected it to be
     greedy: Judged
     exploring: Judged
-    visits: tuple[int, int]
+    rounds: tuple[int, int]
 
 
 def price(settings: Settings, options: BenchOptions) -> dict[str, Any]:
@@ -102,7 +118,7 @@ def price(settings: Settings, options: BenchOptions) -> dict[str, Any]:
     worlds = []
     for seed in seeds:
         worlds.append(one_world(size, seed, EXPLORING))
-        say(f"world {seed}: price {worlds[-1].price:.4f}, {worlds[-1].visits[1]:,} visits explored")
+        say(f"world {seed}: price {worlds[-1].price:.4f}, {worlds[-1].rounds[1]:,} rounds")
     figures = compared(worlds) | {
         "worlds": f"seeds {seeds.start} to {seeds.stop - 1}",
         "exploring": f"{EXPLORING.name} {EXPLORING.params}",
@@ -135,18 +151,18 @@ def one_world(size: Size, seed: int, exploring: ByPlace) -> World:
     """Live through a world under both policies and judge the next models by each log."""
     best, dice = lived(size, seed, EpsilonGreedy(0.0, scale=Scale.LOGIT)), lived(size, seed, exploring)
     visits, layout = dice.period, dice.layout
-    title_S = scores(visits, dice.model_D, layout).argmax(axis=1)
-    sure_S = visits["alone"][np.arange(len(visits)), title_S]
+    odds_SC = dice.model.scores(visits, layout)
+    sure_S = np.take_along_axis(visits["alone"], odds_SC.argmax(axis=1)[:, None], axis=1)
     mixed_S = (visits["first"] * visits["alone"]).sum(axis=1)
-    expected_SN = 1.0 / (1.0 + np.exp(-scores(visits, dice.model_D, layout)))
-    given_S = expected_SN.max(axis=1) - (visits["first"] * expected_SN).sum(axis=1)
-    models = next_models(dice.warm, layout)
+    expected_SC = 1.0 / (1.0 + np.exp(-odds_SC))
+    given_S = expected_SC.max(axis=1) - (visits["first"] * expected_SC).sum(axis=1)
+    models = next_models(dice.warm, layout, dice.signals)
     return World(
         price=float(1.0 - mixed_S.sum() / sure_S.sum()),
-        estimated_price=float(given_S.sum() / expected_SN.max(axis=1).sum()),
-        greedy=judged(best.period, models, layout, seed=seed),
-        exploring=judged(visits, models, layout, seed=seed),
-        visits=(len(best.period), len(visits)),
+        estimated_price=float(given_S.sum() / expected_SC.max(axis=1).sum()),
+        greedy=judged(best.period, models, layout, alike=size.alike, seed=seed),
+        exploring=judged(visits, models, layout, alike=size.alike, seed=seed),
+        rounds=(size.alike * len(best.period), size.alike * len(visits)),
     )
 
 
@@ -156,8 +172,9 @@ class Log:
 
     warm: Visits
     period: Visits
-    model_D: Floats
+    model: Model
     layout: Layout
+    signals: dict[str, Signal]
 
 
 def lived(size: Size, seed: int, policy: Policy) -> Log:
@@ -167,35 +184,51 @@ def lived(size: Size, seed: int, policy: Policy) -> Log:
         life.next_day()
     warm = Visits.join(life.visits, ("member", "title", "numbers", "reward"))
     before = len(life.visits)
-    model_D = life.posterior(policy.name).mean_D
+    model = Model(life.posterior(policy.name).mean_D)
     while life.day < life.loop.world.days:
         life.next_day()
     period = Visits.join([part for part in life.visits[before:] if len(part["member"])])
-    return Log(warm, period, model_D, life.layout)
+    titles, members = life.simulation.titles, life.simulation.members
+    signals = {"reviews": ratings(titles, seed=seed), "answers": answers(members, titles, seed=seed)}
+    return Log(warm, period, model, life.layout, signals)
 
 
-def judged(visits: Visits, models: Mapping[str, Floats], layout: Layout, *, seed: int) -> Judged:
-    """Value each model's best title in every visit from a log alone, and by what the world knows."""
-    s, logged_S = np.arange(len(visits)), visits["title"][:, 0]
-    predicted_SN = predictions(visits, layout, seed=seed)
-    answers, truth, direct = {}, {}, {}
-    for name, weights_D in models.items():
-        title_S = scores(visits, weights_D, layout).argmax(axis=1)
-        target_SN = np.zeros((len(s), layout.titles))
-        target_SN[s, title_S] = 1.0
+def judged(visits: Visits, models: Mapping[str, Model], layout: Layout, *, alike: int, seed: int) -> Judged:
+    """Value each model's best title of the pool in every visit from a log alone, and by what the world knows."""
+    log = logged(visits, alike=alike, rng=np.random.default_rng([seed, 41]))
+    fold_S, s = folds_of(visits, seed=seed), log.visit_R
+    odds_SC = reward_odds(visits, log, layout, fold_S)
+    said, truth, direct = {}, {}, {}
+    for name, model in models.items():
+        scores_SC = model.scores(visits, layout)
+        best_S = scores_SC.argmax(axis=1)
+        target_SC = (np.arange(scores_SC.shape[1]) == best_S[:, None]).astype(np.float64)
+        predicted_SC = told_by(odds_SC, scores_SC, log, fold_S)
         rounds = Rounds.of(
-            action=logged_S,
-            reward=visits["reward"][:, 0],
-            propensity=visits["first"][s, logged_S],
-            target=target_SN,
-            logging=visits["first"],
-            predicted=predicted_SN,
-            actor=visits["member"],
+            action=log.place_R,
+            reward=log.reward_R,
+            propensity=visits["first"][s, log.place_R],
+            target=target_SC[s],
+            logging=visits["first"][s],
+            predicted=predicted_SC[s],
+            actor=visits["member"][s],
         )
-        answers[name] = answer(rounds, AnswerConfig())
-        truth[name] = float(visits["alone"][s, title_S].mean())
-        direct[name] = float(predicted_SN[s, title_S].mean())
-    return Judged(answers, truth, direct)
+        said[name] = answer(rounds, AnswerConfig())
+        truth[name] = float(visits["alone"][target_SC > 0].mean())
+        direct[name] = float(predicted_SC[target_SC > 0].mean())
+    return Judged(said, truth, direct)
+
+
+def logged(visits: Visits, *, alike: int, rng: np.random.Generator) -> Rewarded:
+    """Show each visit's title so often, and let the world respond."""
+    times_SC = rng.multinomial(alike, visits["first"] / visits["first"].sum(axis=1, keepdims=True))
+    earned_SC = rng.binomial(times_SC, visits["alone"])
+    cell_X, times_X = np.flatnonzero(times_SC), times_SC[times_SC > 0]
+    last_X = np.cumsum(times_X)
+    cell_R = np.repeat(cell_X, times_X)
+    nth_R = np.arange(len(cell_R)) - np.repeat(last_X - times_X, times_X)
+    reward_R = (nth_R < earned_SC.ravel()[cell_R]).astype(np.float64)
+    return Rewarded(*np.divmod(cell_R, times_SC.shape[1]), reward_R)
 
 
 def compared(worlds: Sequence[World]) -> dict[str, Any]:
@@ -229,7 +262,7 @@ def compared(worlds: Sequence[World]) -> dict[str, Any]:
         "greedy_refused": float(np.mean([one.recommended is None for one in asked])),
         "greedy_refused_because": sorted({reason.value for one in asked for reason in one.refusals}),
         "greedy_says": asked[0].reasons[0] if asked[0].reasons else "",
-        "visits": [round(float(np.mean([one.visits[side] for one in worlds]))) for side in range(2)],
+        "rounds": [round(float(np.mean([one.rounds[side] for one in worlds]))) for side in range(2)],
     }
 
 

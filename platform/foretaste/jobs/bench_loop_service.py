@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.policies.by_place import ByPlace
-from foretaste.policies.contextual import Contextual, Published, products
+from foretaste.policies.contextual import Contextual, Published
 from foretaste.policies.epsilon_greedy import EpsilonGreedy
 from foretaste.policies.posterior import Posterior, PosteriorConfig
 from foretaste.policies.slate import Slate, dice
@@ -107,6 +107,10 @@ class Layout:
         x_RD[np.arange(len(title_R)), len(NUMBERS) + self.places - 1 + title_R] = _TITLE_SCALE
         return x_RD
 
+    def own(self, weights_D: Floats) -> Floats:
+        """What weights say of the titles themselves, [N]."""
+        return _TITLE_SCALE * weights_D[len(NUMBERS) + self.places - 1 :]
+
 
 def prior_of(kind: str, layout: Layout) -> Posterior:
     """What is believed before any outcome: few slates earn anything, and all titles are alike."""
@@ -151,18 +155,31 @@ class Serving:
     policy: Policy
     known: Published
 
-    def slate(self, x_CD: Floats, k: int, seed: int) -> Slate:
-        """Fill the slate of a visit by the dice of its seed."""
-        return self.policy.choose(self._scores(x_CD), k=k, rng=dice(seed), features_CD=x_CD)
+    def means(self, numbers_SNB: Floats, layout: Layout) -> Floats:
+        """What the mean of the weights says of every title to each visit, [S, N]; of one visit whoever is beside it."""
+        scores_SN: Floats = np.zeros(numbers_SNB.shape[:2]) + layout.own(self.known.mean_D)
+        for number in range(numbers_SNB.shape[2]):
+            scores_SN += SCALE * self.known.mean_D[number] * numbers_SNB[:, :, number]
+        return scores_SN
 
-    def first(self, x_CD: Floats) -> Floats:
-        """Probability of each title for the first place."""
-        return self.policy.distribution(self._scores(x_CD), (), features_CD=x_CD)
+    def slate(
+        self, numbers_CB: Floats, mean_C: Floats, titles: Ints, layout: Layout, *, k: int, seed: int
+    ) -> tuple[Slate, Floats]:
+        """Fill the slate of a visit from some titles by the dice of its seed, and give what the first place could be.
 
-    def _scores(self, x_CD: Floats) -> Floats:
+        The order is of places among the titles, the probabilities are of each of them, [C].
+        """
+        scores_C, x_CD = self._read(numbers_CB, mean_C, titles, layout)
+        if isinstance(self.policy, ByPlace):
+            places = self.policy.places(scores_C, features_CD=x_CD)
+            return places.fill(k, dice(seed)), places.next(()).probability_C
+        slate = self.policy.choose(scores_C, k=k, rng=dice(seed), features_CD=x_CD)
+        return slate, self.policy.distribution(scores_C, ())
+
+    def _read(self, numbers_CB: Floats, mean_C: Floats, titles: Ints, layout: Layout) -> tuple[Floats, Floats | None]:
         if isinstance(self.policy, Contextual):
-            return np.zeros(len(x_CD))
-        return np.asarray(products(self.known.mean_D[None], x_CD)[0])
+            return np.zeros(len(titles)), layout.of(numbers_CB, titles)
+        return mean_C, None
 
 
 @dataclass(frozen=True)
