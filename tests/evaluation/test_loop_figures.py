@@ -25,7 +25,7 @@ def _served(seed: int, *, best: bool = False) -> Served:
         reward_S=(rng.random(num) < worth_S).astype(np.float64),
         worth_S=worth_S,
         best_S=worth_S if best else worth_S + 0.25,
-        cold_S=rng.integers(0, 2, num),
+        new_S=rng.integers(0, 2, num),
         return_S=rng.random(num),
         members_A=np.array([30, 34]),
         on_sale_D=np.full(DAYS, 10),
@@ -46,18 +46,18 @@ def test_who_shows_the_best_slates_regrets_nothing_and_others_what_they_gave_up(
     assert _served(1, best=True).figures(0, DAYS)["of_best"].tolist() == [1.0, 1.0]
 
 
-def test_concentration_coverage_and_cold_shares_are_counted_by_arm() -> None:
+def test_concentration_coverage_and_new_shares_are_counted_by_arm() -> None:
     one = np.zeros(4, dtype=np.int64)
     served = Served(
         arm_S=np.array([0, 0, 1, 1]), day_S=one, title_SP=np.array([[0, 1], [0, 1], [0, 1], [2, 3]]),
         reward_S=np.array([1.0, 0.0, 0.0, 0.0]), worth_S=np.full(4, 0.25), best_S=np.full(4, 0.5),
-        cold_S=np.array([0, 0, 1, 2]), return_S=np.full(4, 0.5), members_A=np.array([2, 4]),
+        new_S=np.array([0, 0, 1, 2]), return_S=np.full(4, 0.5), members_A=np.array([2, 4]),
         on_sale_D=np.array([4]),
     )  # fmt: skip
     found = served.figures(0, 1)
     assert found["coverage"].tolist() == [0.5, 1.0]
     assert found["gini"].tolist() == [0.5, 0.0]
-    assert found["cold"].tolist() == [0.0, 0.75]
+    assert found["new"].tolist() == [0.0, 0.75]
     assert found["reward_a_day"].tolist() == [500.0, 0.0]
     assert found["visits"].tolist() == [7.0, 3.5]
     assert np.isnan(served.take(np.array([0])).figures(0, 1)["worth"][1])

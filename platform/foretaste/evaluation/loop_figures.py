@@ -26,11 +26,11 @@ METRICS = {
     "visits": "visits of a member in a week",
     "gini": "Gini of exposure",
     "coverage": "share of titles on sale that were shown",
-    "cold": "share of exposure of cold titles",
+    "new": "share of exposure of titles that came out meanwhile",
 }
 """What is said of each arm, over the whole experiment."""
 
-WEEKLY = ("of_best", "reward_a_day", "return", "gini", "coverage", "cold")
+WEEKLY = ("of_best", "reward_a_day", "return", "gini", "coverage", "new")
 WEEK = 7
 
 
@@ -44,7 +44,7 @@ class Served:
     reward_S: Floats
     worth_S: Floats  # expected reward of the slate, given what the visit was for
     best_S: Floats  # of the best slate
-    cold_S: Ints  # places with cold titles
+    new_S: Ints  # places with titles that came out during the experiment
     return_S: Floats
     members_A: Ints  # of each arm, whether they came or not
     on_sale_D: Ints  # titles that were out by each day
@@ -56,7 +56,7 @@ class Served:
 
     def take(self, rows: NDArray[np.bool_] | Ints) -> Served:
         """Some of the visits."""
-        names = ("arm_S", "day_S", "title_SP", "reward_S", "worth_S", "best_S", "cold_S", "return_S")
+        names = ("arm_S", "day_S", "title_SP", "reward_S", "worth_S", "best_S", "new_S", "return_S")
         return Served(
             **{name: getattr(self, name)[rows] for name in names}, members_A=self.members_A, on_sale_D=self.on_sale_D
         )
@@ -66,7 +66,7 @@ class Served:
         part = self.take((self.day_S >= first_day) & (self.day_S < last_day))
         days, num_titles = last_day - first_day, int(self.on_sale_D[last_day - 1])
         visits_A, worth_A, best_A = part._sum(np.ones(len(part.arm_S))), part._sum(part.worth_S), part._sum(part.best_S)
-        reward_A, cold_A = part._sum(part.reward_S), part._sum(part.cold_S)
+        reward_A, new_A = part._sum(part.reward_S), part._sum(part.new_S)
         shown_AN = np.zeros((self.num_arms, num_titles), dtype=np.int64)
         np.add.at(shown_AN, (part.arm_S[:, None], part.title_SP), 1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -79,7 +79,7 @@ class Served:
                 "visits": WEEK * visits_A / (self.members_A * days),
                 "gini": np.array([gini(shown_N) for shown_N in shown_AN]),
                 "coverage": (shown_AN > 0).mean(axis=1),
-                "cold": cold_A / shown_AN.sum(axis=1),
+                "new": new_A / shown_AN.sum(axis=1),
             }
 
     def regret(self, num_days: int) -> Floats:
@@ -90,4 +90,4 @@ class Served:
         return np.asarray(np.cumsum(lost_AD / np.maximum(visits_AD, 1.0), axis=1))
 
     def _sum(self, value_S: Floats | Ints) -> Floats:
-        return np.bincount(self.arm_S, weights=value_S, minlength=self.num_arms)
+        return np.bincount(self.arm_S, weights=value_S.astype(np.float64), minlength=self.num_arms).astype(np.float64)

@@ -194,14 +194,10 @@ class Life:
             if pool_SC is not None:
                 s1 = np.arange(num)[:, None]
                 self._now |= {"pool": pool_SC, "first": first_SC, "pool numbers": numbers_SNB[s1, pool_SC]}
-        cold_SN = np.stack([shown_N < LITTLE for shown_N in self._shown.values()])
-        key_A = [self._keys.index(n if self.loop.feedback == "own" else a.kind) for n, a in self.arms.items()]
-        key_S = np.array(key_A)[np.maximum(arm_S, 0)]
         s1 = np.arange(num)[:, None]
         self._now |= {
             "arm": arm_S, "member": row_S, "title": title_SP, "propensity": propensity_SP,
             "numbers": numbers_SNB[s1, title_SP], "available": available_S,
-            "cold": cold_SN[key_S[:, None], title_SP].sum(axis=1),
         }  # fmt: skip
         return title_SP, propensity_SP
 

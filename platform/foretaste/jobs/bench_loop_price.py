@@ -70,7 +70,10 @@ class Size:
 
     @property
     def loop(self) -> Loop:
-        """A service whose one title on top is followed; its model is learned once, from the world's logging policy."""
+        """A service whose one title on top is followed, of a shortlist; its model is learned once, before the period.
+
+        Visits are for nothing in particular: members choose by taste and habit (the world's own control setting).
+        """
         world = WorldConfig(
             num_members=self.members,
             members_per_partition=self.members,
