@@ -40,7 +40,7 @@ ARMS: dict[str, ArmKind] = {
     "linear Thompson": ArmKind("linear", LinearThompson, {"width": 0.3}),
     EXPLORING: ArmKind("logistic", LogisticThompson, {"width": 0.5}),
 }
-"""What serves. Settings are moderate ones, set after one small look at world 1 and not tuned; worlds from 11 on report."""
+"""What serves, at moderate settings that were set after one look at world 1 and not tuned; worlds from 11 on report."""
 FIRST_SEED = 11
 RATIO_SURE = 1e-4
 
