@@ -114,10 +114,15 @@ def courses(panels: Mapping[str, Mapping[str, Sequence[Figure]]], *, unit: str) 
         for number, (name, points) in enumerate(lines.items()):
             colour, places = COLOURS[number % len(COLOURS)], list(range(1, len(points) + 1))
             panel.plot(places, [one.value for one in points], label=name, color=colour, linewidth=1.5)
-            known = [(at, one.low, one.high) for at, one in zip(places, points, strict=True) if one.low is not None]
-            if known:
-                at, low, high = ([one[side] for one in known] for side in range(3))
-                panel.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)  # type: ignore[arg-type]
+            known = [
+                (place, one.low, one.high)
+                for place, one in zip(places, points, strict=True)
+                if one.low is not None and one.high is not None
+            ]
+            panel.fill_between(
+                [place for place, _, _ in known], [low for _, low, _ in known], [high for _, _, high in known],
+                color=colour, alpha=0.12, linewidth=0,
+            )  # fmt: skip
         panel.set_xlabel(unit)
         panel.set_title(title, fontsize=9, loc="left")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

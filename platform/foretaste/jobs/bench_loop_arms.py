@@ -85,11 +85,11 @@ def arms(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         reports[feedback] = experiment(size, feedback, ARMS, range(FIRST_SEED, FIRST_SEED + worlds))
         say(f"{feedback} feedback: {headline(reports[feedback])}")
     folder = settings.tables.root / "bench" / "loop"
-    figures = {feedback: report.plain() for feedback, report in reports.items()}
+    figures: dict[str, Any] = {feedback: report.plain() for feedback, report in reports.items()}
     write_json(figures, folder / "arms.json")
     with whole_file(folder / "arms.html") as partial:
         partial.write_text(page({f"Arms with {name} feedback": report for name, report in reports.items()}))
-    figures["page"] = str(folder / "arms.html")  # type: ignore[assignment]
+    figures["page"] = str(folder / "arms.html")
     smallest = min(p for report in reports.values() for p in report.ratio_p)
     bars = {
         "sample-ratio test of the arms, smallest p": {

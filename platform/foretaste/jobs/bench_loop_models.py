@@ -75,7 +75,8 @@ def next_models(warm: Visits, layout: Layout, signals: dict[str, Signal]) -> dic
 def folds_of(visits: Visits, *, seed: int) -> Ints:
     """Fold of each visit, that of its member."""
     members = int(visits["member"].max()) + 1
-    return np.random.default_rng(seed).permutation(np.arange(members) % FOLDS)[visits["member"]]
+    fold_M = np.random.default_rng(seed).permutation(np.arange(members) % FOLDS)
+    return np.asarray(fold_M[visits["member"]], dtype=np.int64)
 
 
 @dataclass(frozen=True)

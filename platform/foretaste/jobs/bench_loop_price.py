@@ -36,7 +36,7 @@ from foretaste.jobs.bench_loop_models import (
     reward_odds,
     told_by,
 )
-from foretaste.jobs.bench_loop_service import ArmKind, Floats, Layout, Policy, Visits
+from foretaste.jobs.bench_loop_service import ArmKind, Floats, Ints, Layout, Policy, Visits
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import write_json
@@ -90,7 +90,7 @@ class Size:
         return Loop(world, self.warm_days, wait_days=0, pool=POOL, learns=False)
 
 
-FULL = Size(members=6_000, days=24, warm_days=7, alike=8, worlds=6)
+FULL = Size(members=6_000, days=24, warm_days=7, alike=8, worlds=12)
 QUICK = Size(members=200, days=10, warm_days=7, alike=2, worlds=2)
 
 
@@ -296,9 +296,9 @@ def _rms(errors: Floats) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
-def _resamples(num: int) -> Floats:
+def _resamples(num: int) -> Ints:
     """Worlds drawn again, since what is judged within one has its dice in common."""
-    return np.random.default_rng(0).integers(num, size=(RESAMPLES, num))  # type: ignore[return-value]
+    return np.random.default_rng(0).integers(num, size=(RESAMPLES, num))
 
 
 def _plain(one: OverSeeds) -> list[float]:
