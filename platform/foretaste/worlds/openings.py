@@ -42,7 +42,7 @@ class Openings:
         titles, slate_SP = running.offer.titles, running.offer.slate_SP
         num, places = slate_SP.shape
         rows, columns = np.arange(num), np.arange(len(titles))
-        boost_P = config.slate_boost / (1.0 + np.arange(places))
+        boost_P = config.slate_boost / (1.0 + np.arange(places, dtype=np.float64))
         weight_SN = running.mechanism.weigh(rows).copy()
         weight_SN[rows[:, None], slate_SP] /= 1.0 + boost_P
         title_X = np.tile(columns, num)
