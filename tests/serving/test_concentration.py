@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foretaste.serving.concentration import Concentration, gini
+from foretaste.contracts.concentration import gini
+from foretaste.serving.concentration import Concentration
 from foretaste.serving.steadied import Steadied
 
 

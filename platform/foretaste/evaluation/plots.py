@@ -136,6 +136,30 @@ def depths(rows: Sequence[Mapping[str, Any]], *, least: float) -> str:
     return _svg(drawing)
 
 
+def courses(panels: Mapping[str, Mapping[str, Sequence[Figure]]], *, unit: str) -> str:
+    """Draw one panel a figure, one line a name over 1, 2, ... of a unit of time, in the order of the names."""
+    drawing, axes = _canvas(max(1, len(panels)), height=3.1)
+    for panel, (title, lines) in zip(axes, panels.items(), strict=False):
+        for number, (name, points) in enumerate(lines.items()):
+            colour, places = COLOURS[number % len(COLOURS)], list(range(1, len(points) + 1))
+            panel.plot(places, [one.value for one in points], label=name, color=colour, linewidth=1.5)
+            known = [
+                (place, one.low, one.high)
+                for place, one in zip(places, points, strict=True)
+                if one.low is not None and one.high is not None
+            ]
+            panel.fill_between(
+                [place for place, _, _ in known], [low for _, low, _ in known], [high for _, _, high in known],
+                color=colour, alpha=0.12, linewidth=0,
+            )  # fmt: skip
+        panel.set_xlabel(unit)
+        panel.set_title(title, fontsize=9, loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(panel, grid="y")
+    axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(drawing)
+
+
 def _canvas(num_panels: int, *, height: float) -> tuple[Drawing, list[Axes]]:
     drawing = Drawing(figsize=(9.2, height), layout="constrained")
     FigureCanvasAgg(drawing)

@@ -55,7 +55,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_learn import learn_bench
 
         return learn_bench(options)
-    known = "prepare, features, models, parity, serve, ope, policies, rewards, learn"
+    if options.name == "loop":
+        from foretaste.jobs.bench_loop import loop_bench
+
+        return loop_bench(settings, options)
+    known = "prepare, features, models, parity, serve, ope, policies, rewards, learn, loop"
     raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 

@@ -11,20 +11,10 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.contracts.concentration import gini
+
 WINDOW = 1_000
 """Answers that are looked back on."""
-
-
-def gini(counts_N: NDArray[np.int64]) -> float:
-    """Gini coefficient of how often titles were shown: 0 where all were alike, near 1 where one has everything.
-
-    0 where nothing was shown.
-    """
-    total, size = int(counts_N.sum()), len(counts_N)
-    if not total:
-        return 0.0
-    weight_N = 2 * np.arange(1, size + 1, dtype=np.int64) - size - 1
-    return float(weight_N @ np.sort(counts_N)) / (size * total)
 
 
 class Concentration:

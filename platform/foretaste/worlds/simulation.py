@@ -8,6 +8,7 @@ Shapes: S sessions of the round, X sessions that make one more choice, M members
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,29 @@ _MECHANISMS: dict[str, type[weights.Weights] | type[aspects.Aspects]] = {
 }
 
 
+class Watch(Protocol):
+    """Whom a simulation tells what happens, while it happens."""
+
+    def begun(self, round_: Round, running: Running) -> None:
+        """Sessions opened; nothing is chosen yet."""
+        ...
+
+    def chose(
+        self,
+        step: int,
+        rows: NDArray[np.int64],
+        title_X: NDArray[np.int64],
+        place_X: NDArray[np.int64],
+        completed_X: NDArray[np.bool_],
+    ) -> None:
+        """Some sessions of the round made a choice, the step-th; -1 is the place of what the slate did not lead to."""
+        ...
+
+    def left(self, round_: Round, satisfaction_S: NDArray[np.float64], returned_S: NDArray[np.int64]) -> None:
+        """Sessions ended; given is when their members come back."""
+        ...
+
+
 @dataclass
 class Simulation:
     """A partition on its way through the window."""
@@ -54,22 +78,33 @@ class Simulation:
     log: Log = field(default_factory=Log)
     records: Records = field(default_factory=Records)
     slates: SlatePolicy | None = None  # None: the logging policy
+    watch: Watch | None = None
+    visit_M: NDArray[np.int64] = field(init=False)  # start of the members' next sessions
+
+    def __post_init__(self) -> None:
+        """Nobody has come yet."""
+        self.visit_M = self.members.first_visit_M.copy()
 
     def run(self) -> None:
-        """Live through the window: each member's next session opens when the last one let them return.
+        """Live through the window."""
+        self.live_until(self.config.end_us)
+
+    def live_until(self, until_us: int) -> None:
+        """Live on to a moment: each member's next session opens when the last one let them return.
 
         The last round is empty, so that every record has its columns also where nobody comes.
         """
-        visit_M = self.members.first_visit_M.copy()
         member_S = np.arange(len(self.members))
         while len(member_S):
-            member_S = np.flatnonzero(visit_M < self.config.end_us)
-            round_ = self._open(member_S, visit_M[member_S])
+            member_S = np.flatnonzero(self.visit_M < until_us)
+            round_ = self._open(member_S, self.visit_M[member_S])
             running = self._begin(round_)
+            if self.watch is not None:
+                self.watch.begun(round_, running)
             scene = Scene(self.config, self.titles, self.state, self.rng, self.log, round_, running)
             for step in range(MAX_CHOICES):
                 self._choose(step, np.flatnonzero(round_.num_choices_S > step), scene)
-            visit_M[member_S] = self._close(round_, running)
+            self.visit_M[member_S] = self._close(round_, running)
 
     def _open(self, member_S: NDArray[np.int64], start_S: NDArray[np.int64]) -> Round:
         num = len(member_S)
@@ -168,6 +203,8 @@ class Simulation:
             completed=completed_X,
             num_episodes=viewing.played_XR.sum(axis=1) * self.titles.show_N[chosen_X],
         )
+        if self.watch is not None:
+            self.watch.chose(step, rows, chosen_X, found_by["position"], completed_X)
         running.match_S[rows] += match_X
         running.fraction_S[rows] += fraction_X
         running.offer.take(rows, chosen_X)
@@ -182,6 +219,8 @@ class Simulation:
         satisfaction_S = satisfaction(mean_match_S, mean_fraction_S, self.rng)
         gap_S, evening_S = self.members.gap_days_M[round_.member_S], self.members.evening_M[round_.member_S]
         returned_S = next_visit(self.config, gap_S, evening_S, satisfaction_S, running.clock_S, self.rng)
+        if self.watch is not None:
+            self.watch.left(round_, satisfaction_S, returned_S)
         self.records.sessions(
             member=round_.member_S,
             guest=round_.guest_S,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from foretaste.worlds.config import DAY_US, HOUR_US, WorldConfig
 from foretaste.worlds.titles import Titles
@@ -18,6 +19,7 @@ _NEXT_EPISODE = 0.6
 COMPLETE_FROM = 0.9
 """Played at least so far, a title counts as watched to the end."""
 
+_FRACTION_NOISE = 0.28
 _MIDDLING = 0.58
 """Satisfaction at which members wait as long as is their mean."""
 
@@ -51,14 +53,23 @@ def view(
     """
     num = len(title_X)
     shape = (num, MAX_EPISODES)
-    mean_X = 0.3 + 0.45 * match_X + 0.4 * titles.quality_N[title_X]
-    fraction_XR = np.clip(mean_X[:, None] + rng.normal(0.0, 0.28, shape), 0.03, 1.0)
+    mean_X = _mean_fraction(titles, title_X, match_X)
+    fraction_XR = np.clip(mean_X[:, None] + rng.normal(0.0, _FRACTION_NOISE, shape), 0.03, 1.0)
     episode_XR = next_X[:, None] + np.arange(MAX_EPISODES)
     goes_on_XR = (rng.random(shape) < _NEXT_EPISODE) & (episode_XR + 1 < released_X[:, None])
     goes_on_XR &= (fraction_XR >= COMPLETE_FROM) & titles.show_N[title_X, None]
     played_XR = np.ones(shape, dtype=np.bool_)
     played_XR[:, 1:] = np.logical_and.accumulate(goes_on_XR[:, :-1], axis=1)
     return Viewing(played_XR, fraction_XR, np.where(titles.show_N[title_X, None], episode_XR, 0))
+
+
+def finish_probability(titles: Titles, title_X: NDArray[np.int64], match_X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability that what plays is watched to its end, of a show the first episode: the law by which `view` draws."""
+    return np.asarray(ndtr((_mean_fraction(titles, title_X, match_X) - COMPLETE_FROM) / _FRACTION_NOISE))
+
+
+def _mean_fraction(titles: Titles, title_X: NDArray[np.int64], match_X: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.3 + 0.45 * match_X + 0.4 * titles.quality_N[title_X])
 
 
 def satisfaction(
