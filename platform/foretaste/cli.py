@@ -28,6 +28,8 @@ POLICIES = (
     "greedy", "epsilon_greedy", "plackett_luce", "linucb", "linear_thompson", "logistic_thompson", "neural_thompson",
 )  # fmt: skip
 REWARD_PARTS = ("report", "delayed")
+COUNTED = frozenset(("prepare", "features", "train", "tune", "evaluate", "intents", "parity", "outcomes", "rewards"))
+"""Batch jobs: each leaves in the workspace when, how long and with what result it ran."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -188,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
         signal.signal(number, _interrupt)
     try:
-        code: int = options.run(options)
+        code: int = _counted(options) if options.verb in COUNTED else options.run(options)
     except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:
         print(f"foretaste {options.verb}: {error}", file=sys.stderr)
         return 2
@@ -211,7 +213,17 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load(options.config, overrides)
 
 
+def _counted(options: argparse.Namespace) -> int:
+    from foretaste.jobs.counted import job_of
+
+    with job_of(_settings(options), options.verb) as job:
+        code: int = options.run(options)
+        job.ended(ok=code == 0, result=getattr(options, "result", None))
+    return code
+
+
 def _finish(options: argparse.Namespace, result: dict[str, Any]) -> int:
+    options.result = result
     if options.json:
         print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
     return 0

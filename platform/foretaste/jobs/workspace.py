@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foretaste.contracts.segments import INTENTS_FOLDER
+from foretaste.ops.job_metrics import FOLDER as METRICS_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class Workspace:
     def rewards(self) -> Path:
         """What reward programs made of outcomes: by program, version and outcomes."""
         return self.root / "rewards"
+
+    @property
+    def metrics(self) -> Path:
+        """What batch jobs count of themselves."""
+        return self.root / METRICS_FOLDER
 
     @property
     def downloads(self) -> Path:
