@@ -57,9 +57,8 @@ def as_grafana(name: str, board: Board) -> dict[str, Any]:
     top = 0
     for row in board.rows:
         place = {"h": 1, "w": 3 * WIDTH, "x": 0, "y": top}
-        panels.append(
-            {"id": len(panels) + 1, "type": "row", "title": row.title, "gridPos": place, "collapsed": False, "panels": []}
-        )
+        head: dict[str, Any] = {"type": "row", "title": row.title, "gridPos": place, "collapsed": False, "panels": []}
+        panels.append({"id": len(panels) + 1} | head)
         for number, panel in enumerate(row.panels):
             place = {
                 "h": HEIGHT,
