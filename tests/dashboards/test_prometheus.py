@@ -102,7 +102,10 @@ class Watched:
         known: dict[str, Any] = {"audit_share": 1.0, "budget_ms": 60_000, "epsilon": 0.2, "api_keys": False}
         known |= {"housekeeping_seconds": 0.5, "session_log": {"durable": False}}
         known["decision_log"] = {"target": (self.folder / "target").as_uri(), "roll_decisions": 20}
-        known |= {"breaker": {"failures": 3, "rest_seconds": 60}, "exploring": {"bounds": {"epsilon": 0.1, "budget": 0.05}}}
+        known |= {
+            "breaker": {"failures": 3, "rest_seconds": 60},
+            "exploring": {"bounds": {"epsilon": 0.1, "budget": 0.05}},
+        }
         serving = ServingConfig.model_validate(known)
         config = ServiceConfig(workspace=self.folder, features_repo=Path("features"), serving=serving)
         return open_service(config, source=self.views, clock=utc_now)
@@ -261,9 +264,7 @@ def test_alerts_are_silent_in_health_and_fire_where_their_cause_is_provoked(
     running: tuple[Watched, Prometheus, httpx.Client],
 ) -> None:
     watched, asked, client = running
-    rules = [
-        rule for group in yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"] for rule in group["rules"]
-    ]
+    rules = [rule for group in yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"] for rule in group["rules"]]
     for rule in rules:
         asked.values(rule["expr"])  # is understood
     late = {"ForetasteSlow"} if watched.slowest > SLOW_SECONDS else set()  # a busy machine really is slow

@@ -49,6 +49,7 @@ from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.steadied import Steadied
+from foretaste.serving.tracing import tell
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
 from foretaste.signals.served import sampled
@@ -219,6 +220,16 @@ class Recommender:
         if counted:
             self.metrics.answered(watch, made["freshness"], made["fallback"], arm=part.arm)
             self.metrics.explored(asked.kind, request.surface, acting.policy.name, slate)
+            tell(
+                watch,
+                decision_id=decision_id,
+                policy=acting.policy.name,
+                explored=slate.explored,
+                release=loaded.release,
+                arm=part.arm,
+                level=scored.source.value,
+                fallback=None if made["fallback"].reason is None else made["fallback"].reason.value,
+            )
         if (held := made["stability"]) is not None and not request.dry_run:
             self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made
@@ -267,6 +278,7 @@ class Recommender:
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
         prediction, why, _ = predict(seen, models, guard=part.guards[INTENT], watch=watch)
         watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
+        tell(watch, release=loaded.release, arm=part.arm, fallback=None if why is None else why.value)
         return intent_answer(
             request,
             seen,
