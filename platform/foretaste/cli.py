@@ -144,6 +144,9 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--limit", type=int, metavar="N", help="compare at most N decisions")
     parity.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
 
+    doctor = verb("doctor", _doctor, "Look at a deployment and say what to mend; exit status 1 if something has to be.")
+    doctor.add_argument("--url", help="base address of the service; default where the settings have it listen")
+
     outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
     outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
 
@@ -341,6 +344,14 @@ def _parity(options: argparse.Namespace) -> int:
 
     asked = {"decisions": options.decisions, "sample": options.sample, "limit": options.limit, "since": options.since}
     result = parity(_settings(options), **asked)
+    _finish(options, result)
+    return 0 if result["ok"] else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from foretaste.jobs.doctor import doctor
+
+    result = doctor(_settings(options), url=options.url)
     _finish(options, result)
     return 0 if result["ok"] else 1
 

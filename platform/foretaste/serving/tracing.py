@@ -65,7 +65,9 @@ class _Traced:
 
         inside = set_span_in_context(self.span)
         at_ms = -watch.elapsed_ms
-        laps = [(WAITING, watch.waited_ms, {})] if watch.waited_ms else []
+        laps: list[tuple[str, float, dict[str, int]]] = []
+        if watch.waited_ms:
+            laps.append((WAITING, watch.waited_ms, {}))
         laps += [(lap.stage, lap.ms, {"num_in": lap.num_in, "num_out": lap.num_out}) for lap in watch.laps]
         now_ns = self._now_ns()
         for name, ms, numbers in laps:
