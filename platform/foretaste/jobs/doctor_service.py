@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -21,7 +22,7 @@ CLOCK_SECONDS = 2.0
 def answers(url: str) -> bool:
     """Whether something answers there as the service does."""
     try:
-        return httpx.get(f"{url}/health/live", timeout=TIMEOUT_SECONDS).json() == {"status": "live"}
+        return bool(httpx.get(f"{url}/health/live", timeout=TIMEOUT_SECONDS).json() == {"status": "live"})
     except (httpx.HTTPError, ValueError):
         return False
 
@@ -107,15 +108,9 @@ def interface(*, keys: bool) -> dict[str, Any]:
     from foretaste.serving.ingress import Answers, build_app
     from foretaste.serving.keys import KeyRing
 
-    class Nobody:
-        """Answers nothing."""
-
-    from pathlib import Path
-
+    nobody = cast("Answers", object())
     ring = KeyRing(Path("keys.json")) if keys else None
-    found: dict[str, Any] = json.loads(
-        json.dumps(build_app(cast("Answers", Nobody()), max_body_bytes=1_024, keys=ring).openapi())
-    )
+    found: dict[str, Any] = json.loads(json.dumps(build_app(nobody, max_body_bytes=1_024, keys=ring).openapi()))
     return found
 
 
