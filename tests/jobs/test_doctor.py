@@ -21,7 +21,7 @@ from foretaste.contracts.tenants import DEFAULT
 from foretaste.feedback.decision_log import DecisionLog
 from foretaste.feedback.sqlite_session_log import SqliteSessionLog
 from foretaste.jobs.doctor import doctor
-from foretaste.jobs.doctor_local import packages
+from foretaste.jobs.doctor_local import cluster, packages
 from foretaste.jobs.settings import Settings, load
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.redis_server import free_port, redis_server
@@ -110,6 +110,19 @@ def test_an_object_store_that_takes_files_keeps_none_of_the_doctors(shop: Path) 
     told = found(shop, decision_log={"target": (shop / "target").as_uri()})
     assert told["object store"][0].startswith("good")
     assert list((shop / "target").iterdir()) == []
+
+
+def test_a_cluster_that_is_named_has_to_take_connections(shop: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for address in (f"127.0.0.1:{listener.getsockname()[1]}", f"ray://127.0.0.1:{listener.getsockname()[1]}"):
+            (one,) = cluster(load(None, [f"workspace={shop}", f"cluster.address={address}"]))
+            assert one.state.value == "good"
+    (one,) = cluster(load(None, [f"workspace={shop}", f"cluster.address=127.0.0.1:{free_port()}"]))
+    assert (one.state.value, bool(one.mend)) == ("bad", True)
+    (one,) = cluster(load(None, [f"workspace={shop}", "cluster.address=auto"]))
+    assert one.state.value == "not looked at"
 
 
 def test_packages_are_held_against_ranges_and_pins(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from math import sqrt
 from typing import Any
 
@@ -24,8 +24,8 @@ def deviations(*, said: float, rolled: float, num: int = 3_000) -> dict[str, flo
     saying, rolling = EpsilonGreedy(said), EpsilonGreedy(rolled)
     said_C = saying.distribution(SCORES_C, ())
     drawn: Counter[str] = Counter()
-    expected: Counter[str] = Counter()
-    variance: Counter[str] = Counter()
+    expected: dict[str, float] = defaultdict(float)
+    variance: dict[str, float] = defaultdict(float)
     for seed in range(num):
         chosen = int(rolling.choose(SCORES_C, k=1, rng=dice(seed)).order_K[0])
         one = draw(said_C, chosen=chosen, propensity=float(said_C[chosen]))

@@ -49,6 +49,7 @@ def _findings(settings: Settings, *, url: str | None, clock: Callable[[], dateti
     yield from looked("online features", lambda: doctor_stores.online_features(settings))
     yield from looked("decision log", lambda: doctor_stores.decision_log(settings))
     yield from looked("keys", lambda: doctor_local.keys(settings))
+    yield from looked("cluster", lambda: doctor_local.cluster(settings))
     if url is None:
         yield from looked("port", lambda: doctor_local.port(settings, answers=up))
     if not up:

@@ -21,6 +21,7 @@ from foretaste.serving.keys import KEYS_FILE, LOCAL_KEY_FILE, read_keys
 
 PINS = "constraints.txt"
 LEFT_SECONDS = 86_400.0
+REACHED_SECONDS = 5.0
 
 
 def packages(pins: Path | None) -> Iterator[Finding]:
@@ -128,3 +129,20 @@ def port(settings: Settings, *, answers: bool) -> Iterator[Finding]:
             yield bad("port", f"{host}:{number}: {error.strerror}", "end what listens there, or set serving.port")
         else:
             yield good("port", f"{host}:{number} is free")
+
+
+def cluster(settings: Settings) -> Iterator[Finding]:
+    """Whether the Ray to join can be reached, where one is named."""
+    address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
+    host, colon, number = (address or "").partition("://")[2 if "://" in (address or "") else 0].rpartition(":")
+    if not colon or not number.isdigit():
+        yield skipped("cluster", f"no address of a Ray to join ({address or 'a local one is started'})")
+        return
+    try:
+        begun = time.perf_counter()
+        with socket.create_connection((host, int(number)), timeout=REACHED_SECONDS):
+            ms = (time.perf_counter() - begun) * 1e3
+    except OSError as error:
+        yield bad("cluster", f"{address}: {error}", "start it, or mend address and network policy")
+    else:
+        yield good("cluster", f"{address} takes connections, {ms:.1f} ms")
