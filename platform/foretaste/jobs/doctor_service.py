@@ -14,7 +14,7 @@ import httpx
 
 from foretaste.jobs.doctor_findings import Finding, bad, good, skipped, warning
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS, LIVE_SECONDS = 10.0, 3.0
 CLOCK_SECONDS = 2.0
 """Apart, and how long the way may take; Date has whole seconds."""
 
@@ -22,7 +22,7 @@ CLOCK_SECONDS = 2.0
 def answers(url: str) -> bool:
     """Whether something answers there as the service does."""
     try:
-        return bool(httpx.get(f"{url}/health/live", timeout=TIMEOUT_SECONDS).json() == {"status": "live"})
+        return bool(httpx.get(f"{url}/health/live", timeout=LIVE_SECONDS).json() == {"status": "live"})
     except (httpx.HTTPError, ValueError):
         return False
 
