@@ -6,18 +6,25 @@ READY := $(VENV)/.ready
 CONFIG ?= deployments/local/foretaste.yaml
 REFERENCES := .venv-references
 ORACLES := .venv-oracles
-# The package would start a server of its own, which nobody asked for.
-INSTALL_REDIS := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-	apt-get install -qq -y --no-install-recommends redis-server) >/dev/null 2>&1
+# The packages would start servers of their own, which nobody asked for.
+INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	apt-get install -qq -y --no-install-recommends
 
-.PHONY: setup servers references oracles demo test check bench serve clean
+.PHONY: setup servers references oracles dashboards demo test check bench serve clean
 
 setup: $(READY)
 
-# Tests run against a real Redis. Debian's is taken where it is missing and we may install it; without it those tests
-# are skipped and say so.
+# Tests run against a real Redis and a real Prometheus. Debian's are taken where they are missing and we may install
+# them; without them those tests are skipped and say so.
 servers:
-	@command -v redis-server >/dev/null || $(INSTALL_REDIS) || echo "redis-server is missing: its tests will be skipped"
+	@command -v redis-server >/dev/null || $(INSTALL) redis-server) >/dev/null 2>&1 \
+		|| echo "redis-server is missing: its tests will be skipped"
+	@command -v promtool >/dev/null || $(INSTALL) prometheus) >/dev/null 2>&1 \
+		|| echo "prometheus is missing: its tests will be skipped"
+
+# Boards of Grafana, written from their description.
+dashboards: setup
+	$(BIN)/python -m foretaste.jobs.dashboards deployments/dashboards
 
 # A half-made environment leaves no .ready and is completed by the next call.
 $(READY): pyproject.toml constraints.txt

@@ -31,6 +31,13 @@ POLICIES = (
 REWARD_PARTS = ("report", "delayed", "delayed-search")
 OBJECTIVES = ("ips", "snips", "shifted", "dr", "cross_entropy", "regression")
 LOOP_PARTS = ("arms", "price")
+COUNTED = frozenset(
+    (
+        "prepare", "features", "train", "tune", "evaluate", "intents", "parity", "outcomes", "rewards", "foresee", "learn",
+        "evaluate-policy", "posteriors", "retrain",
+    )
+)  # fmt: skip
+"""Batch jobs: each leaves in the workspace when, how long and with what result it ran."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -145,6 +152,9 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--limit", type=int, metavar="N", help="compare at most N decisions")
     parity.add_argument("--since", metavar="TIME", help="only decisions from this RFC 3339 time on")
 
+    doctor = verb("doctor", _doctor, "Look at a deployment and say what to mend; exit status 1 if something has to be.")
+    doctor.add_argument("--url", help="base address of the service; default where the settings have it listen")
+
     outcomes = verb("outcomes", _outcomes, "Join decisions with what followed on them, as of an instant.")
     outcomes.add_argument("--as-of", metavar="TIME", help="RFC 3339 instant; default now, or the end of a prepared log")
 
@@ -228,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
         signal.signal(number, _interrupt)
     try:
-        code: int = options.run(options)
+        code: int = _counted(options) if options.verb in COUNTED else options.run(options)
     except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:
         print(f"foretaste {options.verb}: {error}", file=sys.stderr)
         return 2
@@ -251,7 +261,17 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load(options.config, overrides)
 
 
+def _counted(options: argparse.Namespace) -> int:
+    from foretaste.jobs.counted import job_of
+
+    with job_of(_settings(options), options.verb) as job:
+        code: int = options.run(options)
+        job.ended(ok=code == 0, result=getattr(options, "result", None))
+    return code
+
+
 def _finish(options: argparse.Namespace, result: dict[str, Any]) -> int:
+    options.result = result
     if options.json:
         print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
     return 0
@@ -369,6 +389,14 @@ def _parity(options: argparse.Namespace) -> int:
 
     asked = {"decisions": options.decisions, "sample": options.sample, "limit": options.limit, "since": options.since}
     result = parity(_settings(options), **asked)
+    _finish(options, result)
+    return 0 if result["ok"] else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from foretaste.jobs.doctor import doctor
+
+    result = doctor(_settings(options), url=options.url)
     _finish(options, result)
     return 0 if result["ok"] else 1
 

@@ -31,6 +31,7 @@ FLAGS = {
     "promote": ["release", "--share", "--arm", "--shadow"],
     "rollback": ["release"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
+    "doctor": ["--url"],
     "outcomes": ["--as-of"],
     "foresee": ["--feedback", "--outcomes"],
     "rewards": ["--program", "--programs", "--outcomes", "--predicted"],

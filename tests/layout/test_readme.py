@@ -73,6 +73,10 @@ def test_the_step_by_step_commands_run_in_order_on_a_small_world(
     for step in steps:
         assert main([*step, "--config", str(config)]) == 0, step
     assert (tmp_path / ".foretaste" / "evaluation" / "report.html").stat().st_size > 10_000
+    counted = {file.stem for file in (tmp_path / ".foretaste" / "metrics").glob("*.prom")}
+    assert counted == {"prepare", "features", "train", "evaluate", "training-intent", "training-ranker"}
+    assert main(["keys", "create", "--tenant", "acme"]) == 0
+    assert main(["doctor", "--config", str(config), "--set", "serving.port=0"]) == 0
 
 
 def _body(title: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from foretaste.jobs.cluster import cluster
@@ -11,6 +12,7 @@ from foretaste.jobs.releases import release_trained
 from foretaste.jobs.session_knn import file_session_knn
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
+from foretaste.ops.job_metrics import TrainingMetrics
 from foretaste.ops.telemetry import say
 from foretaste.training.intent import TrainResult, train_intent
 from foretaste.training.loop import Epoch
@@ -43,7 +45,7 @@ def train(
                 storage=tables.runs,
                 tracking=settings.tracking,
                 now=datetime.now(UTC),
-                on_progress=_progress("intent"),
+                on_progress=_progress("intent", tables.metrics),
                 labels=settings.labels,
             )
             done["intent"] = _figures("intent", intent)
@@ -57,7 +59,7 @@ def train(
                 storage=tables.runs,
                 tracking=settings.tracking,
                 now=datetime.now(UTC),
-                on_progress=_progress("ranker"),
+                on_progress=_progress("ranker", tables.metrics),
                 read_events=settings.serving.session_log.read_events,
             )
             done["ranker"] = _figures("ranker", ranker)
@@ -68,8 +70,11 @@ def train(
     return done | {"release": release_trained(settings, done.keys(), now=datetime.now(UTC))}
 
 
-def _progress(name: str) -> Any:
+def _progress(name: str, folder: Path) -> Any:
+    told = TrainingMetrics(folder, name)
+
     def on_progress(epoch: Epoch) -> None:
+        told.epoch(epoch.number, of=epoch.of, loss=epoch.loss, rate=epoch.rate, metrics=epoch.metrics)
         values = "  ".join(f"{key} {value:.4f}" for key, value in epoch.metrics.items() if key != "loss")
         bar = "#" * round(20 * epoch.number / epoch.of)
         say(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foretaste.contracts.segments import INTENTS_FOLDER
+from foretaste.ops.job_metrics import FOLDER as METRICS_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class Workspace:
     def learned(self) -> Path:
         """What rankers that learned from decisions would have earned, by version."""
         return self.root / "learned"
+
+    @property
+    def metrics(self) -> Path:
+        """What batch jobs count of themselves."""
+        return self.root / METRICS_FOLDER
 
     @property
     def downloads(self) -> Path:

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,11 @@ def file_release(registry: Path, models: Mapping[str, str], *, at: datetime, abo
     body = {"release": name, "created_at": made.created_at, "models": dict(models), "about": dict(about)}
     write_json(body, folder / f"{name}.json")
     return made
+
+
+def filed_at(name: str) -> datetime:
+    """When a release was filed, by its name."""
+    return datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
 
 
 def releases(registry: Path) -> list[Release]:

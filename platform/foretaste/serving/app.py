@@ -17,6 +17,7 @@ from foretaste.serving.logs import configure
 from foretaste.serving.shedding import Admission
 from foretaste.serving.slow import ViewSource
 from foretaste.serving.topology import Topology
+from foretaste.serving.tracing import TRACES_FOLDER, open_tracing
 
 if TYPE_CHECKING:
     from foretaste.serving.composed import There
@@ -56,6 +57,7 @@ def open_app(config: ServiceConfig, *, echo_request_id: bool = True, stages: The
         rate_share=1 / config.serving.num_replicas,
         admission=Admission(config.serving.shedding, timer=time.perf_counter),
         metrics=service.metrics,
+        tracing=open_tracing(config.serving.tracing, config.workspace / "serving" / TRACES_FOLDER),
     )
     allow_browsers(app, config.serving.cors_origins)
     set_apart()

@@ -113,6 +113,10 @@ class Audit:
             "waiting": len(self._waiting),
         }
 
+    def mismatches(self) -> dict[str, float]:
+        """Values that differ, by feature."""
+        return {name: float(found["count"]) for name, found in dict(self.tally.mismatches).items()}
+
     @property
     def alarms(self) -> list[str]:
         """What is wrong, in words; nothing as a rule."""

@@ -21,6 +21,7 @@ from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.shadow import ShadowConfig
 from foretaste.serving.shedding import SheddingConfig
 from foretaste.serving.topology import ComposedConfig, Topology
+from foretaste.serving.tracing import TracingConfig
 
 
 class ServingConfig(Frozen):
@@ -56,6 +57,7 @@ class ServingConfig(Frozen):
     log_format: LogFormat = Field(
         LogFormat.JSON, description="how requests and troubles are logged to standard error: json, text, none"
     )
+    tracing: TracingConfig = Field(TracingConfig(), description="which requests are traced, and where to")
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="bytes of the largest request body")
     future_minutes: float = Field(5.0, ge=0, description="minutes that an event may lie ahead of its arrival")
     title_refresh_seconds: float = Field(300.0, gt=0, description="seconds after which title features are read again")

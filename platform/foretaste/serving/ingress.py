@@ -51,6 +51,7 @@ from foretaste.serving.openapi import document, problem_response
 from foretaste.serving.problems import ECHO_KEY, REQUEST_ID, REQUEST_ID_KEY, RefusedError, install
 from foretaste.serving.shedding import Admission, SheddingConfig, install_shedding
 from foretaste.serving.tenancy import request_inside
+from foretaste.serving.tracing import TraceRequests, Tracing
 
 HOUSEKEEPING_SECONDS = 20.0
 T = TypeVar("T")
@@ -167,11 +168,13 @@ def build_app(
     rate_share: float = 1.0,
     admission: Admission | None = None,
     metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Make the app around a service, which it closes when it shuts down.
 
     With `keys` whoever asks has to show one; `rate_share` of a tenant's rate is this process's to give. `admission`
     says which requests for an answer are computed; by default it has its own defaults.
+    `tracing` is closed with the app.
     `metrics` are told at /metrics; what the service itself counts is there where they are the service's.
     Ray Serve's proxy makes and echoes X-Request-ID itself, and adds to what the app sets: there it is not to echo.
     """
@@ -190,6 +193,8 @@ def build_app(
             await task
         admitted.close()
         await asyncio.to_thread(service.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title="foretaste", version="1", lifespan=lifespan, redoc_url=None)
     router = APIRouter(route_class=_route(max_body_bytes))
@@ -203,6 +208,8 @@ def build_app(
     install_shedding(app, admitted)
     app.add_middleware(Gate, keys=keys, share=rate_share)
     count_requests(app, counts)
+    if tracing is not None:
+        app.add_middleware(TraceRequests, tracing=tracing)
     app.add_middleware(AccessLog)
     app.add_middleware(RequestId, echo=echo_request_id)
     return app

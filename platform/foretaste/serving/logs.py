@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretaste.serving.gate import CALLER
 from foretaste.serving.problems import REQUEST_ID_KEY
+from foretaste.serving.tracing import TRACE_ID_KEY
 
 ACCESS = "foretaste.access"
 MAX_FRAMES = 20
@@ -112,7 +113,8 @@ class AccessLog:
 
 def _told(scope: Scope, status: int, ms: float) -> dict[str, Any]:
     route, caller = scope.get("route"), scope.get(CALLER)
-    return {
+    traced = {"trace_id": scope[TRACE_ID_KEY]} if TRACE_ID_KEY in scope else {}
+    return traced | {
         "request_id": scope.get(REQUEST_ID_KEY),
         "tenant": None if caller is None else caller.tenant,
         "key": None if caller is None else caller.key,

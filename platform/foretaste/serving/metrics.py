@@ -14,9 +14,10 @@ from prometheus_client.registry import Collector
 
 from foretaste.contracts.controls import Kind
 from foretaste.contracts.wire import EventsAnswer, FallbackAnswer, Freshness
-from foretaste.policies.slate import Price
+from foretaste.policies.slate import Slate
 from foretaste.serving.breaker import Breaker, State
 from foretaste.serving.budget import Guard, Guards
+from foretaste.serving.propensities import Draw
 from foretaste.serving.shedding import Admission, Shed
 from foretaste.serving.watch import Watch
 
@@ -43,8 +44,17 @@ class Metrics:
         self._best = self._counter("estimated_reward", "of lists, had no dice been used", "surface", "policy")
         given_up = "estimated reward that dice were expected to give up, at most"
         self._given_up = self._counter("estimated_reward_given_up", given_up, "surface", "policy")
+        self._places = self._counter("places", "places of lists, by what filled them", "surface", "policy", "by")
+        at_first = "first places of audited lists, by the bin of the probability of what was put there"
+        self._drawn = self._counter("propensity_drawn", f"{at_first}: how often", "policy", "below")
+        self._expected = self._counter("propensity_expected", f"{at_first}: expected", "policy", "below")
+        self._variance = self._counter("propensity_variance", f"{at_first}: variance of that", "policy", "below")
+        differ = "first places whose logged propensity is not what the policy says"
+        self._differing = self._counter("propensity_differs", differ, "policy")
         self._arms = self._counter("arm_answers", "lists by arm, while there are any", "arm")
         self._sheds = self._counter("sheds", "requests refused for want of room", "reason")
+        self._stale = self._counter("stale_inputs", "inputs of answers that were absent or too old", "input")
+        self._housekeeping_failures = self._counter("housekeeping_failures", "steps of housekeeping that failed")
         self._events = self._counter("events", "events by what became of them", "outcome")
         self._age = Histogram(
             f"{PREFIX}newest_event_age_seconds",
@@ -70,15 +80,34 @@ class Metrics:
             self._answers.labels(fallback.level.value).inc()
         if fallback.reason is not None:
             self._fallbacks.labels(fallback.reason.value).inc()
+        for name in freshness.stale:
+            self._stale.labels(name).inc()
         if freshness.age_seconds is not None:
             self._age.observe(freshness.age_seconds)
 
-    def explored(self, kind: Kind, surface: str, policy: str, price: Price | None) -> None:
-        """Add what the dice of a list are expected to give up, and what it would have been worth without them."""
+    def explored(self, kind: Kind, surface: str, policy: str, slate: Slate) -> None:
+        """Count the places that dice filled and that scores did; add what the dice are expected to give up, and what
+        the list would have been worth without them.
+        """
         named = "rank" if kind is Kind.RANK else surface  # that of a ranking is any text
-        if price is not None:
+        num_explored = int(slate.explored_K.sum())
+        self._places.labels(named, policy, "dice").inc(num_explored)
+        self._places.labels(named, policy, "scores").inc(len(slate) - num_explored)
+        if (price := slate.price) is not None:
             self._given_up.labels(named, policy).inc(float(price.given_up_K.sum()))
             self._best.labels(named, policy).inc(float(price.best_K.sum()))
+
+    def drawn(self, policy: str, draw: Draw) -> None:
+        """Count a first place beside what its policy says of it."""
+        for below, expected, variance in draw.bins:
+            self._drawn.labels(policy, below).inc(float(below == draw.below))
+            self._expected.labels(policy, below).inc(expected)
+            self._variance.labels(policy, below).inc(variance)
+        self._differing.labels(policy).inc(float(draw.differs))
+
+    def kept(self, *, num_failed: int) -> None:
+        """Count a round of housekeeping."""
+        self._housekeeping_failures.inc(num_failed)
 
     def shed(self, reason: Shed) -> None:
         """Count a request that was refused."""
@@ -114,7 +143,13 @@ class Metrics:
 
     def watch_all(self, name: str, about: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
         """Tell numbers by the values of one label, as they are when they are asked for: a closed list, please."""
-        self.registry.register(_Values(PREFIX + name, about, label, values))
+        self.watch_table(name, about, (label,), lambda: {(key,): value for key, value in values().items()})
+
+    def watch_table(
+        self, name: str, about: str, labels: tuple[str, ...], values: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """The same by the values of several labels."""
+        self.registry.register(_Values(PREFIX + name, about, labels, values))
 
     def text(self) -> bytes:
         """All of it in the text format of Prometheus."""
@@ -141,15 +176,21 @@ def _usual_seconds(guard: Guard) -> float:
 class _Values(Collector):
     """Numbers that are looked up when they are asked for."""
 
-    def __init__(self, name: str, about: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        labels: tuple[str, ...],
+        values: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
         self._name = name
         self._about = about
-        self._label = label
+        self._labels = labels
         self._values = values
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Look them up."""
-        family = GaugeMetricFamily(self._name, self._about, labels=[self._label])
+        family = GaugeMetricFamily(self._name, self._about, labels=list(self._labels))
         for key, value in sorted(self._values().items()):
-            family.add_metric([key], float(value))
+            family.add_metric(list(key), float(value))
         yield family

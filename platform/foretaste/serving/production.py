@@ -18,7 +18,7 @@ from foretaste.contracts.wire_models import (
 )
 from foretaste.feedback.arms import SampleRatio, in_words, sample_ratio, split_in, split_since
 from foretaste.feedback.session_log import microseconds
-from foretaste.ops.releases import CANARY, MAIN, Rollout, releases, rollout
+from foretaste.ops.releases import CANARY, MAIN, Rollout, filed_at, releases, rollout
 from foretaste.ops.rollouts import ShareError
 from foretaste.serving.lineup import Lineup
 from foretaste.serving.metrics import Metrics
@@ -72,6 +72,8 @@ class Production:
         """Have metrics tell of it."""
         metrics.watch_all("shadow", "how a release that nobody sees differs from answers", "what", self._shadow.plain)
         metrics.watch_all("sample_ratio", "members by arm, and whether the split is broken", "what", self._split)
+        main = "when the release was filed that answers who is in no arm, in seconds since 1970"
+        metrics.watch_all("main_release_created_timestamp_seconds", main, "release", self._main)
         metrics.watch_all("release", "1 for each release that answers or scores here", "release", self._in_use)
         rollouts, outcomes = self._rollouts, "releases that were loaded, and that were refused"
         metrics.watch_all("releases", outcomes, "outcome", lambda: dict(rollouts.outcomes))
@@ -161,6 +163,10 @@ class Production:
 
     def _in_use(self) -> dict[str, float]:
         return {one.release: 1.0 for one in self._lineup().loaded if one.release is not None}
+
+    def _main(self) -> dict[str, float]:
+        name = self._lineup().main.loaded.release
+        return {} if name is None else {name: filed_at(name).timestamp()}
 
     def _split(self) -> dict[str, float]:
         if self._ratio is None:

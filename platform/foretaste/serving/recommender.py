@@ -32,13 +32,14 @@ from foretaste.serving.budget import DECISION_LOG, EARLIER, GOES_ON, INTENT, SES
 from foretaste.serving.concentration import Concentration
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.earlier import Earlier
-from foretaste.serving.exploring import Explorer
+from foretaste.serving.exploring import Acting, Explorer
 from foretaste.serving.intents import intent_answer
 from foretaste.serving.lineup import Lineup, Loaded, Part
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.models import Models
 from foretaste.serving.names import decision_name
 from foretaste.serving.posteriors import PublishedPosteriors
+from foretaste.serving.propensities import draw
 from foretaste.serving.record import SIGNALS, reading, record
 from foretaste.serving.segments import PublishedSegments
 from foretaste.serving.shadow import Offered
@@ -48,8 +49,10 @@ from foretaste.serving.shown import Last
 from foretaste.serving.slow import SlowViews
 from foretaste.serving.stages import Scored, Seen, arranged, predict, score
 from foretaste.serving.steadied import Steadied
+from foretaste.serving.tracing import tell
 from foretaste.serving.watch import Watch
 from foretaste.signals.acts import acts_of_one
+from foretaste.signals.served import sampled
 from foretaste.signals.signals import signals_of_one
 
 WARM_UPS = 3
@@ -208,6 +211,7 @@ class Recommender:
             self._store(row)
             watch.lap(DECISION_LOG, num_in=1, num_out=1)
             self._remember(asked, loaded, seen, scored, slate, decision_id)
+            self._hold(acting, slate, decision_id)
             if self._shadow is not None and (unseen := self.lineup.shadow) is not None:
                 self._shadow(Offered(decision_id, loaded, part.arm, unseen, asked, seen, scored))
         made = answer(
@@ -215,7 +219,17 @@ class Recommender:
         )
         if counted:
             self.metrics.answered(watch, made["freshness"], made["fallback"], arm=part.arm)
-            self.metrics.explored(asked.kind, request.surface, acting.policy.name, slate.price)
+            self.metrics.explored(asked.kind, request.surface, acting.policy.name, slate)
+            tell(
+                watch,
+                decision_id=decision_id,
+                policy=acting.policy.name,
+                explored=slate.explored,
+                release=loaded.release,
+                arm=part.arm,
+                level=scored.source.value,
+                fallback=None if made["fallback"].reason is None else made["fallback"].reason.value,
+            )
         if (held := made["stability"]) is not None and not request.dry_run:
             self.steadied.add(kept=held.kept, of=held.of, largest_move=held.largest_move)
         return made
@@ -230,6 +244,18 @@ class Recommender:
             titles = tuple(loaded.models.catalogue.ids[code - 1] for code in codes_K.tolist())
             mark = asked.controls.before_mark if seen.failed else seen.mark  # what could not be read is new next time
             self._earlier.shown.put(seen.actor_id, asked.request, Last(decision_id, titles, mark, seen.asof_us))
+
+    def _hold(self, acting: Acting, slate: Slate, decision_id: str) -> None:
+        """Hold the propensities of an audited list against the policy."""
+        if not len(slate) or not sampled(decision_id, self._config.audit_share):
+            return
+        try:
+            said_C = acting.policy.distribution(acting.scores_C, (), features_CD=acting.features_CD)
+        except Exception:  # what only counts must not end an answer that is logged
+            _log.exception("the distribution of policy %s could not be computed", acting.policy.name)
+            return
+        held = draw(said_C, chosen=int(slate.order_K[0]), propensity=float(slate.propensity_K[0]))
+        self.metrics.drawn(acting.policy.name, held)
 
     def forget(self, actor: str) -> None:
         """Forget what was shown to an actor."""
@@ -252,6 +278,7 @@ class Recommender:
         watch.lap(SESSION_LOG, num_in=1, num_out=len(seen.rows))
         prediction, why, _ = predict(seen, models, guard=part.guards[INTENT], watch=watch)
         watch.lap(INTENT, num_in=len(seen.history.at_T), num_out=0 if prediction is None else len(prediction.heads))
+        tell(watch, release=loaded.release, arm=part.arm, fallback=None if why is None else why.value)
         return intent_answer(
             request,
             seen,

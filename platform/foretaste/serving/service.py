@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from foretaste import __version__
 from foretaste.contracts.tenants import DEFAULT
 from foretaste.contracts.wire import (
     ConsentAnswer,
@@ -39,6 +42,7 @@ from foretaste.feedback.reports import ReportLog
 from foretaste.feedback.row_log import RowLog
 from foretaste.feedback.session_log import SessionLog, microseconds, open_session_log
 from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
+from foretaste.ops.job_metrics import FOLDER as JOB_METRICS
 from foretaste.serving.accounts import Accounts
 from foretaste.serving.anonymous import anonymous
 from foretaste.serving.audit import Audit
@@ -141,6 +145,7 @@ class Service:
         self._clock = clock
         self._audit = audit
         self._production: Production | None = None
+        self._kept_at = clock()
         self._tidied_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._tidied_of: dict[str, int] = {}
@@ -259,7 +264,8 @@ class Service:
 
         Raises ExceptionGroup of what failed, after everything was tried.
         """
-        failures = []
+        failures: list[Exception] = []
+        self._kept_at = self._clock()
         follow = () if self._production is None else (self._production.follow,)
         tell = () if self._shared is None else (self._shared.publish,)
         steps = (self._decisions.roll_if_due, self._ship_and_audit, self._ship_acks, self._tidy_if_due)
@@ -268,6 +274,7 @@ class Service:
                 step()
             except Exception as error:  # one that fails for long must not keep the others from their turn
                 failures.append(error)
+        self.metrics.kept(num_failed=len(failures))
         if failures:
             raise ExceptionGroup("housekeeping", failures)
 
@@ -317,6 +324,9 @@ class Service:
         self.metrics.watch_stages(guards)
         backlog = "bytes of decisions that wait to be rolled"
         self.metrics.watch("decision_log_backlog_bytes", backlog, lambda: decisions.backlog_bytes)
+        limit = "bytes of decisions that may wait to be rolled; beyond it no list is given"
+        self.metrics.watch("decision_log_backlog_limit_bytes", limit, lambda: decisions.config.max_backlog_mb * 1e6)
+        self.metrics.watch("decision_log_dropped_lines", "that could not be read", lambda: decisions.num_dropped)
         self.metrics.watch("decision_log_failed_rolls", "times a file failed to roll", lambda: decisions.num_failed)
         if (shipper := decisions.shipper) is not None:
             unshipped = "rolled files of decisions that are not at the target, and their bytes"
@@ -330,6 +340,25 @@ class Service:
         self.metrics.watch_all("stability", "of the newest lists: what stayed of those before", "what", held.plain)
         if audit is not None:
             self.metrics.watch_all("audit", "what the audit of answers found", "what", audit.counts)
+            differ = "served values that differ from what is stored, by feature"
+            self.metrics.watch_all("audit_mismatches", differ, "feature", audit.mismatches)
+        titles, begun = "age of the newest title features", "when the newest round of housekeeping began"
+        self.metrics.watch("title_features_age_seconds", titles, lambda: on.lineup.main.loaded.views.age_seconds())
+        self.metrics.watch("housekeeping_started_timestamp_seconds", begun, lambda: self._kept_at.timestamp())
+        self.metrics.watch("degraded", "number of things that /health/ready calls degraded", self._num_degraded)
+        self.metrics.watch("resident_bytes", "memory of the process", partial(_resident_bytes, psutil.Process()))
+        self.metrics.watch_table(
+            "model", "1 for each model of who is in no arm", ("model", "fingerprint"), self._fingerprints
+        )
+        self.metrics.watch_all("build", "1 for the version of the package", "version", lambda: {__version__: 1.0})
+
+    def _num_degraded(self) -> float:
+        return float(len(self.ready()["degraded"]))
+
+    def _fingerprints(self) -> dict[tuple[str, ...], float]:
+        models = self._recommender.models
+        found = {"intent": models.intent_fingerprint, "ranker": models.ranker_fingerprint}
+        return {(name, fingerprint): 1.0 for name, fingerprint in found.items() if fingerprint is not None}
 
     def _ship_and_audit(self) -> None:
         """What was answered before all events of then were shipped saw no event that is not among them."""
@@ -362,6 +391,10 @@ class Service:
             self._sessions.expire(now=now)
             self._events.compact(deleted=deleted)
             self._tidied_at, self._tidied_of = now, dict(deleted)
+
+
+def _resident_bytes(process: psutil.Process) -> float:
+    return float(process.memory_info().rss)
 
 
 class NewestViews:
@@ -454,6 +487,7 @@ def open_service(
             recommender.metrics,
             clock=clock,
             fresh_seconds=3 * serving.housekeeping_seconds,
+            jobs=folder / JOB_METRICS,
         ),
     )
     rollouts = Rollouts(

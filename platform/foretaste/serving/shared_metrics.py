@@ -1,5 +1,7 @@
 """Whichever process answers `GET /metrics` tells of all of a workspace: each leaves its counts in a folder at times.
 
+What the workspace's batch jobs left of their runs is told with it: they are gone before anybody could ask them.
+
 Behind a proxy a scrape reaches one process or another; without this its counters would jump back and forth.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from foretaste.feedback.session_log import microseconds
 from foretaste.ops.files import PARTIAL, whole_file
+from foretaste.ops.job_metrics import job_texts
 from foretaste.serving.metrics import Metrics
 
 PROCESS = "process"
@@ -37,8 +40,13 @@ class SharedMetrics:
         *,
         clock: Callable[[], datetime],
         fresh_seconds: float,
+        jobs: Path | None = None,
     ) -> None:
-        """What another process left counts for `fresh_seconds`; what is ten times as old is removed."""
+        """What another process left counts for `fresh_seconds`; what is ten times as old is removed.
+
+        `jobs` is the folder of what batch jobs left, however long ago; they have no process.
+        """
+        self._jobs = jobs
         self._folder = folder
         self._metrics = metrics
         self._clock = clock
@@ -66,7 +74,7 @@ class SharedMetrics:
             if file.stem != self.name and now - at <= self._fresh_us:
                 texts[file.stem] = text
         registry = CollectorRegistry()
-        registry.register(_Together(texts))
+        registry.register(_Together(texts, [] if self._jobs is None else job_texts(self._jobs)))
         return generate_latest(registry)
 
     def _left(self) -> Iterator[tuple[Path, int, str]]:
@@ -82,17 +90,19 @@ class SharedMetrics:
 
 
 class _Together(Collector):
-    """Families of several texts, each once, with the process in every sample."""
+    """Families of several texts, each once, with the process in every sample of a process."""
 
-    def __init__(self, texts: dict[str, str]) -> None:
+    def __init__(self, texts: dict[str, str], of_jobs: Sequence[str] = ()) -> None:
         self._texts = texts
+        self._of_jobs = of_jobs
 
     def collect(self) -> Iterable[Metric]:
         """Read the texts."""
         families: dict[str, Metric] = {}
-        for name, text in self._texts.items():
+        told = [({PROCESS: name}, text) for name, text in self._texts.items()]
+        for labels, text in [*told, *(({}, text) for text in self._of_jobs)]:
             for found in text_string_to_metric_families(text):
                 one = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
                 for sample in found.samples:
-                    one.add_sample(sample.name, {**sample.labels, PROCESS: name}, sample.value)
+                    one.add_sample(sample.name, {**sample.labels, **labels}, sample.value)
         return families.values()

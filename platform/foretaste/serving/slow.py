@@ -6,6 +6,7 @@ Shapes: B members, N1 rows by catalogue code.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -145,6 +146,11 @@ class SlowViews:
         if why is None and absent:
             why = Fallback.FEATURES_FAILED
         return Views(members, titles, tuple(stale), absent, tuple(failures), generation, of_titles, why)
+
+    def age_seconds(self) -> float:
+        """How old the newest title features are; not a number where there are none."""
+        newest_ms = self._titles[0].newest_ms
+        return math.nan if newest_ms == ABSENT else microseconds(self._clock()) / 1e6 - newest_ms / 1e3
 
     def forget(self, member_id: str) -> int:
         """Remove a member from the source; returns how many rows went. Raises what the source raises."""

@@ -27,7 +27,10 @@ class Watch:
         self.laps: list[Lap] = []
         self._timer = timer
         self._last = timer()
-        self._start = self._last - WAITED.get()
+        waited = WAITED.get()
+        self._start = self._last - waited
+        self.waited_ms = waited * 1e3
+        """Milliseconds that the request had waited for its turn."""
 
     def lap(self, stage: str, *, num_in: int, num_out: int) -> None:
         """End a stage."""
