@@ -79,7 +79,11 @@ def test_every_knob_reaches_the_manifests(root: Path, tmp_path: Path) -> None:
     spec = found["spec"]
     marks = {("places", key): f"mark-{index}" for index, key in enumerate(sorted(spec["places"]))}
     marks |= {("storage", "class"): "mark-class", ("storage", "redisClass"): "mark-redis", ("storage", "redis"): "77Gi"}
-    marks |= {("storage", "workspace"): "78Gi", ("storage", "redisMemory"): "79gb", ("storage", "redisPodMemory"): "80Gi"}
+    marks |= {
+        ("storage", "workspace"): "78Gi",
+        ("storage", "redisMemory"): "79gb",
+        ("storage", "redisPodMemory"): "80Gi",
+    }
     marks |= {(group, "memory"): f"{81 + i}Gi" for i, group in enumerate(("head", "workers", "batchHead"))}
     text = path.read_text()
     for (group, key), mark in marks.items():

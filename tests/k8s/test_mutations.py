@@ -14,9 +14,7 @@ from foretaste.testing.manifests.objects import Manifests, parse_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20", "ignore::DeprecationWarning")
 
-MUTATIONS = [
-    Mutation.model_validate(one) for one in parse_one((Path(__file__).parent / "mutations.yaml").read_text())
-]
+MUTATIONS = [Mutation.model_validate(one) for one in parse_one((Path(__file__).parent / "mutations.yaml").read_text())]
 
 
 def test_faults_are_many_and_spread_over_all_checks() -> None:

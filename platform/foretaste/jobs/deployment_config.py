@@ -1,4 +1,4 @@
-"""One environment of the platform on a cluster: sizes, jobs, places. What all files of `deployments/NAME` are made of."""
+"""One environment on a cluster: sizes, jobs, places. What all files of `deployments/NAME` are made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from foretaste.contracts.config import Frozen
 
 SHELL = ("&&", "||", ";", "|", ">", "<", "$", "`", "\n")
-"""What a shell would act upon: the operator cuts an entrypoint into words, so that none of it arrives as it was meant."""
+"""What a shell would act upon; the operator cuts an entrypoint into words, and none of it would arrive as meant."""
 RAY_DRAINS_SECONDS = 30
 
 
@@ -98,7 +98,9 @@ class JobConfig(Frozen):
     start_deadline_seconds: int = Field(900, gt=0, description="seconds that its cluster may take to stand")
     retries: int = Field(2, ge=0, description="new clusters after failures; training goes on from its checkpoint")
     keep_seconds: int = Field(3_600, ge=0, description="seconds that an ended job's cluster stays for who looks at it")
-    schedule: str | None = Field(None, description="when it starts by itself, as cron says it, UTC; null: when asked to")
+    schedule: str | None = Field(
+        None, description="when it starts by itself, as cron says it, UTC; null: when asked to"
+    )
 
     @field_validator("arguments")
     @classmethod

@@ -1,7 +1,7 @@
 """Make the files of `deployments/NAME` of its deployment.yaml: `make deployments`.
 
 One source, three consumers: `serve deploy` and `serve run` take generated/serve.yaml, verbs take
-generated/foretaste.yaml, and the manifests in k8s/ copy all of it by kustomize's replacements. Nothing is written twice.
+generated/foretaste.yaml, and the manifests in k8s/ copy all of it by replacements. Nothing is written twice.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def stale(folder: Path) -> list[str]:
     """Generated files of an environment that are not what its deployment.yaml says now."""
     made = rendered(folder)
     there = {str(path.relative_to(folder)) for path in (folder / GENERATED).glob("*") if path.is_file()}
-    differ = [name for name, text in made.items() if not (folder / name).is_file() or (folder / name).read_text() != text]
+    differ = [
+        name for name, text in made.items() if not (folder / name).is_file() or (folder / name).read_text() != text
+    ]
     return sorted({*differ, *(there - made.keys())})
 
 

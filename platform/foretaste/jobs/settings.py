@@ -69,9 +69,7 @@ class Settings(Frozen):
         return Workspace(self.workspace.absolute())
 
 
-def load(
-    path: Path | None, overrides: Sequence[str] = (), *, environment: Mapping[str, str] = os.environ
-) -> Settings:
+def load(path: Path | None, overrides: Sequence[str] = (), *, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read settings from a YAML file (defaults where it is silent) and apply `KEY=VALUE` overrides.
 
     `${NAME}` in a value is what the environment has, so that files hold no secret. Raises ValueError naming the key for

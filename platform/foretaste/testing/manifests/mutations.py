@@ -15,7 +15,9 @@ class Mutation(Frozen):
 
     name: str = Field(description="what an operator would have done")
     object: str = Field(pattern=r"^\w+/[\w.-]+$", description="Kind/name")
-    path: str = Field(description="keys by / (~1 is a / in a key), a list's places by number; - appends; of drop: what is removed")
+    path: str = Field(
+        description="keys by / (~1 is a / in a key), a list's places by number; - appends; of drop: what is removed"
+    )
     value: Any = Field(None, description="what is put there")
     drop: bool = Field(False, description="remove what is there")
     text: tuple[str, str] | None = Field(None, description="in a text: what is replaced by what")

@@ -45,7 +45,7 @@ def parse(text: str) -> list[Object]:
 
 def parse_one(text: str) -> Any:
     """The same of a text of one document."""
-    return yaml.load(text, Loader=_Strict)  # noqa: S506  a safe loader
+    return yaml.load(text, Loader=_Strict)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,9 @@ def _node(where: str, role: str, owner: str, group: dict[str, Any], cluster: dic
         spec["containers"] = [*spec.get("containers", ()), _autoscaler(spec, cluster.get("autoscalerOptions") or {})]
     if role == "worker" and spec.get("containers"):
         first = spec["containers"][0]
-        waits = {key: first[key] for key in ("image", "securityContext", "env", "envFrom", "volumeMounts") if key in first}
+        waits = {
+            key: first[key] for key in ("image", "securityContext", "env", "envFrom", "volumeMounts") if key in first
+        }
         small = {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "1Gi"}
         made = {"name": "wait-gcs-ready", "resources": {"requests": small, "limits": small}}
         spec["initContainers"] = [*spec.get("initContainers", ()), waits | made]

@@ -41,10 +41,11 @@ def names(manifests: Manifests) -> Iterator[str]:
             yield f"{where}: two groups of workers have one name"
         for group in groups:
             low, now, high = (group.get(key, 0) for key in ("minReplicas", "replicas", "maxReplicas"))
+            which = f"{where} {group.get('groupName')}"
             if not low <= now <= high:
-                yield f"{where} {group.get('groupName')}: wanted minReplicas <= replicas <= maxReplicas, got {low}, {now}, {high}"
+                yield f"{which}: wanted minReplicas <= replicas <= maxReplicas, got {low}, {now}, {high}"
             if low < high and not cluster.get("enableInTreeAutoscaling"):
-                yield f"{where} {group.get('groupName')}: scales from {low} to {high} only with enableInTreeAutoscaling"
+                yield f"{which}: scales from {low} to {high} only with enableInTreeAutoscaling"
 
 
 def gates(manifests: Manifests) -> Iterator[str]:
@@ -173,7 +174,7 @@ def service(manifests: Manifests) -> Iterator[str]:
         if manifests.environment in _FLAGSHIP and not (options and options.get("redisPassword")):
             yield f"{where}: wanted gcsFaultToleranceOptions with a redisPassword"
         if options and "externalStorageNamespace" in options:
-            yield f"{where}: externalStorageNamespace is the operator's own: a new cluster would read the old one's state"
+            yield f"{where}: externalStorageNamespace is the operator's: a new cluster would read the old one's state"
         for pod in (found for found in pods(manifests) if found.owner == "RayService" and found.ray):
             yield from (f"{pod.where}: {said}" for said in _serves(pod))
             if pod.role != "worker":

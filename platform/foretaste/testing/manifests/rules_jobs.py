@@ -103,9 +103,12 @@ def _place(manifests: Manifests, one: dict[str, Any], spec: dict[str, Any]) -> I
     gpus = sum("nvidia.com/gpu" in pod.spec["containers"][0]["resources"].get("limits", {}) for pod in workers)
     if str(spec.get("entrypoint", "")).startswith("python -m foretaste train"):
         if bool(training.get("use_gpu")) != bool(gpus):
-            yield f"training.use_gpu is {bool(training.get('use_gpu'))}, and its workers have {'a GPU' if gpus else 'none'}"
+            yield f"training.use_gpu is {bool(training.get('use_gpu'))}, {gpus} of its groups of workers have GPUs"
         cluster = spec.get("rayClusterSpec") or {}
-        room = sum(_cpus(pod) * group.get("maxReplicas", 1) for pod, group in zip(workers, cluster.get("workerGroupSpecs") or (), strict=True))
+        room = sum(
+            _cpus(pod) * group.get("maxReplicas", 1)
+            for pod, group in zip(workers, cluster.get("workerGroupSpecs") or (), strict=True)
+        )
         wanted = training.get("num_workers", 2) * training.get("cpus_per_worker", 1.0) + booked
         if wanted > room:
             yield f"training wants {wanted} processors, its workers have {room}"

@@ -60,17 +60,27 @@ FORBIDDEN = (
 def network(manifests: Manifests) -> Iterator[str]:
     """Deny by default, and every needed and forbidden way as the policies have it."""
     policies = [one["spec"] for one in manifests.of("NetworkPolicy")]
-    closed = [p for p in policies if p.get("podSelector") == {} and set(p.get("policyTypes") or ()) == {"Ingress", "Egress"}]
+    closed = [
+        p for p in policies if p.get("podSelector") == {} and set(p.get("policyTypes") or ()) == {"Ingress", "Egress"}
+    ]
     if not any(not p.get("ingress") and not p.get("egress") for p in closed):
         yield "no policy denies all ways in and out of all pods by default"
     places = parse_one((manifests.deployment / "generated" / "values.yaml").read_text())["spec"]["places"]
-    there = {(pod.labels.get("foretaste/cluster"), pod.labels.get("foretaste/node")): pod.labels for pod in pods(manifests)}
-    taken = {place for place, kind in (("ingress_namespace", "Ingress"), ("monitoring_namespace", "PodMonitor")) if manifests.of(kind)}
+    there = {
+        (pod.labels.get("foretaste/cluster"), pod.labels.get("foretaste/node")): pod.labels for pod in pods(manifests)
+    }
+    taken = {
+        place
+        for place, kind in (("ingress_namespace", "Ingress"), ("monitoring_namespace", "PodMonitor"))
+        if manifests.of(kind)
+    }
     for ways, wanted in ((NEEDED, True), (FORBIDDEN, False)):
         for source, target, port in ways:
             ends = [end for end in (source, target) if end.cluster]
             missing = any((end.cluster, end.node) not in there for end in ends)
-            unused = wanted and source.place in ("ingress_namespace", "monitoring_namespace") and source.place not in taken
+            unused = (
+                wanted and source.place in ("ingress_namespace", "monitoring_namespace") and source.place not in taken
+            )
             if missing or unused:
                 continue
             if _may(policies, _known(source, there, places), _known(target, there, places), port) != wanted:

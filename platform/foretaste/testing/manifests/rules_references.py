@@ -96,9 +96,9 @@ def _of_pod(pod: Expanded, manifests: Manifests) -> Iterator[str]:
         nested = [p for p in places for q in places if p != q and p.startswith(q + "/")]
         yield from (f"{container['name']}: {p} is mounted inside another mount" for p in nested)
     for volume in pod.spec.get("volumes") or ():
-        if claim := volume.get("persistentVolumeClaim"):
-            if claim["claimName"] not in _names(manifests, "PersistentVolumeClaim"):
-                yield f"PersistentVolumeClaim/{claim['claimName']} is not there"
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if claim is not None and claim not in _names(manifests, "PersistentVolumeClaim"):
+            yield f"PersistentVolumeClaim/{claim} is not there"
         if (config := volume.get("configMap")) and config["name"] not in _names(manifests, "ConfigMap"):
             yield f"ConfigMap/{config['name']} is not there"
         if secret := volume.get("secret"):
@@ -208,7 +208,7 @@ def _roles(manifests: Manifests) -> Iterator[str]:
 
 
 def _addresses(manifests: Manifests) -> Iterator[str]:
-    """Addresses in settings, in the application and in the environment lead to services that are there, as they speak."""
+    """Addresses in settings and in the environment lead to services that are there, in the way that they speak."""
     settings = parse_one((manifests.deployment / "generated" / "foretaste.yaml").read_text())
     own = {one["metadata"]["name"]: {p["port"] for p in one["spec"]["ports"]} for one in manifests.of("Service")}
     spoken = [("settings", text) for text in _texts(settings)]
@@ -219,7 +219,7 @@ def _addresses(manifests: Manifests) -> Iterator[str]:
     for where, text in spoken:
         for url in _URL.findall(text):
             yield from (f"{where}: {said}" for said in _address(url, own, manifests))
-    jobs = [pod for pod in pods(manifests) if pod.ray and pod.owner != "RayService" or pod.owner == "CronJob"]
+    jobs = [pod for pod in pods(manifests) if (pod.ray and pod.owner != "RayService") or pod.owner == "CronJob"]
     for pod in jobs:
         for name in variables_of(settings) - variables(pod):
             yield f"{pod.where}: settings want ${{{name}}}, which is not set"
