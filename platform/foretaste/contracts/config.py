@@ -34,9 +34,14 @@ def filled(value: Any, environment: Mapping[str, str], *, what: str) -> Any:
     """
     missing: set[str] = set()
 
+    def known(found: re.Match[str]) -> str:
+        if not environment.get(found[1]):
+            missing.add(found[1])
+        return environment.get(found[1], "")
+
     def fill(one: Any) -> Any:
         if isinstance(one, str):
-            return _VARIABLE.sub(lambda found: environment.get(found[1]) or missing.add(found[1]) or "", one)
+            return _VARIABLE.sub(known, one)
         if isinstance(one, Mapping):
             return {key: fill(child) for key, child in one.items()}
         return [fill(child) for child in one] if isinstance(one, list | tuple) else one

@@ -205,7 +205,7 @@ def connection_string(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError(f"online features: wanted a URL like redis://host:6379/0, found scheme {parts.scheme!r}")
-    said = {"username": parts.username, "password": parts.password, "db": parts.path.strip("/") or None}
+    said = {"username": parts.username or None, "password": parts.password, "db": parts.path.strip("/") or None}
     said["ssl"] = "true" if parts.scheme == "rediss" else None
     said |= dict(parse_qsl(parts.query))  # e.g. ssl_ca_certs, as for the session log
     options = [f"{name}={value}" for name, value in said.items() if value is not None]

@@ -41,7 +41,7 @@ def mutated(manifests: Manifests, mutation: Mutation) -> Manifests:
     if mutation.drop:
         del place[int(last) if isinstance(place, list) else last]
         return result
-    value = before.replace(*mutation.text) if mutation.text else mutation.value
+    value = str(before).replace(*mutation.text) if mutation.text else mutation.value
     if value == before:
         raise ValueError(f"{mutation.name}: {mutation.object} {mutation.path} is {before!r} already")
     if isinstance(place, list) and last == "-":
