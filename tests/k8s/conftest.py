@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from foretaste.cli import parser
 from foretaste.testing.manifests.objects import Manifests, opened
 from foretaste.testing.manifests.render import kubectl, rendered
 
@@ -25,7 +26,12 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def overlay() -> Callable[[str], Manifests]:
     """The objects of an overlay, by name."""
-    return cache(lambda name: opened(rendered(ROOT / "k8s/overlays" / name, kubectl()), environment=name, root=ROOT))
+
+    def found(name: str) -> Manifests:
+        text = rendered(ROOT / "k8s/overlays" / name, kubectl())
+        return opened(text, environment=name, root=ROOT, command_line=parser)
+
+    return cache(found)
 
 
 @pytest.fixture(scope="session")

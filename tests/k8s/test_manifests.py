@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from foretaste.cli import parser
 from foretaste.testing.manifests.checks import CHECKS, KUBERAY, findings
 from foretaste.testing.manifests.objects import Manifests, opened, parse, parse_one
 from foretaste.testing.manifests.render import kubectl, rendered
@@ -37,7 +38,7 @@ def test_components_that_no_overlay_takes_keep_every_rule_once_their_gates_are_o
     check: str, root: Path, kuberay: Path
 ) -> None:
     text = rendered(root / "tests/k8s/overlays/everything", kubectl())
-    found = opened(text, environment="prod", root=root)
+    found = opened(text, environment="prod", root=root, command_line=parser)
     assert {"RayCronJob"} <= {one["kind"] for one in found.objects}
     assert {one["metadata"]["name"] for one in found.of("CronJob")} == set()
     on = replace(found, gates=dict.fromkeys(found.gates, True))
@@ -88,8 +89,8 @@ def test_every_knob_reaches_the_manifests(root: Path, tmp_path: Path) -> None:
     text = path.read_text()
     for (group, key), mark in marks.items():
         text = re.sub(rf"(^  {group}:\n(?:    .*\n)*?    {key}: ).*$", rf"\g<1>{mark}", text, flags=re.MULTILINE)
-    for key, mark in {"idleSeconds": 911, "graceSeconds": 912, "fewestThroughDisruption": 913, "port": 914}.items():
-        text = re.sub(rf"^  {key}: .*$", f"  {key}: {mark}", text, flags=re.MULTILINE)
+    for key, number in {"idleSeconds": 911, "graceSeconds": 912, "fewestThroughDisruption": 913, "port": 914}.items():
+        text = re.sub(rf"^  {key}: .*$", f"  {key}: {number}", text, flags=re.MULTILINE)
     path.write_text(text)
     seen = rendered(tmp_path / "k8s/overlays/prod", kubectl())
     wanted = [*marks.values(), "idleTimeoutSeconds: 911", "terminationGracePeriodSeconds: 912", "minAvailable: 913"]

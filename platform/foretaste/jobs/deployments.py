@@ -175,7 +175,7 @@ def _application(
     settings: Settings, *, location: str, http: dict[str, Any], deployments: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     said = settings.model_dump(mode="json", exclude_unset=True)
-    arguments = {"workspace": str(settings.workspace), "features_repo": str(settings.features_repo)}
+    arguments: dict[str, Any] = {"workspace": str(settings.workspace), "features_repo": str(settings.features_repo)}
     if settings.features_url is not None:
         arguments["features_url"] = settings.features_url
     if "rule" in said.get("prepare", {}):

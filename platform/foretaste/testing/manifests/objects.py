@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Manifests:
     deployment: Path  # deployments/NAME
     secrets: Mapping[str, Sequence[str]]  # that are made outside: name to keys
     gates: Mapping[str, bool]  # of the operator
-    text: str = field(default="", repr=False)
+    command_line: Callable[[], argparse.ArgumentParser]  # what entrypoints are words of: foretaste.cli.parser
 
     def of(self, *kinds: str) -> list[Object]:
         """The objects of some kinds."""
@@ -81,9 +82,7 @@ class Manifests:
 
     def copied(self) -> Manifests:
         """The same, to be changed."""
-        return Manifests(
-            copy.deepcopy(self.objects), self.environment, self.deployment, self.secrets, self.gates, self.text
-        )
+        return replace(self, objects=copy.deepcopy(self.objects))
 
 
 def called(one: Object) -> str:
@@ -91,7 +90,9 @@ def called(one: Object) -> str:
     return f"{one.get('kind')}/{one.get('metadata', {}).get('name')}"
 
 
-def opened(text: str, *, environment: str, root: Path) -> Manifests:
+def opened(
+    text: str, *, environment: str, root: Path, command_line: Callable[[], argparse.ArgumentParser]
+) -> Manifests:
     """Rendered text with what the repository at `root` says of it. Raises ValueError for what is no YAML."""
     outside = parse_one((root / "k8s" / "secrets.yaml").read_text())["secrets"]
     operator = parse_one((root / "k8s" / "operator-values.yaml").read_text())
@@ -101,7 +102,7 @@ def opened(text: str, *, environment: str, root: Path) -> Manifests:
         deployment=root / "deployments" / environment,
         secrets={one["name"]: one["keys"] for one in outside},
         gates={one["name"]: one["enabled"] for one in operator["featureGates"]},
-        text=text,
+        command_line=command_line,
     )
 
 

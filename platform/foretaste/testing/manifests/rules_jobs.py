@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from foretaste.cli import parser
 from foretaste.jobs.deployment_config import SHELL
 from foretaste.testing.manifests.objects import Manifests, called, parse, parse_one, quantity
 from foretaste.testing.manifests.pods import Expanded, mounted, pods
@@ -39,7 +38,7 @@ def _job(manifests: Manifests, one: dict[str, Any], spec: dict[str, Any], said: 
     if wanted is None:
         yield f"jobs.yaml of {manifests.environment} knows none of this name"
         return
-    for key in ("entrypoint", "runtimeEnvYAML"):
+    for key in wanted.keys() - {"workers", "schedule"}:
         if spec.get(key) != wanted[key]:
             yield f"{key} is {spec.get(key)!r}, jobs.yaml says {wanted[key]!r}"
     yield from _entrypoint(manifests, one, str(spec.get("entrypoint", "")))
@@ -81,7 +80,7 @@ def _entrypoint(manifests: Manifests, one: dict[str, Any], text: str) -> Iterato
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            options = parser().parse_args(words[3:])
+            options = manifests.command_line().parse_args(words[3:])
     except SystemExit:
         yield f"entrypoint: the command line does not know it: {errors.getvalue().strip().splitlines()[-1]}"
         return
