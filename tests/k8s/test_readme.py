@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 
 from foretaste.cli import parser
+from foretaste.contracts.wire import RecommendRequest
+from foretaste.serving.shaping import SURFACES
 from foretaste.testing.manifests.objects import parse_one
 from foretaste.testing.manifests.render import kubectl, rendered
 
@@ -29,8 +31,16 @@ def test_the_first_hour_names_only_what_is_there() -> None:
     made = set(re.findall(r"create secret generic ([a-z-]+) --from-literal=(\w+)=", commands))
     wanted = {("foretaste-ray-token", "auth_token"), ("foretaste-redis", "password")}
     assert made == wanted
-    for line in re.findall(r"(?:-- |\bs/)?foretaste (keys create [^|)]*)", commands):
+    for line in re.findall(r"foretaste (keys create [^|)]*|import world|prepare)", commands):
         parser().parse_args(shlex.split(line))
+    (body,) = re.findall(r"-d '(\{.*\})'", commands)
+    assert RecommendRequest.model_validate_json(body).surface in SURFACES
+
+
+def test_the_number_of_faults_that_is_told_is_that_of_the_table() -> None:
+    told = re.search(r"against (\d+) planted faults", README)
+    assert told is not None
+    assert int(told[1]) == len(parse_one((Path(__file__).parent / "mutations.yaml").read_text()))
 
 
 def test_the_table_of_components_is_what_overlays_take() -> None:
