@@ -12,6 +12,7 @@ from foretaste.jobs.deployment_config import SHELL
 from foretaste.testing.manifests.objects import Manifests, called, parse, parse_one, quantity
 from foretaste.testing.manifests.pods import Expanded, mounted, pods
 
+TRAINERS = (["train"], ["retrain"])
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode")
 _CRON = re.compile(r"^(\S+ ){4}\S+$")
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -31,6 +32,7 @@ def jobs(manifests: Manifests) -> Iterator[str]:
             yield f"{called(one)}: jobTemplate.suspend: what is scheduled would never start"
     for one in manifests.of("CronJob"):
         yield from (f"{called(one)}: {text}" for text in _cron(one, said))
+        yield from (f"{called(one)}: {text}" for text in _alone(manifests, one))
 
 
 def _job(manifests: Manifests, one: dict[str, Any], spec: dict[str, Any], said: dict[str, Any]) -> Iterator[str]:
@@ -100,7 +102,7 @@ def _place(manifests: Manifests, one: dict[str, Any], spec: dict[str, Any]) -> I
     settings = parse_one((manifests.deployment / "generated" / "foretaste.yaml").read_text())
     training = settings.get("training") or {}
     gpus = sum("nvidia.com/gpu" in pod.spec["containers"][0]["resources"].get("limits", {}) for pod in workers)
-    if str(spec.get("entrypoint", "")).startswith("python -m foretaste train"):
+    if str(spec.get("entrypoint", "")).split()[3:4] in TRAINERS:
         if bool(training.get("use_gpu")) != bool(gpus):
             yield f"training.use_gpu is {bool(training.get('use_gpu'))}, {gpus} of its groups of workers have GPUs"
         cluster = spec.get("rayClusterSpec") or {}
@@ -133,6 +135,23 @@ def _cron(one: dict[str, Any], said: dict[str, Any]) -> Iterator[str]:
     if spec.get("schedule") != wanted.get("schedule"):
         yield f"schedule is {spec.get('schedule')!r}, jobs.yaml says {wanted.get('schedule')!r}"
     yield from _schedule(spec)
+
+
+def _alone(manifests: Manifests, one: dict[str, Any]) -> Iterator[str]:
+    """A scheduled job has a Ray of its own in its pod: it has to fit there, and so have the trainers."""
+    settings = parse_one((manifests.deployment / "generated" / "foretaste.yaml").read_text())
+    container = one["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    limits = (container.get("resources") or {}).get("limits") or {}
+    booked = (settings.get("cluster") or {}).get("num_cpus", 2)
+    if booked > quantity(limits.get("cpu", "0")):
+        yield f"settings give its Ray {booked} processors (cluster.num_cpus), its pod has {limits.get('cpu')}"
+    training = settings.get("training") or {}
+    if str((container.get("command") or [""])[-1]).split()[3:4] in TRAINERS:
+        wanted = training.get("num_workers", 2)
+        if training.get("use_gpu") and quantity(limits.get("nvidia.com/gpu", "0")) < wanted:
+            yield f"training wants {wanted} GPUs, its pod has {limits.get('nvidia.com/gpu', 'none')}"
+        if wanted * training.get("cpus_per_worker", 1.0) > booked:
+            yield f"training wants {wanted} workers, its Ray has {booked} processors"
 
 
 def _schedule(spec: dict[str, Any]) -> Iterator[str]:
