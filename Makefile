@@ -10,7 +10,7 @@ ORACLES := .venv-oracles
 INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends
 
-.PHONY: setup servers references oracles dashboards demo test check bench serve clean
+.PHONY: setup servers references oracles dashboards demo test check bench serve deployments manifests clean
 
 setup: $(READY)
 
@@ -59,9 +59,18 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --config .hadolint.yaml deployments/image/Dockerfile
 
 test: check servers
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# The files of deployments/NAME of its deployment.yaml; the tests say when they are stale.
+deployments: setup
+	$(BIN)/python -m foretaste.jobs.deployments
+
+# Every overlay, rendered and checked without a cluster.
+manifests: setup
+	$(BIN)/pytest -q tests/k8s
 
 bench: setup
 	$(BIN)/foretaste bench models --quick --json --config $(CONFIG)

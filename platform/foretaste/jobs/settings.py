@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError
 
-from foretaste.contracts.config import Frozen
+from foretaste.contracts.config import Frozen, filled
 from foretaste.contracts.intents import LabelConfig
 from foretaste.evaluation.config import EvaluationConfig
 from foretaste.evaluation.offpolicy.answer import AnswerConfig
@@ -82,19 +83,26 @@ class Settings(Frozen):
         return Workspace(self.workspace.absolute())
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+def load(path: Path | None, overrides: Sequence[str] = (), *, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read settings from a YAML file (defaults where it is silent) and apply `KEY=VALUE` overrides.
 
-    Raises ValueError naming the key for an unknown key, a wrong type or a value out of bounds.
+    `${NAME}` in a value is what the environment has, so that files hold no secret. Raises ValueError naming the key for
+    an unknown key, a wrong type or a value out of bounds, or the variable that is not set.
     """
     values = _read(path) if path is not None else {}
     for override in overrides:
         _apply(values, override)
+    what = f"settings{f' of {path}' if path else ''}"
+    return validated(filled(values, environment, what=what), what=what)
+
+
+def validated(values: Mapping[str, Any], *, what: str) -> Settings:
+    """Settings of plain values. Raises ValueError naming the key that is unknown, of a wrong type or out of bounds."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (was {e['input']!r})" for e in error.errors()]
-        raise ValueError(f"settings{f' of {path}' if path else ''}: " + "; ".join(lines)) from error
+        raise ValueError(f"{what}: " + "; ".join(lines)) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

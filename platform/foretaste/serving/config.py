@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from foretaste.contracts.config import Frozen
+from foretaste.contracts.config import Frozen, filled
 from foretaste.contracts.controls import ControlsConfig
 from foretaste.contracts.sessions import SessionRule
 from foretaste.contracts.wire import PolicyName
@@ -96,3 +98,11 @@ class ServiceConfig(Frozen):
     features_url: str | None = Field(None, description="Redis of the online features; null: SQLite in the workspace")
     rule: SessionRule | None = Field(None, description="when a session ends, where the prepared data does not say")
     serving: ServingConfig = ServingConfig()
+
+
+def of_replica(values: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> ServiceConfig:
+    """What a replica is given, with `${NAME}` filled in where it runs: Ray Serve keeps, and shows, what it is given.
+
+    Raises ValueError naming the variables that are not set.
+    """
+    return ServiceConfig.model_validate(filled(dict(values), environment, what="the service's arguments"))

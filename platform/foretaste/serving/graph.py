@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError
 
 from foretaste.serving.budget import INTENT, RANKER
-from foretaste.serving.config import ServiceConfig
+from foretaste.serving.config import ServiceConfig, of_replica
 from foretaste.serving.topology import Topology
 
 DEPLOYMENT = "foretaste"
@@ -27,7 +27,7 @@ class Replica:
 
     def __init__(self, config: Mapping[str, Any], handles: Mapping[str, Any] | None = None) -> None:
         """`handles` are those of the composed topology's stages, by name."""
-        self._config = ServiceConfig.model_validate(config)
+        self._config = of_replica(config)
         self._handles = handles
 
     def __serve_build_asgi_app__(self) -> FastAPI:

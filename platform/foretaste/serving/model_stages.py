@@ -25,7 +25,7 @@ from foretaste.models.intent import IntentPrediction, IntentRecommender
 from foretaste.models.ranker_inputs import RankerInputs
 from foretaste.models.ranker_scorer import RankerScorer
 from foretaste.serving.batching import batched
-from foretaste.serving.config import ServiceConfig
+from foretaste.serving.config import ServiceConfig, of_replica
 from foretaste.serving.engine import Engine
 from foretaste.serving.models import Models, Predictor, Scorer, WithoutScores, current_fingerprints, models_of
 
@@ -72,7 +72,7 @@ class Stage:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         torch.set_num_threads(1)  # as in the fused topology: sums divided otherwise round otherwise
-        self._config = ServiceConfig.model_validate(config)
+        self._config = of_replica(config)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="loading")
         self._engine = Engine()
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -199,13 +199,15 @@ class FeastProject:
 def connection_string(url: str) -> str:
     """Say redis://[user:password@]host:port/db (rediss: with TLS) as Feast wants it.
 
-    Raises ValueError for another scheme or without a host.
+    What the client wants to know besides stands in the query: ?ssl_ca_certs=/path/ca.crt. Raises ValueError for another
+    scheme or without a host.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError(f"online features: wanted a URL like redis://host:6379/0, found scheme {parts.scheme!r}")
-    said = {"username": parts.username, "password": parts.password, "db": parts.path.strip("/") or None}
+    said = {"username": parts.username or None, "password": parts.password, "db": parts.path.strip("/") or None}
     said["ssl"] = "true" if parts.scheme == "rediss" else None
+    said |= dict(parse_qsl(parts.query))  # e.g. ssl_ca_certs, as for the session log
     options = [f"{name}={value}" for name, value in said.items() if value is not None]
     return ",".join([f"{parts.hostname}:{parts.port or 6379}", *options])
 

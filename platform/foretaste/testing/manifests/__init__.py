@@ -1,0 +1,1 @@
+"""What manifests have to keep before anybody applies them, checked without a cluster."""
