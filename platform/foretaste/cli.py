@@ -33,8 +33,8 @@ OBJECTIVES = ("ips", "snips", "shifted", "dr", "cross_entropy", "regression")
 LOOP_PARTS = ("arms", "price")
 COUNTED = frozenset(
     (
-        "prepare", "features", "train", "tune", "evaluate", "intents", "parity", "outcomes", "rewards", "foresee", "learn",
-        "evaluate-policy", "posteriors", "retrain",
+        "prepare", "features", "train", "tune", "evaluate", "intents", "parity", "outcomes", "rewards", "foresee",
+        "learn", "evaluate-policy", "posteriors", "retrain",
     )
 )  # fmt: skip
 """Batch jobs: each leaves in the workspace when, how long and with what result it ran."""

@@ -45,7 +45,7 @@ def test_components_that_no_overlay_takes_keep_every_rule_once_their_gates_are_o
     assert findings(on, check, schemas_folder=kuberay) == []
     if check == "gates":
         off = findings(found, check)
-        assert len(off) == 3, off  # two scheduled jobs, one upgrade
+        assert len(off) == 4, off  # three scheduled jobs, one upgrade
 
 
 def test_a_second_kubectl_renders_the_same(root: Path) -> None:
