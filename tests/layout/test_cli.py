@@ -32,6 +32,7 @@ FLAGS = {
     "rollback": ["release"],
     "parity": ["--decisions", "--sample", "--limit", "--since"],
     "doctor": ["--url"],
+    "learn": ["--rewards", "--program", "--objective"],
     "outcomes": ["--as-of"],
     "foresee": ["--feedback", "--outcomes"],
     "rewards": ["--program", "--programs", "--outcomes", "--predicted"],
