@@ -50,7 +50,7 @@ from foretaste.worlds.config import WorldConfig
 
 MOST, HALF = 0.02, 0.5
 POOL = 3
-FIRST_SEED = 1
+FIRST_SEED = 21
 RESAMPLES = 4_000
 EXPLORING = PlackettLuce(temperature=0.5, scale=Scale.LOGIT, exploration=Exploration(budget=0.0175))
 """Chosen on worlds 100 and up."""
