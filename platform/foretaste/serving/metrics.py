@@ -26,6 +26,7 @@ PREFIX = "foretaste_"
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 _AGES = (0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 86_400.0, 604_800.0, 2_592_000.0)
+FAILED = ("500", "503")
 _STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
@@ -66,7 +67,9 @@ class Metrics:
             self._sheds.labels(reason.value)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request."""
+        """Count a request. The first error of an endpoint is a rise from 0, not a series that begins with it."""
+        for failed in FAILED:
+            self._requests.labels(endpoint, failed)
         self._requests.labels(endpoint, str(status)).inc()
         self._request_seconds.labels(endpoint).observe(seconds)
 

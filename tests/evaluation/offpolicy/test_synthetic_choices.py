@@ -42,4 +42,4 @@ def test_without_a_bend_log_odds_are_linear_in_the_context() -> None:
         odds_RA = np.log(chance_RA) - np.log1p(-chance_RA)
         told_RN = np.column_stack([np.ones(500), context_RC])
         left_RA = odds_RA - told_RN @ np.linalg.lstsq(told_RN, odds_RA, rcond=None)[0]
-        assert (np.abs(left_RA).max() < 1e-9) is straight
+        assert bool(np.abs(left_RA).max() < 1e-9) is straight
