@@ -251,13 +251,19 @@ def test_every_panel_of_every_board_has_data(running: tuple[Watched, Prometheus,
     _, asked, _ = running
     panels = [panel for board in boards(FOLDER).values() for row in board.rows for panel in row.panels]
     assert len(panels) > 40
-    empty = [
-        (panel.title, expression)
-        for panel in panels
-        for expression in panel.queries.values()
-        if not asked.values(expression) and not panel.optional
-    ]
-    assert empty == []
+
+    def empty() -> list[tuple[str, str]]:
+        return [
+            (panel.title, expression)
+            for panel in panels
+            for expression in panel.queries.values()
+            if not asked.values(expression) and not panel.optional
+        ]
+
+    end = time.monotonic() + 60.0  # rules and rates need some scrapes
+    while (found := empty()) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert found == []
 
 
 def test_alerts_are_silent_in_health_and_fire_where_their_cause_is_provoked(
