@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from foretaste.ops.files import (
     parquet_files,
     read_json,
     read_parquet,
+    scratch_folder,
     whole_file,
     whole_folder,
     write_json,
@@ -58,3 +61,35 @@ def test_readers_skip_unfinished_parquet_files(tmp_path: Path) -> None:
 def test_a_folder_without_parquet_files_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         read_parquet(tmp_path)
+
+
+def test_what_a_killed_process_left_in_scratch_goes_and_what_a_living_one_has_stays(
+    tmp_path: Path,
+) -> None:
+    held = (
+        "import sys, time; from pathlib import Path; from foretaste.ops.files import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), 'parts') as folder:\n"
+        "    (folder / 'part').write_text('of somebody')\n"
+        "    print(folder, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", held, str(tmp_path)]
+    lives, dies = (subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    try:
+        assert lives.stdout is not None
+        assert dies.stdout is not None
+        of_living, left = Path(lives.stdout.readline().strip()), Path(dies.stdout.readline().strip())
+        dies.kill()
+        dies.wait()
+        assert (left / "part").is_file()
+        with scratch_folder(tmp_path, "parts") as own:
+            assert not left.exists()
+            assert (of_living / "part").read_text() == "of somebody"
+            with scratch_folder(tmp_path, "parts") as another:
+                assert own.is_dir()
+                assert another != own
+        assert not own.exists()
+    finally:
+        for process in (lives, dies):
+            process.kill()
+            process.communicate()

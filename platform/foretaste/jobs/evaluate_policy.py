@@ -9,7 +9,6 @@ count whose rewards are all closed: the first that is open ends them, for what i
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from foretaste.jobs.prepare import spread_by_ray
 from foretaste.jobs.rewards import compute
 from foretaste.jobs.settings import Settings
 from foretaste.ops.bundles import fetch_bundle
-from foretaste.ops.files import PARTIAL, parquet_files
+from foretaste.ops.files import parquet_files, scratch_folder
 from foretaste.ops.releases import release as release_named
 from foretaste.ops.telemetry import progress, say
 from foretaste.policies.register import CONTEXTUAL
@@ -103,7 +102,7 @@ def evaluate_policy(
     most = places or config.places
     tables = settings.tables
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}policy-", dir=tables.root)))
+        scratch = stack.enter_context(scratch_folder(tables.root, "policy"))
         work = Judging(scratch / "rounds", target, folders_of(settings), most, from_us, until_us)
         items = divided(settings, scratch, folder, target, probabilities)
         left, aside = Counter[str](), Counter[str]()

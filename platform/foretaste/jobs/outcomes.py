@@ -11,7 +11,6 @@ log, and those that impressions of prepared logs name; events those of the event
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from foretaste.jobs.parity import parts, shipped
 from foretaste.jobs.parity_buckets import Buckets, num_buckets
 from foretaste.jobs.prepare import spread_by_ray
 from foretaste.jobs.settings import Settings
-from foretaste.ops.files import PARTIAL, read_json, whole_folder, write_json, write_parquet
+from foretaste.ops.files import PARTIAL, read_json, scratch_folder, whole_folder, write_json, write_parquet
 from foretaste.ops.tables import MANIFEST, prepared_buckets, read_prepared, read_titles
 from foretaste.ops.telemetry import progress, say
 from foretaste.sessions.spread import Item, Spread
@@ -74,9 +73,9 @@ def join(settings: Settings, *, as_of: str | None = None, spread: Spread | None 
     target = tables.outcomes / f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}Z-{config.fingerprint()}"
     with contextlib.ExitStack() as stack:
         tables.outcomes.mkdir(parents=True, exist_ok=True)
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}outcomes-", dir=tables.root))
+        scratch = stack.enter_context(scratch_folder(tables.root, "outcomes"))
         folder = stack.enter_context(whole_folder(target))
-        items = source.divided(Path(scratch), deleted)
+        items = source.divided(scratch, deleted)
         work = Joining(folder, source.prepared, at, config, deleted)
         total: Counter[str] = Counter()
         with progress("outcomes", total=None, unit="outcomes") as advance:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,7 @@ from foretaste.jobs.cluster import cluster
 from foretaste.jobs.parity_buckets import DECISION_PARTS, EVENT_PARTS, Buckets, num_buckets
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
-from foretaste.ops.files import PARTIAL, parquet_files
+from foretaste.ops.files import parquet_files, scratch_folder
 from foretaste.ops.telemetry import console, progress, say
 from foretaste.serving.replay import Replay
 from foretaste.serving.tally import Tally
@@ -67,10 +66,10 @@ def parity(
     asked = _Asked(sample, limit, since, now, Tombstones(tables.serving / TOMBSTONES_FILE).read())
     events = shipped(settings, until=now + READ_WITHIN)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}parity-", dir=tables.root))
+        scratch = stack.enter_context(scratch_folder(tables.root, "parity"))
         if spread is None:
             stack.enter_context(cluster(settings.cluster))
-        buckets = Buckets(Path(scratch), num_buckets(folder, events))
+        buckets = Buckets(scratch, num_buckets(folder, events))
         target = settings.serving.decision_log.target if decisions is None else None
         num = buckets.write(DECISION_PARTS, map(asked, decision_tables(folder, target)), actor=actors_of)
         buckets.write(EVENT_PARTS, parts(events), actor=lambda table: table["actor_id"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -34,7 +33,7 @@ from foretaste.jobs.rewards import compute
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.bundles import CURRENT, fetch_bundle
-from foretaste.ops.files import PARTIAL, write_parquet
+from foretaste.ops.files import scratch_folder, write_parquet
 from foretaste.ops.releases import current_release
 from foretaste.ops.telemetry import progress, say
 from foretaste.policies.contextual import SCALE_OF
@@ -91,8 +90,7 @@ def _learned(
     counted = None if about.get(COUNTED) is None else _counted(folder, about[COUNTED])
     until_us = closed_until(Path(made["out"]))
     with contextlib.ExitStack() as stack:
-        root = settings.tables.root
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{PARTIAL}posteriors-", dir=root)))
+        scratch = stack.enter_context(scratch_folder(settings.tables.root, "posteriors"))
         target = Target(PolicyName(policy), settings.serving.exploring, settings.serving.epsilon)
         items = divided(settings, scratch, Path(made["out"]), target)
         spreads = spread or spreading(settings, stack, target)

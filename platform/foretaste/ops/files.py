@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,10 @@ import pyarrow.parquet as pq
 
 PARTIAL = ".partial-"
 """Names that begin so are unfinished; readers skip them (as Parquet readers skip names with a dot)."""
+
+
+_HELD = ".held"
+"""In a scratch folder: locked by the process whose it is."""
 
 
 def _sync(path: Path) -> None:
@@ -69,6 +75,38 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path, name: str) -> Iterator[Path]:
+    """Give a folder under `root` that is there while the block runs; what killed processes left of that name goes.
+
+    A process holds a lock on its own as long as it lives, so that nobody takes another's for left.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with _locked(root / f"{PARTIAL}{name}.lock", wait=True):
+            for left in root.glob(f"{PARTIAL}{name}-*"):
+                # one that goes just now is gone
+                with contextlib.suppress(FileNotFoundError), _locked(left / _HELD, wait=False) as abandoned:
+                    if abandoned:
+                        shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{name}-", dir=root))
+            stack.enter_context(_locked(folder / _HELD, wait=True))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock that goes with the process; whether it is held, where nobody waits for it."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
