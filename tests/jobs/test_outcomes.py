@@ -20,7 +20,7 @@ from foretaste.jobs.prepare import prepare
 from foretaste.jobs.rewards import compute, read_rewards
 from foretaste.jobs.settings import Settings
 from foretaste.models.delayed import DelayedConfig
-from foretaste.ops.files import read_json, read_parquet, write_json, write_parquet
+from foretaste.ops.files import parquet_files, read_json, read_parquet, write_json, write_parquet
 from foretaste.sessions.spread import here
 from foretaste.training.config import DelayedTrainingConfig, TrackingConfig
 from foretaste.worlds.config import WorldConfig
@@ -169,11 +169,21 @@ def test_programs_and_fields_are_listed(settings: Settings, capsys: pytest.Captu
     assert "long_term" in capsys.readouterr().err
 
 
-def test_who_is_deleted_leaves_the_outcomes_that_were_written(settings: Settings, late: Path) -> None:
-    member = frame(late)["actor_id"][0]
-    assert forget(settings.tables.root, {member: 4_000_000_000_000_000}) > 0
+def test_who_is_deleted_leaves_the_outcomes_that_were_written_and_what_was_predicted_of_them(
+    settings: Settings, late: Path
+) -> None:
+    there = frame(late)
+    member = there["actor_id"][0]
+    own = set(there.filter(pl.col("actor_id") != member)["decision_id"])
+    assert set(there["decision_id"]) > own
+    predicted = settings.tables.predicted / late.name / "v1"
+    for file in parquet_files(late):
+        write_parquet(read_parquet(file, columns=["decision_id", "title_id"]), predicted / file.name)
+    until = 4_000_000_000_000_000
+    assert forget(settings.tables.root, {member: until}) > 0
     assert member not in set(frame(late)["actor_id"])
-    assert forget(settings.tables.root, {member: 4_000_000_000_000_000}) == 0
+    assert set(frame(predicted)["decision_id"]) == own
+    assert forget(settings.tables.root, {member: until}) == 0
 
 
 def test_without_decisions_it_is_said_what_to_run(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from foretaste.contracts.columns import OUTCOMES, predicted_outcomes
+from foretaste.feedback.tombstones import TOMBSTONES_FILE, Tombstones
 from foretaste.jobs.cluster import cluster
-from foretaste.jobs.outcomes import described, latest
+from foretaste.jobs.outcomes import described, forget, latest
 from foretaste.jobs.settings import Settings
 from foretaste.models.delayed import DelayedConfig
 from foretaste.models.delayed_rows import Pending
@@ -52,6 +53,7 @@ def foresee(
     if not feedback or len(set(feedback)) < len(feedback):
         raise ValueError(f"--feedback {','.join(feedback)}: wanted each once, and one at least")
     tables = settings.tables
+    forget(tables.root, Tombstones(tables.serving / TOMBSTONES_FILE).read())
     source = latest(tables.outcomes, outcomes)
     horizon = float(described(source)["config"]["window_hours"]) / 24.0
     buckets = [_shown(file, _earlier(tables.outcomes, source)) for file in parquet_files(source)]

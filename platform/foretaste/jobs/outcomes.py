@@ -138,18 +138,33 @@ def described(folder: Path) -> dict[str, Any]:
 
 
 def forget(root: Path, deleted: Mapping[str, int]) -> int:
-    """Take what is deleted out of all outcomes and rewards that were written; returns how many rows went."""
+    """Take what is deleted out of all outcomes, rewards and predictions that were written; returns how many rows went.
+
+    Predictions name no actor: those of decisions that their outcomes no longer have go.
+    """
     removed = 0
     for name in ("outcomes", "rewards") if deleted else ():
         for path in sorted((root / name).rglob("*.parquet")):
             if PARTIAL in str(path.relative_to(root)):
                 continue
             table = pq.read_table(path, partitioning=None)
-            kept = _without(table, deleted)
-            if kept.num_rows < table.num_rows:
-                write_parquet(kept, path)
-                removed += table.num_rows - kept.num_rows
+            removed += _rewritten(path, table, _without(table, deleted))
+    for path in sorted((root / "predicted").glob("*/*/*.parquet")) if deleted else ():
+        source = root / "outcomes" / path.parent.parent.name / path.name
+        if PARTIAL in str(path.relative_to(root)) or not source.is_file():
+            continue
+        table = pq.read_table(path, partitioning=None)
+        there = pq.read_table(source, columns=["decision_id"], partitioning=None)["decision_id"]
+        kept = table.filter(pc.is_in(table["decision_id"], value_set=there.combine_chunks()))
+        removed += _rewritten(path, table, kept)
     return removed
+
+
+def _rewritten(path: Path, before: pa.Table, after: pa.Table) -> int:
+    """Write what is left of a file, where that is less; returns how many rows went."""
+    if after.num_rows < before.num_rows:
+        write_parquet(after, path)
+    return int(before.num_rows - after.num_rows)
 
 
 @dataclass(frozen=True, slots=True)
