@@ -41,7 +41,9 @@ class ServeBenchConfig(Frozen):
     overload_seconds: float = Field(60.0, gt=0, description="seconds of it")
     soak_seconds: float = Field(900.0, gt=0, description="seconds of `soak`")
     soak_load: float = Field(0.5, gt=0, description="load of `soak`, as a share of what the service can do")
-    soak_warm_seconds: float = Field(60.0, ge=0, description="seconds of load before memory counts")
+    soak_warm_seconds: float = Field(
+        420.0, ge=0, description="seconds of load before memory counts, while bounded caches fill; shown as well"
+    )
     sample_seconds: float = Field(10.0, gt=0, description="seconds between two looks at memory")
 
 

@@ -96,6 +96,9 @@ def soak(settings: Settings, config: ServeBenchConfig, options: BenchOptions) ->
     grown = memory(counted)
     figures = {"load_per_second": rate, "all": sent.figures(), "lists": sent.of(LIST).figures(), **grown}
     figures["generator_late_p99_ms"] = sent.late_ms
+    figures["risen_in_warm_up_mib"] = (
+        max((mib for at, mib in samples if at < config.soak_warm_seconds), default=0.0) - samples[0][1]
+    )
     measured = {
         "memory of the last third over that of the first": at_most(grown["last_over_first"], GROWTH),
         "requests that were not answered well": none_of(int((~sent.good).sum())),
