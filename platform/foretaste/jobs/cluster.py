@@ -60,9 +60,11 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
+    on_stop = signal.getsignal(signal.SIGTERM)
     if address is not None:
         ray.init(address=address, log_to_driver=False)
         try:
+            _keep(on_stop)
             yield
         finally:
             ray.shutdown()
@@ -70,7 +72,6 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     for name, value in environment(config).items():
         os.environ.setdefault(name, value)
     folder = tempfile.mkdtemp(prefix="foretaste-ray-")
-    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             num_cpus=config.num_cpus,

@@ -200,7 +200,7 @@ def _pod(size: PodSize) -> dict[str, Any]:
         "cpus": str(size.cpus),
         "memory": f"{size.memory_gib}Gi",
         "ephemeral": f"{size.ephemeral_gib}Gi",
-        "shm": f"{size.shm_gib}Gi",
+        "shm": f"{size.shared_gib}Gi",
     }
 
 

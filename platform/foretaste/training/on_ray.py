@@ -90,6 +90,13 @@ class RayContext:
             self._epochs.put(epoch)
 
 
+class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """Ctrl-C is the program's to answer: Ray Train's own answer ends it as if all were done."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
 def _done(work: Any) -> None:
     work.wait()
 
@@ -135,7 +142,7 @@ class RayExecutor:
         Raises ray.train's TrainingFailedError after more than `max_failures` failures.
         """
         with _listening(on_epoch) as epochs:
-            trainer = ray.train.torch.TorchTrainer(
+            trainer = _Trainer(
                 _work,
                 train_loop_config={
                     "make_task": make_task,
