@@ -60,11 +60,14 @@ def secrets(scratch: Path) -> Secrets:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     """A machine of its own for each module; it ends with all that runs on it."""
+    if missing := [name for name in ("curl", "openssl", "redis-server", "wget") if shutil.which(name) is None]:
+        pytest.skip(f"what pods run is not installed: {', '.join(missing)}; `make servers` installs Debian's")
     try:
-        with Machine() as started:
-            yield started
+        started = Machine().__enter__()
     except (FileNotFoundError, PermissionError) as why:
         pytest.skip(f"pods want namespaces of the kernel and iproute2: {why}")
+    yield started
+    started.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,6 @@ def boot(
 
     def booted(name: str) -> Booted:
         claims = {"foretaste-workspace": workspace}
-        return Booted(machine, overlay(name), secrets=secrets, claims=claims, scratch=scratch)
+        return Booted(machine, overlay(name), secrets=secrets, claims=claims, scratch=scratch / name)
 
     return booted

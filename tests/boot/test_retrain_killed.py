@@ -74,7 +74,7 @@ def test_a_loop_that_is_killed_twice_ends_as_one(retrain: Callable[[], Pod], wor
 
     pod = retrain()
     until(lambda: "retrain: 11-features" in pod.log, pod)
-    time.sleep(1.5)  # in the middle of it
+    time.sleep(0.7)  # in the middle of it
     pod.kill()
     assert_all_is_whole(workspace)
     first = steps()

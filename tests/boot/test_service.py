@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_the_service_boots_refuses_strangers_and_answers_on_every_worker(
     assert {replica["node_ip"] for replica in replicas} == {worker.address for worker in booted.workers}
     assert probed(booted.head, operator.HEAD_PROBE)
     for worker in booted.workers:
-        booted.until(lambda worker=worker: probed(worker, operator.SERVE_PROBE), worker)  # type: ignore[misc]
+        booted.until(partial(probed, worker, operator.SERVE_PROBE), worker)
 
     made = booted.head.run(["foretaste", "keys", "create", "--workspace", "/srv/foretaste/workspace"])
     key = made.stdout.strip().splitlines()[-1]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,17 @@ class Booted:
         self.until(lambda: pod.run(container["readinessProbe"]["exec"]["command"]).returncode == 0, pod)
         return pod
 
-    def ray(self, one: Object, *, num_workers: int | None = None) -> None:
-        """Boot the head and the workers of a RayService or RayJob, and wait until the operator's probes hold.
-
-        `num_workers` instead of the first group's `replicas`.
-        """
+    def ray(self, one: Object) -> None:
+        """Boot the head and the workers of a RayService or RayJob, and wait until the operator's probes hold."""
         cluster = cluster_of(one)
         self.head = self._node(one, cluster, cluster["headGroupSpec"], name=f"{one['metadata']['name']}-head")
         for group in cluster["workerGroupSpecs"]:
-            for number in range(group["replicas"] if num_workers is None else num_workers):
+            for number in range(group["replicas"]):
                 name = f"{one['metadata']['name']}-{group['groupName']}-{number}"
                 self.workers.append(self._node(one, cluster, group, name=name))
-        self.until(lambda: probed(self.head, operator.HEAD_PROBE), self.head)
+        self.until(partial(probed, self.head, operator.HEAD_PROBE), self.head)
         for worker in self.workers:
-            self.until(lambda worker=worker: probed(worker, operator.NODE_PROBE), worker)  # type: ignore[misc]
+            self.until(partial(probed, worker, operator.NODE_PROBE), worker)
 
     def submitted(self, job: Object, name: str) -> Pod:
         """Boot the submitter of a RayJob; it ends with the job that it tells the cluster of."""

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,7 +69,6 @@ class PodSpec:
     memory_mounts: Sequence[tuple[str, int]] = ()  # where in the pod, size in bytes
     aliases: Sequence[str] = ()  # names that others reach it by
     folder: str = "/"
-    address: str = field(default="", compare=False)
 
 
 class Pod:
@@ -108,9 +107,10 @@ class Pod:
 
     def kill(self) -> None:
         """End it at once, as the death of its machine would."""
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            os.kill(self._first(), signal.SIGKILL)
-        self._process.wait()
+        if self.runs:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                os.kill(self._first(), signal.SIGKILL)
+            self._process.wait()
 
     def _first(self) -> int:
         """The process that everything in the pod descends from, by the number that it has out here."""
