@@ -42,13 +42,13 @@ OTHER_VERSION = "9.9.9+uploaded"
 @pytest.fixture(scope="module")
 def cluster(
     boot: Callable[[str], Booted], overlay: Callable[[str], Manifests], workspace: Path
-) -> Iterator[tuple[Booted, dict[str, Any]]]:
+) -> tuple[Booted, dict[str, Any]]:
     """The cluster of prod's RayJob for preparation, and something to prepare; the package is installed there."""
     generate(WORLD, workspace / "raw", advance=lambda _: None)
     (workspace / "small.yaml").write_text(yaml.safe_dump(SETTINGS))
     one, booted = overlay("prod").named("RayJob", "foretaste-prepare"), boot("prod")
     booted.ray(one)
-    yield booted, one
+    return booted, one
 
 
 @pytest.fixture
@@ -68,7 +68,12 @@ def bare(machine: Machine, workspace: Path, scratch: Path, secrets: Secrets) -> 
     home.mkdir()
     hidden = [(str(path), nothing if path.is_dir() else nothing / "file") for path in installed()]
     environment = {name: value for name, value in IMAGE_ENVIRONMENT.items() if name != "PYTHONPATH"}
-    environment |= WAITS | {"HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_worker_niceness": "0"}
+    environment |= WAITS | {
+        "HOME": str(home),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_worker_niceness": "0",
+    }
     ray = scratch / "ray"
     ray.mkdir()
     spec = PodSpec(
@@ -175,9 +180,7 @@ def test_what_is_stopped_keeps_its_epochs_and_the_next_submission_goes_on(
 ) -> None:
     booted, _ = cluster
     words, platform = TRAIN, ROOT / "platform"
-    code, said = jobs.submit(
-        words, wait=False, working_dir=platform, submission_id="train-1", entrypoint_num_cpus="1"
-    )
+    code, said = jobs.submit(words, wait=False, working_dir=platform, submission_id="train-1", entrypoint_num_cpus="1")
     assert code == 0, said
     booted.until(lambda: max(epochs(jobs.log("train-1")), default=0) >= 2, seconds=SUBMITTED_SECONDS)
     jobs.stop("train-1")

@@ -59,8 +59,14 @@ def until(holds: Callable[[], bool], pod: Pod) -> None:
 
 def assert_all_is_whole(workspace: Path) -> None:
     """Whatever a reader would open can be read to its end; nobody answers yet."""
-    readers: dict[str, Callable[[Path], Any]] = {".parquet": pq.read_table, ".json": read_json, ".safetensors": load_file}
-    files = [path for path in workspace.rglob("*") if path.is_file() and PARTIAL not in str(path.relative_to(workspace))]
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".parquet": pq.read_table,
+        ".json": read_json,
+        ".safetensors": load_file,
+    }
+    files = [
+        path for path in workspace.rglob("*") if path.is_file() and PARTIAL not in str(path.relative_to(workspace))
+    ]
     assert files
     for path in files:
         readers.get(path.suffix, Path.read_bytes)(path)

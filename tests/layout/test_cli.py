@@ -123,7 +123,11 @@ def test_a_stage_without_its_input_says_which_verb_makes_it(tmp_path: Path, caps
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_verb_that_is_stopped_says_so_by_its_status(
-    number: signal.Signals, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr("foretaste.jobs.prepare.prepare", lambda *args, **more: signal.raise_signal(number))

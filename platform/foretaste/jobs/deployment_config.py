@@ -36,8 +36,8 @@ class PodSize(Frozen):
             raise ValueError(f"shm_gib: {self.shared_gib} leaves nothing of memory_gib, {self.memory_gib}")
         if self.shared_gib < RAY_OBJECTS_SHARE * self.memory_gib:
             raise ValueError(
-                f"shm_gib: {self.shared_gib} is less than the {RAY_OBJECTS_SHARE:.0%} of memory_gib, {self.memory_gib}, "
-                "that Ray takes for objects: they would go to the disk"
+                f"shm_gib: {self.shared_gib} is less than {RAY_OBJECTS_SHARE:.0%} of memory_gib, {self.memory_gib}: "
+                "Ray's objects would go to the disk"
             )
         return self
 

@@ -1,1 +1,1 @@
-"""Rendered manifests run as processes of this machine: pods in namespaces of their own, started as the operator does."""
+"""Rendered manifests run as processes of this machine: pods in namespaces, started as the operator starts them."""

@@ -45,7 +45,7 @@ class Booted:
         one = self._manifests.named("StatefulSet", name)
         container = one["spec"]["template"]["spec"]["containers"][0]
         volumes = one["spec"]["template"]["spec"].get("volumes", [])
-        volumes = [*volumes, *({"name": c["metadata"]["name"], "emptyDir": {}} for c in one["spec"]["volumeClaimTemplates"])]
+        volumes = [*volumes, *({"name": c["metadata"]["name"]} for c in one["spec"]["volumeClaimTemplates"])]
         pod = self._start(name, container, volumes, command=[*container["command"], *container.get("args", ())])
         self.until(lambda: pod.run(container["readinessProbe"]["exec"]["command"]).returncode == 0, pod)
         return pod
@@ -67,15 +67,15 @@ class Booted:
         spec = job["spec"]["submitterPodTemplate"]["spec"]
         added = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token(job)}
         command = ["/bin/bash", "-c", operator.submission(job, name)]
-        return self._start(f"{name}-submitter", spec["containers"][0], spec.get("volumes", ()), command=command, added=added)
+        return self._start(
+            f"{name}-submitter", spec["containers"][0], spec.get("volumes", ()), command=command, added=added
+        )
 
     def token(self, one: Object) -> str:
         """The token that a cluster's dashboard asks for."""
         return self._secret(cluster_of(one)["authOptions"]["secretName"], "auth_token")
 
-    def dashboard(
-        self, path: str, *, method: str = "GET", body: Any = None, token: str | None
-    ) -> tuple[int, str]:
+    def dashboard(self, path: str, *, method: str = "GET", body: Any = None, token: str | None) -> tuple[int, str]:
         """Ask the dashboard as the operator does, from another pod; returns status and text."""
         words = ["curl", "-s", "-m", "60", "-w", "\n%{http_code}", "-X", method]
         words += [f"http://{self.head.spec.name}:{operator.DASHBOARD_PORT}{path}"]
@@ -100,7 +100,9 @@ class Booted:
         spec = group["template"]["spec"]
         container = spec["containers"][0]
         parameters = operator.start_parameters(
-            group, head=None if head else operator.head_service(one), autoscaled=bool(cluster.get("enableInTreeAutoscaling"))
+            group,
+            head=None if head else operator.head_service(one),
+            autoscaled=bool(cluster.get("enableInTreeAutoscaling")),
         )
         parameters.setdefault("object-store-memory", str(int(RAY_OBJECTS_SHARE * float(parameters["memory"]))))
         added = operator.environment(one, cluster, head=head) | WAITS
@@ -113,7 +115,12 @@ class Booted:
         before = "" if head else operator.waited_for(one) + "; "
         aliases = (operator.head_service(one), f"{one['metadata']['name']}-head-svc") if head else ()
         return self._start(
-            name, container, spec["volumes"], command=["/bin/bash", "-c", f"{before}{AGAIN.format(line)}"], added=added, aliases=aliases
+            name,
+            container,
+            spec["volumes"],
+            command=["/bin/bash", "-c", f"{before}{AGAIN.format(line)}"],
+            added=added,
+            aliases=aliases,
         )
 
     def _start(
@@ -149,7 +156,9 @@ class Booted:
                 yield from self._of_secret(source["secretRef"]["name"]).items()
         for variable in container.get("env", ()):
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
-            value = variable.get("value", "") if reference is None else self._secret(reference["name"], reference["key"])
+            value = (
+                variable.get("value", "") if reference is None else self._secret(reference["name"], reference["key"])
+            )
             yield variable["name"], value
 
     def _folder(self, pod: str, volume: Mapping[str, Any]) -> Path:
@@ -197,10 +206,10 @@ def application(one: Object) -> dict[str, Any]:
 def certificates(folder: Path, *names: str) -> dict[str, str]:
     """A Secret's ca.crt, tls.crt and tls.key for names, signed by an authority of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    alternatives = ",".join(f"DNS:{name}" for name in names)
+    called = f"-subj /CN={names[0]} -addext subjectAltName={','.join(f'DNS:{name}' for name in names)}"
     for line in (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt",
-        f"req -newkey rsa:2048 -nodes -subj /CN={names[0]} -addext subjectAltName={alternatives} -keyout tls.key -out tls.csr",
+        f"req -newkey rsa:2048 -nodes {called} -keyout tls.key -out tls.csr",
         "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out tls.crt",
     ):
         subprocess.run(["openssl", *line.split()], cwd=folder, check=True, capture_output=True)

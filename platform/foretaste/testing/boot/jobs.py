@@ -62,7 +62,11 @@ class Jobs:
 
 
 def _with(token: str) -> Mapping[str, str]:
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
+    return (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        if token
+        else {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
+    )
 
 
 def result(log: str) -> dict[str, Any]:

@@ -45,8 +45,9 @@ cd /mnt
 pivot_root . .before
 umount -l /.before
 for folder in {covered}; do
-  mkdir -p {scratch}/over$folder/up {scratch}/over$folder/work
-  mount -t overlay overlay -o lowerdir=$folder,upperdir={scratch}/over$folder/up,workdir={scratch}/over$folder/work $folder
+  over={scratch}/over$folder
+  mkdir -p $over/up $over/work
+  mount -t overlay overlay -o lowerdir=$folder,upperdir=$over/up,workdir=$over/work $folder
 done
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
@@ -173,10 +174,11 @@ class Machine:
                 ip netns add {name}
                 ip link add v{len(self._addresses)} type veth peer name eth0 netns {name}
                 ip link set v{len(self._addresses)} master br0 up
-                ip -n {name} addr add {self._addresses[name]}/16 dev eth0
-                ip -n {name} link set eth0 up
-                ip -n {name} link set lo up
-                ip -n {name} route add default via {NETWORK}.1
+                inside="nsenter --net=/run/netns/{name} ip"
+                $inside addr add {self._addresses[name]}/16 dev eth0
+                $inside link set eth0 up
+                $inside link set lo up
+                $inside route add default via {NETWORK}.1
             """)
         return self._addresses[name]
 
@@ -186,15 +188,34 @@ class Machine:
         lines = ["set -e", f"mount --bind {self._hosts} /etc/hosts", "mount --bind /etc/resolv.none /etc/resolv.conf"]
         lines += [f"hostname {spec.name} 2>/dev/null || true"]
         for path, source in spec.mounts:
-            make = f"mkdir -p {path}" if source.is_dir() else f"mkdir -p {Path(path).parent}; [ -e {path} ] || touch {path}"
+            make = (
+                f"mkdir -p {path}"
+                if source.is_dir()
+                else f"mkdir -p {Path(path).parent}; [ -e {path} ] || touch {path}"
+            )
             lines += [make, f"mount --bind {shlex.quote(str(source))} {path}"]
-        lines += [f"mkdir -p {at} && mount -t tmpfs -o size={size},mode=1777 tmpfs {at}" for at, size in spec.memory_mounts]
+        lines += [
+            f"mkdir -p {at} && mount -t tmpfs -o size={size},mode=1777 tmpfs {at}" for at, size in spec.memory_mounts
+        ]
         lines += [f"cd {spec.folder}", f"exec {shlex.join(spec.command)}"]
         log = self._scratch / f"{spec.name}.log"
-        inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\n".join(lines)]
+        inside = [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            "\n".join(lines),
+        ]
         words = ["nsenter", "-t", str(self._first()), *_ENTER, "nsenter", f"--net=/run/netns/{spec.name}", *inside]
         with log.open("ab") as out:
-            process = subprocess.Popen(words, env=dict(spec.environment), stdout=out, stderr=out, start_new_session=True)
+            process = subprocess.Popen(
+                words, env=dict(spec.environment), stdout=out, stderr=out, start_new_session=True
+            )
         self._pods[spec.name] = Pod(spec, process, address, log)
         return self._pods[spec.name]
 

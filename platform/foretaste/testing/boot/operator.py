@@ -53,7 +53,9 @@ def start_command(parameters: Mapping[str, str], *, head: bool) -> str:
     """The line that the container runs."""
     words = ["ray", "start", *(["--head"] if head else [])]
     flags = {"block", "no-monitor"}
-    words += [f"--{key}" if key in flags and value == "true" else f"--{key}={value}" for key, value in parameters.items()]
+    words += [
+        f"--{key}" if key in flags and value == "true" else f"--{key}={value}" for key, value in parameters.items()
+    ]
     return " ".join(words)
 
 
