@@ -207,13 +207,13 @@ def test_what_is_stopped_keeps_its_epochs_and_the_next_submission_goes_on(
 
 def stopped(pod: Pod, words: list[str], number: signal.Signals) -> tuple[int, str]:
     """Run a verb in a pod, joined to its cluster, and signal it after its first epoch; exit status and output."""
-    process = pod.started(words)
-    assert process.stdout is not None
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if epochs(line):
-            psutil.Process(process.pid).children()[0].send_signal(number)
-            break
-    said.append(process.stdout.read())
-    return process.wait(timeout=SUBMITTED_SECONDS), "".join(said)
+    with pod.started(words) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if epochs(line):
+                psutil.Process(process.pid).children()[0].send_signal(number)
+                break
+        said.append(process.stdout.read())
+        return process.wait(timeout=SUBMITTED_SECONDS), "".join(said)

@@ -57,6 +57,11 @@ def until(holds: Callable[[], bool], pod: Pod) -> None:
         time.sleep(0.05)
 
 
+def steps(workspace: Path) -> dict[str, bytes]:
+    """What was written down of each step that is done."""
+    return {path.name: path.read_bytes() for path in workspace.glob("retrain/*/[0-9]*.json")}
+
+
 def assert_all_is_whole(workspace: Path) -> None:
     """Whatever a reader would open can be read to its end; nobody answers yet."""
     readers: dict[str, Callable[[Path], Any]] = {
@@ -76,14 +81,12 @@ def assert_all_is_whole(workspace: Path) -> None:
 
 
 def test_a_loop_that_is_killed_twice_ends_as_one(retrain: Callable[[], Pod], workspace: Path) -> None:
-    steps = lambda: {path.name: path.read_bytes() for path in workspace.glob("retrain/*/[0-9]*.json")}  # noqa: E731
-
     pod = retrain()
     until(lambda: "retrain: 11-features" in pod.log, pod)
     time.sleep(0.7)  # in the middle of it
     pod.kill()
     assert_all_is_whole(workspace)
-    first = steps()
+    first = steps(workspace)
     assert sorted(first) == ["10-prepare.json"]
 
     pod = retrain()
@@ -91,7 +94,7 @@ def test_a_loop_that_is_killed_twice_ends_as_one(retrain: Callable[[], Pod], wor
     pod.kill()
     told = epochs(pod.log)
     assert_all_is_whole(workspace)
-    second = steps()
+    second = steps(workspace)
     assert {"10-prepare.json", "11-features.json", "12-outcomes.json"} == second.keys()
     assert not list((workspace / "registry").glob("intent/*"))
 
@@ -99,7 +102,7 @@ def test_a_loop_that_is_killed_twice_ends_as_one(retrain: Callable[[], Pod], wor
     assert pod.wait(SUBMITTED_SECONDS) == 0, pod.log
     last = pod.log.rpartition("retrain: goes on with ")[2]
     assert min(epochs(last)) >= max(told)  # the run of before went on
-    done = steps()
+    done = steps(workspace)
     assert {name: done[name] for name in second} == second
     (run,) = workspace.glob("retrain/*")
     assert result(last)["run"] == run.name

@@ -14,7 +14,10 @@ SHELL = ("&&", "||", ";", "|", ">", "<", "$", "`", "\n")
 """What a shell would act upon; the operator cuts an entrypoint into words, and none of it would arrive as meant."""
 RAY_DRAINS_SECONDS = 30
 RAY_OBJECTS_SHARE = 0.3
-"""Of a node's memory for objects, unless it is told otherwise; where /dev/shm is smaller it takes the disk."""
+"""Of a node's memory for objects, unless it is told otherwise."""
+SHARED_SHARE = RAY_OBJECTS_SHARE / 0.9
+"""Of a node's memory for /dev/shm, of which Ray leaves a tenth free. With less objects go to the disk, and a node whose
+objects want 10 GB does not start."""
 
 
 class PodSize(Frozen):
@@ -34,9 +37,9 @@ class PodSize(Frozen):
     def _fits(self) -> Self:
         if self.shared_gib >= self.memory_gib:
             raise ValueError(f"shm_gib: {self.shared_gib} leaves nothing of memory_gib, {self.memory_gib}")
-        if self.shared_gib < RAY_OBJECTS_SHARE * self.memory_gib:
+        if self.shared_gib < SHARED_SHARE * self.memory_gib - 1e-9:
             raise ValueError(
-                f"shm_gib: {self.shared_gib} is less than {RAY_OBJECTS_SHARE:.0%} of memory_gib, {self.memory_gib}: "
+                f"shm_gib: {self.shared_gib} is less than {SHARED_SHARE:.0%} of memory_gib, {self.memory_gib}: "
                 "Ray's objects would go to the disk"
             )
         return self
@@ -44,7 +47,7 @@ class PodSize(Frozen):
     @property
     def shared_gib(self) -> int:
         """GiB of /dev/shm."""
-        return self.shm_gib if self.shm_gib is not None else math.ceil(RAY_OBJECTS_SHARE * self.memory_gib)
+        return self.shm_gib if self.shm_gib is not None else math.ceil(SHARED_SHARE * self.memory_gib - 1e-9)
 
 
 class WorkersSize(PodSize):

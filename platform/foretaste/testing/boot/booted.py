@@ -20,7 +20,7 @@ from foretaste.testing.manifests.objects import RAY_KINDS, Manifests, Object, qu
 
 Secrets = Mapping[str, Mapping[str, str]]
 """Values of Secrets: by name, then by key."""
-UP_SECONDS = 300.0
+UP_SECONDS = 600.0
 AGAIN = "for again in 1 2 3; do {} && break; sleep 2; done"
 
 

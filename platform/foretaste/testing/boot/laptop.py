@@ -37,4 +37,6 @@ WAITS = {
     "RAY_agent_register_timeout_ms": "200000",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "60",
+    "RAY_gcs_server_request_timeout_seconds": "60",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
 }

@@ -141,8 +141,8 @@ class Machine:
         script = _OUTSIDE.format(network=NETWORK, covered=" ".join(_COVERED), scratch=self._scratch)
         words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--user", "--map-root-user", "--net", "--mount", "--pid"]
         words += ["--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
-        said = (self._scratch / "outside.log").open("wb")
-        self._process = subprocess.Popen(words, stdout=said, stderr=said, start_new_session=True)
+        with (self._scratch / "outside.log").open("wb") as said:
+            self._process = subprocess.Popen(words, stdout=said, stderr=said, start_new_session=True)
         deadline = time.monotonic() + STARTED_SECONDS
         while not (self._scratch / "up").exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
