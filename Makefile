@@ -10,7 +10,7 @@ ORACLES := .venv-oracles
 INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends
 
-.PHONY: setup servers references oracles dashboards demo test check bench serve deployments manifests clean
+.PHONY: setup servers references oracles dashboards demo test check bench serve deployments manifests boot clean
 
 setup: $(READY)
 
@@ -21,6 +21,8 @@ servers:
 		|| echo "redis-server is missing: its tests will be skipped"
 	@command -v promtool >/dev/null || $(INSTALL) prometheus) >/dev/null 2>&1 \
 		|| echo "prometheus is missing: its tests will be skipped"
+	@command -v ip wget curl openssl >/dev/null || $(INSTALL) iproute2 wget curl openssl) >/dev/null 2>&1 \
+		|| echo "iproute2, wget, curl or openssl is missing: manifests will not be booted"
 
 # Boards of Grafana, written from their description.
 dashboards: setup
@@ -71,6 +73,10 @@ deployments: setup
 # Every overlay, rendered and checked without a cluster.
 manifests: setup
 	$(BIN)/pytest -q tests/k8s
+
+# What is rendered, booted as pods in namespaces of this machine: minutes.
+boot: setup servers
+	$(BIN)/pytest -q tests/boot
 
 bench: setup
 	$(BIN)/foretaste bench models --quick --json --config $(CONFIG)

@@ -233,7 +233,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when it did what it should, 1 when the data are bad, 2 when it was called wrongly."""
+    """Run one verb; 0 when it did what it should, 1 when the data are bad, 2 when it was called wrongly.
+
+    128 and the number of the signal when it was stopped: 130 by Ctrl-C, 143 by SIGTERM, as of `ray job stop`.
+    """
     options = parser().parse_args(argv)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
         signal.signal(number, _interrupt)
@@ -242,14 +245,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:
         print(f"foretaste {options.verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"foretaste {options.verb}: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        print(f"foretaste {options.verb}: stopped ({number.name})", file=sys.stderr)
+        return 128 + number
     return code
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,21 @@ def test_a_stage_without_its_input_says_which_verb_makes_it(tmp_path: Path, caps
     for verb, maker in wanted.items():
         assert main([verb, "--workspace", str(tmp_path)]) == 2
         assert maker in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_verb_that_is_stopped_says_so_by_its_status(
+    number: signal.Signals,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("foretaste.jobs.prepare.prepare", lambda *args, **more: signal.raise_signal(number))
+    try:
+        assert main(["prepare", "--workspace", str(tmp_path)]) == status
+    finally:
+        for one, answer in before.items():
+            signal.signal(one, answer)
+    assert f"foretaste prepare: stopped ({number.name})" in capsys.readouterr().err

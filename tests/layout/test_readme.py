@@ -42,6 +42,21 @@ def test_every_foretaste_command_of_the_readme_parses() -> None:
         parser().parse_args(shlex.split(line)[1:])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_ray_job_of_the_readme_is_one_for_ray_and_for_us() -> None:
+    from ray.dashboard.modules.job.cli import stop, submit
+
+    lines = [shlex.split(line)[2:] for line in commands() if line.startswith("ray job ")]
+    assert [words[0] for words in lines] == ["submit", "submit", "stop"]
+    for name, *words in lines:
+        context = {"submit": submit, "stop": stop}[name].make_context(name, words)
+        if name == "submit":
+            assert context.params["working_dir"] or (ROOT / context.params["runtime_env"]).is_file()
+            python, m, foretaste, *said = context.params["entrypoint"]
+            assert (python, m, foretaste) == ("python", "-m", "foretaste")
+            parser().parse_args(said)
+
+
 def test_every_file_that_the_readme_links_to_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links

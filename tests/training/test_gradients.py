@@ -220,13 +220,11 @@ def test_a_checkpoint_without_one_of_its_shards_is_refused(tmp_path: Path) -> No
 class Kept(PlainContext):
     """Keeps the checkpoint of an epoch, and can begin with one."""
 
-    given: Checkpoint | None = None
-
-    def resume(self) -> Checkpoint | None:
-        return self.given
+    def __init__(self, folder: Path, start: Checkpoint | None = None) -> None:
+        super().__init__(lambda epoch: None, start=start)
+        self.folder = folder
 
     def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        assert self.folder is not None
         checkpoint_folder = self.folder / str(epoch.number)
         for rank in range(2):
             write_shard(checkpoint_folder, "x", tensors, rank=rank, of=2)
@@ -236,9 +234,8 @@ class Kept(PlainContext):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_run_goes_on_from_the_shards_of_two_workers_exactly_where_they_stopped(tmp_path: Path, sparse: bool) -> None:
     config = CONFIG.model_copy(update={"epochs": 4})
-    whole = train(ToyTask(CASES, sparse=sparse), config, Kept(lambda epoch: None, tmp_path))
-    context = Kept(lambda epoch: None, tmp_path / "again")
-    context.given = read_checkpoint(tmp_path / "2")
+    whole = train(ToyTask(CASES, sparse=sparse), config, Kept(tmp_path))
+    context = Kept(tmp_path / "again", read_checkpoint(tmp_path / "2"))
     resumed = train(ToyTask(CASES, sparse=sparse), config, context)
     assert [epoch["loss"] for epoch in resumed["epochs"]] == [epoch["loss"] for epoch in whole["epochs"]]
     assert all(torch.equal(whole["best"][name], resumed["best"][name]) for name in whole["best"])

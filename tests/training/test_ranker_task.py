@@ -24,6 +24,7 @@ from foretaste.training.ranker_cases import REPORT, RankerCases, folds_of, join
 from foretaste.training.ranker_losses import importance
 from foretaste.training.ranker_report import calibrate, chosen_epoch, lift, mean_by_actor, taught
 from foretaste.training.ranker_task import Folded, RankerTask, named, ndcg, places
+from foretaste.training.runs import Run
 
 WIDTH, TITLES, CONTEXT, FOLDS = 4, 30, 3, 2
 VECTORS = np.random.default_rng(1).normal(size=(TITLES, WIDTH)).astype(np.float32)
@@ -67,7 +68,7 @@ def trained(cases: RankerCases, folder: Path, **training: Any) -> tuple[dict[str
     make = partial(networks, cases)
     config = TRAINING.model_copy(update=training)
     task = RankerTask(make(), cases, cases, None, config, rank=0, has_selection=True)
-    return train(task, config, PlainContext(lambda _: None, folder)), make
+    return train(task, config, PlainContext(lambda _: None, Run(folder, "run"))), make
 
 
 def test_a_planted_preference_is_learned_and_its_lift_is_told_of_actors_left_out(tmp_path: Path) -> None:
@@ -181,10 +182,13 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not_cut_off(tmp_path: Path) 
             raise StopError
 
     task = RankerTask(make(), cases, cases, None, config, rank=0, has_selection=True)
+    run = Run(tmp_path, "cut")
     with pytest.raises(StopError):
-        train(task, config, PlainContext(stop, tmp_path / "cut"))
+        train(task, config, PlainContext(stop, run))
     again = RankerTask(make(), cases, cases, None, config, rank=0, has_selection=True)
-    state = train(again, config, PlainContext(lambda _: None, tmp_path / "cut"))
+    found = run.newest()
+    assert found is not None
+    state = train(again, config, PlainContext(lambda _: None, run, found.checkpoint))
     assert [e["loss"] for e in state["epochs"]] == [e["loss"] for e in whole["epochs"]]
     assert all(torch.equal(state["best"][name], tensor) for name, tensor in whole["best"].items())
 

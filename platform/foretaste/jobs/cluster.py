@@ -22,6 +22,15 @@ class ClusterConfig(Frozen):
     address: str | None = Field(None, description="Ray address to join; by default RAY_ADDRESS, else a local Ray")
     num_cpus: int = Field(2, ge=1, description="CPUs of a local Ray")
     object_store_mib: int = Field(512, ge=100, description="shared memory of a local Ray, in MiB")
+    data_cpus: float | None = Field(
+        None,
+        gt=0,
+        description="CPUs that this verb's Ray Data tasks take at most at a time, so that others on the cluster, "
+        "training above all, find some free; null: all that nobody else takes",
+    )
+    data_store_mib: int | None = Field(
+        None, ge=1, description="shared memory that their rows take at most, in MiB; null: half of the cluster's"
+    )
     haproxy: bool = Field(
         False,
         description="whether HAProxy stands in front of a local Ray Serve: faster, and it asks another replica where "
@@ -53,16 +62,44 @@ def environment(config: ClusterConfig) -> dict[str, str]:
 
 @contextlib.contextmanager
 def cluster(config: ClusterConfig) -> Iterator[None]:
-    """Join the given Ray, or run a local one on loopback that ends with the block. Does nothing inside another."""
+    """Join the given Ray, or run a local one on loopback that ends with the block; inside another, use that.
+
+    What Ray Data takes of it is bounded for as long.
+    """
+    with _joined(config), _bounded(config):
+        yield
+
+
+@contextlib.contextmanager
+def _bounded(config: ClusterConfig) -> Iterator[None]:
+    if config.data_cpus is None and config.data_store_mib is None:
+        yield
+        return
+    from ray.data import DataContext, ExecutionResources
+
+    store = None if config.data_store_mib is None else config.data_store_mib * 2**20
+    options = DataContext.get_current().execution_options
+    before = options.resource_limits
+    options.resource_limits = ExecutionResources(cpu=config.data_cpus, object_store_memory=store)
+    try:
+        yield
+    finally:
+        options.resource_limits = before
+
+
+@contextlib.contextmanager
+def _joined(config: ClusterConfig) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
+    on_stop = signal.getsignal(signal.SIGTERM)
     if address is not None:
         ray.init(address=address, log_to_driver=False)
         try:
+            _keep(on_stop)
             yield
         finally:
             ray.shutdown()
@@ -70,7 +107,6 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     for name, value in environment(config).items():
         os.environ.setdefault(name, value)
     folder = tempfile.mkdtemp(prefix="foretaste-ray-")
-    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             num_cpus=config.num_cpus,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +13,11 @@ from foretaste.contracts.config import Frozen
 SHELL = ("&&", "||", ";", "|", ">", "<", "$", "`", "\n")
 """What a shell would act upon; the operator cuts an entrypoint into words, and none of it would arrive as meant."""
 RAY_DRAINS_SECONDS = 30
+RAY_OBJECTS_SHARE = 0.3
+"""Of a node's memory for objects, unless it is told otherwise."""
+SHARED_SHARE = RAY_OBJECTS_SHARE / 0.9
+"""Of a node's memory for /dev/shm, of which Ray leaves a tenth free. With less objects go to the disk, and a node whose
+objects want 10 GB does not start."""
 
 
 class PodSize(Frozen):
@@ -20,13 +26,28 @@ class PodSize(Frozen):
     cpus: int = Field(ge=1, description="processors, whole: Ray rounds a share up and would book more than there is")
     memory_gib: int = Field(ge=1, description="GiB of memory, shared memory included")
     ephemeral_gib: int = Field(10, ge=1, description="GiB of the node's disk: logs, spilled objects")
-    shm_gib: int = Field(1, ge=1, description="GiB of /dev/shm, Ray's object store; counted in memory_gib")
+    shm_gib: int | None = Field(
+        None,
+        ge=1,
+        description="GiB of /dev/shm, Ray's object store; counted in memory_gib. Null: the share of memory that Ray "
+        "takes for it; with less it goes to the disk",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.shm_gib >= self.memory_gib:
-            raise ValueError(f"shm_gib: {self.shm_gib} leaves nothing of memory_gib, {self.memory_gib}")
+        if self.shared_gib >= self.memory_gib:
+            raise ValueError(f"shm_gib: {self.shared_gib} leaves nothing of memory_gib, {self.memory_gib}")
+        if self.shared_gib < SHARED_SHARE * self.memory_gib - 1e-9:
+            raise ValueError(
+                f"shm_gib: {self.shared_gib} is less than {SHARED_SHARE:.0%} of memory_gib, {self.memory_gib}: "
+                "Ray's objects would go to the disk"
+            )
         return self
+
+    @property
+    def shared_gib(self) -> int:
+        """GiB of /dev/shm."""
+        return self.shm_gib if self.shm_gib is not None else math.ceil(SHARED_SHARE * self.memory_gib - 1e-9)
 
 
 class WorkersSize(PodSize):

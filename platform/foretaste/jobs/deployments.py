@@ -176,8 +176,9 @@ def _application(
 ) -> dict[str, Any]:
     said = settings.model_dump(mode="json", exclude_unset=True)
     arguments: dict[str, Any] = {"workspace": str(settings.workspace), "features_repo": str(settings.features_repo)}
-    if settings.features_url is not None:
-        arguments["features_url"] = settings.features_url
+    for url in ("features_url", "features_registry_url"):
+        if getattr(settings, url) is not None:
+            arguments[url] = getattr(settings, url)
     if "rule" in said.get("prepare", {}):
         arguments["rule"] = settings.prepare.rule.model_dump(mode="json")
     arguments["serving"] = said.get("serving", {})
@@ -200,7 +201,7 @@ def _pod(size: PodSize) -> dict[str, Any]:
         "cpus": str(size.cpus),
         "memory": f"{size.memory_gib}Gi",
         "ephemeral": f"{size.ephemeral_gib}Gi",
-        "shm": f"{size.shm_gib}Gi",
+        "shm": f"{size.shared_gib}Gi",
     }
 
 

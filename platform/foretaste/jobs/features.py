@@ -90,4 +90,9 @@ def _since(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
 
 def feature_store(settings: Settings) -> FeatureStore:
     """The workspace's feature store."""
-    return FeatureStore(settings.features_repo.absolute(), settings.tables.features, settings.features_url)
+    return FeatureStore(
+        settings.features_repo.absolute(),
+        settings.tables.features,
+        settings.features_url,
+        settings.features_registry_url,
+    )

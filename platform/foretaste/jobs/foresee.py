@@ -71,6 +71,7 @@ def foresee(
                 model=scaled(settings.delayed, horizon),
                 training=settings.delayed_training,
                 storage=tables.runs,
+                runs=settings.runs_url,
                 tracking=settings.tracking,
                 now=now,
                 on_progress=_progress(what),

@@ -74,6 +74,7 @@ def learned(
         lineage={name: about[name] for name in ("program_fingerprint", "outcomes", "model_version")}
         | {"program": program},
         storage=tables.runs,
+        runs=settings.runs_url,
         tracking=settings.tracking,
         now=now,
         on_progress=_progress(config),

@@ -46,6 +46,7 @@ def running(settings: Settings, *, host: str | None = None, port: int | None = N
         "workspace": str(settings.tables.root),
         "features_repo": str(settings.features_repo.absolute()),
         "features_url": settings.features_url,
+        "features_registry_url": settings.features_registry_url,
         "rule": settings.prepare.rule.model_dump(mode="json"),
         "serving": settings.serving.model_dump(mode="json"),
     }

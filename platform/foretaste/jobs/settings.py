@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from foretaste.contracts.config import Frozen, filled
 from foretaste.contracts.intents import LabelConfig
@@ -27,6 +27,7 @@ from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.delayed import DelayedConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.models.ranker import RankerConfig
+from foretaste.ops.stores import checked
 from foretaste.rewards.library import RewardConfig
 from foretaste.serving.config import ServingConfig
 from foretaste.serving.posterior_config import LearningConfig
@@ -45,6 +46,16 @@ class Settings(Frozen):
     features_repo: Path = Field(Path("features"), description="folder of the Feast definitions")
     features_url: str | None = Field(
         None, description="Redis that holds the online features, redis://host:6379/0; null: SQLite in the workspace"
+    )
+    features_registry_url: str | None = Field(
+        None,
+        description="SQL database of Feast's registry, postgresql://user:password@host:5432/database; null: SQLite in "
+        "the workspace",
+    )
+    runs_url: str | None = Field(
+        None,
+        description="object store that holds the checkpoints of training, s3://bucket/prefix?region=eu-west-1 (also "
+        "gs://); null: runs/ in the workspace",
     )
     cluster: ClusterConfig = ClusterConfig()
     world: WorldConfig = WorldConfig()
@@ -76,6 +87,11 @@ class Settings(Frozen):
     delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
     learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
+
+    @field_validator("runs_url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        return url if url is None else checked(url)
 
     @property
     def tables(self) -> Workspace:

@@ -18,13 +18,16 @@ from foretaste.jobs.workspace import needed
 from foretaste.ops.files import write_json
 from foretaste.ops.tables import described, read_manifest
 from foretaste.ops.telemetry import say
-from foretaste.training.config import TrackingConfig
+from foretaste.training.config import WHERE_IT_RUNS, TrackingConfig
 from foretaste.training.intent import train_intent
 from foretaste.training.loop import Epoch
 from foretaste.training.search import Board, Value, best_of
 
 SECTIONS = ("intent", "training")
-NOT_THE_MODEL = {"workspace", "tune", "cluster", "tracking", "serving", "evaluation", "world", "features_url"}
+NOT_THE_MODEL = {
+    "workspace", "tune", "cluster", "tracking", "serving", "evaluation", "world", "features_url",
+    "features_registry_url", "runs_url",
+}  # fmt: skip
 
 
 class GivenUpError(Exception):
@@ -161,7 +164,7 @@ def _trial(
 def _yaml(settings: Settings) -> str:
     """What differs from the defaults and is the model's."""
     values = settings.model_dump(mode="json", exclude_defaults=True, exclude=NOT_THE_MODEL)
-    values["training"] = {k: v for k, v in values["training"].items() if k not in ("executor", "num_workers")}
+    values["training"] = {k: v for k, v in values["training"].items() if k not in WHERE_IT_RUNS}
     return yaml.safe_dump(values, sort_keys=True)
 
 

@@ -69,4 +69,6 @@ def view_source(config: ServiceConfig) -> ViewSource | None:
     from foretaste.signals.store import ONLINE, FeatureStore
 
     data = config.workspace / "features"
-    return FeatureStore(config.features_repo, data, config.features_url) if (data / ONLINE).is_file() else None
+    if not (data / ONLINE).is_file():
+        return None
+    return FeatureStore(config.features_repo, data, config.features_url, config.features_registry_url)

@@ -96,6 +96,9 @@ class ServiceConfig(Frozen):
     workspace: Path = Field(description="folder of the tables and models; absolute, replicas run elsewhere")
     features_repo: Path = Field(description="folder of the Feast definitions; absolute")
     features_url: str | None = Field(None, description="Redis of the online features; null: SQLite in the workspace")
+    features_registry_url: str | None = Field(
+        None, description="SQL database of Feast's registry; null: SQLite in the workspace"
+    )
     rule: SessionRule | None = Field(None, description="when a session ends, where the prepared data does not say")
     serving: ServingConfig = ServingConfig()
 

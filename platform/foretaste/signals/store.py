@@ -65,12 +65,13 @@ _FOREVER_US = 1 << 62
 class FeatureStore:
     """The slow views of one workspace; all connections are opened at first use."""
 
-    def __init__(self, repo: Path, data: Path, url: str | None = None) -> None:
+    def __init__(self, repo: Path, data: Path, url: str | None = None, registry: str | None = None) -> None:
         """`repo` holds the configuration and definitions, `data` (<workspace>/features) everything else.
 
-        The online store is SQLite in `data`, or the Redis at `url`.
+        The online store is SQLite in `data`, or the Redis at `url`; Feast's registry is SQLite there, or the SQL
+        database at `registry`, which belongs to this `data` alone.
         """
-        self._repo, self._data, self._url = repo.absolute(), data.absolute(), url
+        self._repo, self._data, self._url, self._registry = repo.absolute(), data.absolute(), url, registry
         self._projects: dict[str, FeastProject] = {}
         self._title_versions: dict[tuple[str, str], TitleVersions] = {}
 
@@ -286,7 +287,7 @@ class FeatureStore:
 
     def _project(self, generation: str) -> FeastProject:
         if generation not in self._projects:
-            self._projects[generation] = FeastProject(self._repo, self._data, generation, self._url)
+            self._projects[generation] = FeastProject(self._repo, self._data, generation, self._url, self._registry)
         return self._projects[generation]
 
     def _manifest_path(self) -> Path:

@@ -15,8 +15,9 @@ import io
 import json
 import os
 import runpy
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +35,12 @@ from foretaste.signals.joins import JoinRule
 from foretaste.signals.midnights import DAY_US
 from foretaste.signals.store_online import OnlineRows, RedisRows, SqliteRows
 
-DATA_VARIABLE, GENERATION_VARIABLE, ONLINE_VARIABLE = "FORETASTE_FEATURES", "FORETASTE_GENERATION", "FORETASTE_ONLINE"
-"""Variables of the configuration: the folder of the data, the generation, and where Redis is."""
+DATA_VARIABLE, GENERATION_VARIABLE = "FORETASTE_FEATURES", "FORETASTE_GENERATION"
+REGISTRY_VARIABLE, ONLINE_VARIABLE = "FORETASTE_REGISTRY", "FORETASTE_ONLINE"
+"""Variables of the configuration: folder of the data, generation, database of the registry, and where Redis is."""
+DRIVERS = {"postgresql": "postgresql+psycopg2", "sqlite": "sqlite"}
+ATTEMPTS = 6
+"""How often a registry is asked that others write to: two that begin at once make its tables at once, and one fails."""
 MEMBERS, TITLES = "member_taste", "title_popularity"
 KEY = {MEMBERS: "member_id", TITLES: "title_id"}
 NOBODY = ""
@@ -45,15 +50,21 @@ NOBODY = ""
 class FeastProject:
     """One generation in Feast; connections are opened at first use."""
 
-    def __init__(self, repo: Path, data: Path, generation: str, url: str | None) -> None:
-        """`repo` holds configuration and definitions; the online store is SQLite in `data`, or the Redis at `url`."""
+    def __init__(self, repo: Path, data: Path, generation: str, url: str | None, registry: str | None = None) -> None:
+        """`repo` holds configuration and definitions.
+
+        The online store is SQLite in `data`, or the Redis at `url`; the registry is SQLite there, or the SQL database
+        at `registry`, which belongs to this `data` alone.
+        """
         self._repo, self._data, self.generation, self._url = repo, data, generation, url
+        self._registry = registry
 
     def apply(self) -> None:
-        """Register the definitions; again changes nothing."""
+        """Register the definitions; again changes nothing. Others may do the same at the same time."""
         defined = _definitions(self._repo, self._data)
+        feast = self.feast
         with quiet():
-            self.feast.apply(defined)
+            _again(lambda: feast.apply(defined))
         for name in (MEMBERS, TITLES):
             self._online.prepare(self.table(name))
         self.__dict__.pop("views", None)
@@ -155,11 +166,12 @@ class FeastProject:
         self._data.mkdir(parents=True, exist_ok=True)
         name = "feature_store.yaml" if self._url is None else "feature_store.redis.yaml"
         said = {DATA_VARIABLE: str(self._data), GENERATION_VARIABLE: self.generation}
+        said[REGISTRY_VARIABLE] = registry_path(self._registry or f"sqlite:///{self._data}/registry.db")
         if self._url is not None:
             said[ONLINE_VARIABLE] = connection_string(self._url)
         config = RepoConfig(**_substituted(yaml.safe_load((self._repo / name).read_text()), said))
         config.repo_path = self._repo
-        return feast.FeatureStore(config=config)
+        return _again(lambda: feast.FeatureStore(config=config))
 
     @cached_property
     def views(self) -> dict[str, Any]:
@@ -210,6 +222,35 @@ def connection_string(url: str) -> str:
     said |= dict(parse_qsl(parts.query))  # e.g. ssl_ca_certs, as for the session log
     options = [f"{name}={value}" for name, value in said.items() if value is not None]
     return ",".join([f"{parts.hostname}:{parts.port or 6379}", *options])
+
+
+def registry_path(url: str) -> str:
+    """Say the URL of a SQL database as Feast wants it, with the driver that is installed.
+
+    Raises ValueError, which does not show it, for a database of another kind.
+    """
+    scheme, mark, rest = url.partition("://")
+    if scheme not in DRIVERS or not mark:
+        raise ValueError(
+            f"registry of features: wanted a URL like postgresql://user:password@host:5432/database, found scheme "
+            f"{scheme if mark else ''!r}"
+        )
+    return f"{DRIVERS[scheme]}://{rest}"
+
+
+def _again(do: Callable[[], Any]) -> Any:
+    """Do what is safe to repeat, again where another process was at the same rows, or made the same tables."""
+    from feast.errors import ConcurrentVersionConflict
+    from sqlalchemy.exc import DBAPIError
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return do()
+        except (DBAPIError, ConcurrentVersionConflict):
+            if attempt == ATTEMPTS:
+                raise
+            time.sleep(0.05 * 2**attempt)
+    raise AssertionError("an attempt returns or raises")
 
 
 def _substituted(value: Any, said: Mapping[str, str]) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,21 +43,26 @@ def write_records(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint, whatever the number of its shards. Raises FileNotFoundError where one is missing."""
+    """Read a checkpoint, whatever the number of its shards.
+
+    Raises FileNotFoundError where one is missing, ValueError where a file is not whole.
+    """
     about = read_json(folder / RECORDS)
     paths = [folder / _shard(about["name"], rank, about["of"]) for rank in range(about["of"])]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"checkpoint {folder}: of {about['of']} shards there is no {', '.join(missing)}")
-    shards = [load_file(path) for path in paths]
+    shards = [_load(path) for path in paths]
     shapes: dict[str, list[int]] = about["shapes"]
     tensors = {key: torch.cat([shard.pop(key) for shard in shards]).view(shape) for key, shape in shapes.items()}
     return about["records"], tensors
 
 
-def shards(folder: Path) -> list[Path]:
-    """All shards in a folder."""
-    return sorted(folder.glob("*-of-*.safetensors"))
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole shard: {error}") from error
 
 
 def _part(tensor: Tensor, rank: int, of: int) -> Tensor:

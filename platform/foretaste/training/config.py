@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foretaste.contracts.config import Frozen
+
+WHERE_IT_RUNS = (
+    "executor", "num_workers", "fewest_workers", "resize_seconds", "placement", "cpus_per_worker",
+    "threads_per_worker", "use_gpu", "gpu_kind", "collective_seconds", "max_failures", "max_preemptions", "resume",
+)  # fmt: skip
+"""Settings of training that change nothing of what is learned, so that a run goes on under others."""
 
 
 class TrainingConfig(Frozen):
@@ -40,14 +46,46 @@ class TrainingConfig(Frozen):
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     seed: int = Field(0, ge=0, description="of initial weights, order, dropout and negatives")
     executor: Literal["ray", "plain"] = Field("ray", description="Ray Train workers, or this process alone")
-    num_workers: int = Field(2, ge=1, description="Ray Train workers")
+    num_workers: int = Field(2, ge=1, description="Ray Train workers; at most, where `fewest_workers` is less")
+    fewest_workers: int | None = Field(
+        None,
+        ge=1,
+        description="workers with which a run begins, or goes on where others were lost, until there is room for more; "
+        "null: all of num_workers, always",
+    )
+    resize_seconds: float = Field(
+        60.0, ge=0, description="seconds between two looks at whether there is room for more workers"
+    )
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        "PACK", description="whether workers are put on few nodes, whose GPUs talk fastest, or on many"
+    )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a worker")
     threads_per_worker: int = Field(1, ge=1, description="torch threads of a worker")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training (autocast); weights and validation stay float32"
     )
-    use_gpu: bool = Field(False, description="whether each worker gets a GPU")
+    use_gpu: bool = Field(False, description="whether each worker gets a GPU; gradients then go by NCCL, else by gloo")
+    gpu_kind: str | None = Field(None, description="the kind of GPU, as Ray names it (A100, H100, L4); null: any")
+    collective_seconds: int = Field(
+        600, ge=1, description="seconds after which a worker that waits for the others' gradients gives up"
+    )
     max_failures: int = Field(2, ge=0, description="worker failures after which the run is given up")
+    max_preemptions: int = Field(
+        -1, ge=-1, description="announced losses of nodes after which the run is given up; -1: none is too many"
+    )
+    resume: bool = Field(
+        True, description="whether a run that was cut off goes on from its last checkpoint; false: it begins anew"
+    )
+
+    @model_validator(mode="after")
+    def _fewest_at_most_all(self) -> Self:
+        if self.fewest_workers is not None and self.fewest_workers > self.num_workers:
+            raise ValueError(f"fewest_workers: {self.fewest_workers} is above num_workers, {self.num_workers}")
+        return self
+
+    def taught(self) -> dict[str, object]:
+        """What decides what is learned; where it runs, and on how many workers, is left out."""
+        return self.model_dump(mode="json", exclude=set(WHERE_IT_RUNS))
 
 
 class RankerTrainingConfig(TrainingConfig):

@@ -22,6 +22,7 @@ from foretaste.training.config import TrackingConfig, TrainingConfig
 from foretaste.training.delayed_task import DelayedTask
 from foretaste.training.executors import executor
 from foretaste.training.loop import Epoch
+from foretaste.training.runs import run_name
 from foretaste.training.tracking import recorded
 
 LEFT_OUT_EVERY = 10
@@ -50,11 +51,13 @@ def train_delayed(
     now: datetime,
     on_progress: Callable[[Epoch], None],
     start: DelayedModel | None = None,
+    runs: str | None = None,
 ) -> DelayedResult:
     """Train p(final | so far, time since) of one feedback and file it as bundle «delayed-WHAT».
 
     Workers get whole parts; `start` is a model to go on from, otherwise one is made whose columns are standardised by
-    all parts. Raises ValueError without a decision.
+    all parts; checkpoints go to `runs`, by default to `storage`, until it is filed. Raises ValueError without a
+    decision.
     """
     whole = Pending.join(parts)
     if not len(whole):
@@ -73,7 +76,8 @@ def train_delayed(
             run.epoch(epoch)
             on_progress(epoch)
 
-        runner = executor(training, storage=storage, name=name)
+        asked = run_name(f"delayed-{what}", described, model, training.taught(), dict(weights), whole)
+        runner = executor(training, place=runs or storage, name=asked)
         runner.load(list(parts), _same)
         state = runner.train(partial(_task, described, weights, training), training, on_epoch)
         network.load_state_dict(state["best"])
@@ -93,6 +97,7 @@ def train_delayed(
             save_file(tensors, folder / "weights.safetensors")
         filed = fetch_bundle(registry, bundle_name)
         run.tag("bundle", filed.version)
+        runner.forget()
     return DelayedResult(filed, state["epochs"], state["best_epoch"])
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from foretaste.training.config import TrainingConfig
-from foretaste.training.loop import Epoch, Task, train
+from foretaste.training.loop import Epoch, Task, ended, final, train
 from foretaste.training.plain import PlainContext
+from foretaste.training.runs import Found, Run
 
 Item = TypeVar("Item")
 Read = Callable[[Any], tuple[Any, Any]]
@@ -55,18 +56,22 @@ class Executor(Protocol):
         ...
 
     def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
-        """Train on what was loaded; returns the final state of the loop."""
+        """Train on what was loaded, from the run's last checkpoint; returns the final state of the loop."""
+        ...
+
+    def forget(self) -> None:
+        """Remove the run's checkpoints: its model is filed."""
         ...
 
 
 class PlainExecutor:
-    """One worker: this process. Checkpoints go to `storage`; a run that is there already goes on.
+    """One worker: this process. A run that is there already goes on.
 
     Payloads are kept as long as they weigh at most `limit` together; others are read again when they are asked for.
     """
 
-    def __init__(self, storage: Path, name: str, *, limit: int | None = None) -> None:
-        self.folder = storage / name
+    def __init__(self, run: Run, *, limit: int | None = None) -> None:
+        self._run = run
         self._limit = limit
         self._shard = Shard([], lambda n: None)
 
@@ -93,16 +98,32 @@ class PlainExecutor:
         torch.set_num_threads(config.threads_per_worker)
         try:
             device = torch.device("cuda" if config.use_gpu else "cpu")
-            context = PlainContext(on_epoch, self.folder, device=device)
+            start = found(self._run, config)
+            if start is not None and ended(start.checkpoint[0], config):
+                return final(start.checkpoint)
+            context = PlainContext(on_epoch, self._run, start.checkpoint if start else None, device=device)
             return train(make_task(self._shard, 0), config, context)
         finally:
             torch.set_num_threads(threads)
 
+    def forget(self) -> None:
+        """Remove the run's checkpoints."""
+        self._run.remove()
 
-def executor(config: TrainingConfig, *, storage: Path, name: str) -> Executor:
-    """Make the executor that the configuration names; `name` is that of the run, under `storage`."""
+
+def found(run: Run, config: TrainingConfig) -> Found | None:
+    """The checkpoint that a run goes on from; where it is to begin anew, what there was is removed."""
+    if config.resume:
+        return run.newest()
+    run.remove()
+    return None
+
+
+def executor(config: TrainingConfig, *, place: Path | str, name: str) -> Executor:
+    """Make the executor that the configuration names; `name` is that of the run at a place (see `runs.Run`)."""
+    run = Run(place, name)
     if config.executor == "plain":
-        return PlainExecutor(storage, name, limit=config.resident_interactions)
+        return PlainExecutor(run, limit=config.resident_interactions)
     from foretaste.training.on_ray import RayExecutor
 
-    return RayExecutor(config.num_workers, storage, name)
+    return RayExecutor(run)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,15 +24,18 @@ from foretaste.ops.files import read_json, write_json, write_parquet
 from foretaste.ops.tables import described, prepared_files, read_titles
 from foretaste.training.config import TrackingConfig, TrainingConfig
 from foretaste.training.examples import Census, Examples, Part, census, parts, read_part
-from foretaste.training.executors import Shard, executor
+from foretaste.training.executors import Executor, Shard, executor
 from foretaste.training.intent_task import IntentTask
 from foretaste.training.loop import Epoch
+from foretaste.training.runs import run_name
 from foretaste.training.streaming import Count, Parts
 from foretaste.training.tracking import recorded
 
 PARTS_A_WORKER = 2
 PARTS_RESIDENT = 8
 """Parts that a worker can hold at once where it cannot hold all."""
+OF_THE_PREPARATION = ("created_at", "run")
+"""What a manifest says of a run of preparation, and not of what it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,12 @@ def train_intent(
     now: datetime,
     on_progress: Callable[[Epoch], None],
     labels: LabelConfig | None = None,
+    runs: str | None = None,
 ) -> TrainResult:
     """Train the intent model on a prepared folder and file it as bundle «intent».
 
-    Checkpoints and records go to `storage`. With executor «ray» a Ray must be running. Raises ValueError where
+    Checkpoints go to `runs`, the URI of an object store, by default to `storage`, until the model is filed; whoever is
+    asked for the same meanwhile goes on from them. With executor «ray» a Ray must be running. Raises ValueError where
     there is nothing to learn from. `labels` declares the intents.
     """
     titles = read_titles(prepared)
@@ -68,18 +73,22 @@ def train_intent(
     manifest = read_json(prepared / "manifest.json")
     labels = (labels or LabelConfig()).following(manifest["target_actions"], manifest.get("engagement_by_action"))
     name = f"intent-{now:%Y%m%dT%H%M%S}"
+    data = {key: value for key, value in described(manifest).items() if key not in OF_THE_PREPARATION}
+    asked = run_name("intent", data, known.fingerprint, model, labels, training.taught())
     with recorded(tracking, name=name, storage=storage, about={"model": model, "training": training}) as run:
 
         def on_epoch(epoch: Epoch) -> None:
             run.epoch(epoch)
             on_progress(epoch)
 
-        fit = partial(_fit, prepared, known, manifest, labels=labels, model=model, storage=storage, on_epoch=on_epoch)
-        state, counted, network = fit(training, name=name)
-        chosen = state
+        place = runs or storage
+        fit = partial(_fit, prepared, known, manifest, labels=labels, model=model, place=place, on_epoch=on_epoch)
+        fits = [fit(training, name=asked)]
+        state = fits[0].state
         if training.refit:
             again = training.model_copy(update={"epochs": state["best_epoch"]})
-            chosen, counted, network = fit(again, name=f"{name}-refit")
+            fits.append(fit(again, name=f"{asked}-refit"))
+        chosen, counted, network, _ = fits[-1]
         network.load_state_dict(chosen["best"])
         best = state["epochs"][state["best_epoch"] - 1]
         about = {
@@ -103,8 +112,17 @@ def train_intent(
             write_parquet(titles, folder / "titles.parquet")
         bundle = fetch_bundle(registry, "intent")
         run.tag("bundle", bundle.version)
+        for one in fits:
+            one.runner.forget()
     seconds = sum(e["seconds"] for s in ([state, chosen] if training.refit else [state]) for e in s["epochs"])
     return TrainResult(bundle, state["epochs"], state["best_epoch"], best["metrics"], seconds)
+
+
+class _Fit(NamedTuple):
+    state: dict[str, Any]
+    counted: Census
+    network: IntentModel
+    runner: Executor
 
 
 def _fit(
@@ -115,14 +133,14 @@ def _fit(
     *,
     labels: LabelConfig,
     model: IntentModelConfig,
-    storage: Path,
+    place: Path | str,
     name: str,
     on_epoch: Callable[[Epoch], None],
-) -> tuple[dict[str, Any], Census, IntentModel]:
+) -> _Fit:
     refit = name.endswith("-refit")
     targets = frozenset(manifest["target_actions"])
     read = partial(_read, known, split=training.split, refit=refit, target_actions=targets, labels=labels)
-    runner = executor(training, storage=storage, name=name)
+    runner = executor(training, place=place, name=name)
     counts = runner.load(parts(prepared, _num_parts(prepared, training)), read, _interactions)
     counted: Census = reduce(add, counts)
     if counted.train == 0:
@@ -142,7 +160,7 @@ def _fit(
         exclude_seen=not manifest["repeats"],
         labels=labels,
     )
-    return runner.train(make_task, training, on_epoch), counted, make_network()
+    return _Fit(runner.train(make_task, training, on_epoch), counted, make_network(), runner)
 
 
 def _num_parts(prepared: Path, training: TrainingConfig) -> int:

@@ -113,7 +113,7 @@ def train(
         best = best_weights(checkpoint)
     turned, cpu_at = clock(), time.process_time()
     for number in range(len(records["epochs"]) + 1, config.epochs + 1):
-        if records["epochs"] and number - 1 - records["best_epoch"] >= config.patience:
+        if ended(records, config):
             break
         with _dice(config.seed, number, context):
             started, cpu_started = clock(), time.process_time()
@@ -138,6 +138,17 @@ def train(
         tensors = {f"{section}/{name}": one for section, of in sections.items() for name, one in of.items()}
         context.report(epoch, records, tensors)
     return records | {"best": best}
+
+
+def ended(records: Mapping[str, Any], config: TrainingConfig) -> bool:
+    """Whether nothing is left to be trained: all epochs are done, or too many without a better one."""
+    done = len(records["epochs"])
+    return done >= config.epochs or (done > 0 and done - records["best_epoch"] >= config.patience)
+
+
+def final(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The state that the loop ends with, of its last checkpoint."""
+    return checkpoint[0] | {"best": best_weights(checkpoint)}
 
 
 def best_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

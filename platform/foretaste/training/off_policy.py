@@ -43,6 +43,7 @@ from foretaste.training.off_policy_objectives import Objective, ObjectiveConfig
 from foretaste.training.off_policy_ranker import Layers, RankerPolicy, with_reward_model
 from foretaste.training.off_policy_task import OffPolicyTask, all_rounds
 from foretaste.training.ranker_cases import REPORT, folds_of
+from foretaste.training.runs import run_name
 from foretaste.training.tracking import recorded
 
 CHOOSING = 0
@@ -92,11 +93,13 @@ def train_off_policy(
     now: datetime,
     on_progress: Callable[[Epoch], None],
     read_events: int = 200,
+    runs: str | None = None,
 ) -> Learned:
     """Go on training the current ranker by DECISIONS and their REWARDS and file it as bundle «ranker», not current.
 
-    `temperature` is that of the softmax where the configuration has none; `lineage` goes into the manifest. Raises
-    ValueError where no decision can be learned from, all rewards are the same or, of regression, one is not in 0..1.
+    `temperature` is that of the softmax where the configuration has none; `lineage` goes into the manifest. Checkpoints
+    go to `runs`, by default to `storage`, until it is filed. Raises ValueError where no decision can be learned from,
+    all rewards are the same or, of regression, one is not in 0..1.
     """
     before = fetch_bundle(registry, "ranker")
     intent = find_bundle(registry, "intent", before.manifest["about"]["intent_fingerprint"])
@@ -121,7 +124,9 @@ def train_off_policy(
             run.epoch(epoch)
             on_progress(epoch)
 
-        runner = executor(training, storage=storage, name=name)
+        taught = config.model_dump(mode="json", exclude={"training"}) | {"training": training.taught()}
+        asked = run_name("learn", before.fingerprint, taught, heat, shift, learn, choose)
+        runner = executor(training, place=runs or storage, name=asked)
         runner.load(_shares(learn, choose, training.num_workers), _same)
         make_task = partial(
             _task, make, config, heat, shift, num_rounds, bool(choose.counts_BK.any()), training
@@ -148,6 +153,7 @@ def train_off_policy(
             fingerprint = digest(folder)
         filed = find_bundle(registry, "ranker", fingerprint)
         run.tag("bundle", filed.version)
+        runner.forget()
     return Learned(
         filed, before, intent.version, state["epochs"], state["best_epoch"],
         rounds_table(policy, judge, temperature=heat, weigh=config.weigh), rounds_before, counts,

@@ -8,8 +8,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import ray
@@ -18,26 +19,40 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.data import DataContext
+from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from foretaste.training.checkpoints import Checkpoint, read_checkpoint, write_records, write_shard
 from foretaste.training.config import TrainingConfig
-from foretaste.training.executors import MakeTask, Shard, Weight, nothing
-from foretaste.training.loop import Epoch, best_weights, train
+from foretaste.training.executors import MakeTask, Shard, Weight, found, nothing
+from foretaste.training.loop import Epoch, ended, final, train
+from foretaste.training.runs import Run
+from foretaste.training.scaling import collectives, failures, scaling
 
 Item = TypeVar("Item")
+
+
+class Part(NamedTuple):
+    """An item that was read, and where it lies."""
+
+    order: int
+    block: Any  # a reference of Ray's object store
+    row: int
 
 
 class RayContext:
     """One Ray Train worker; each writes its shard of a checkpoint, the first one tells the driver of the epoch."""
 
-    def __init__(self, epochs: Queue) -> None:
+    def __init__(self, epochs: Queue, start: Callable[[], Checkpoint] | None = None) -> None:
+        """`start` reads what the run goes on from that another submission left."""
         about = ray.train.get_context()
         self.rank: int = about.get_world_rank()
         self.world_size: int = about.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self._epochs = epochs
+        self._start = start
 
     def add_up(self, flat: Tensor) -> None:
         """Sum over all workers in place."""
@@ -65,7 +80,7 @@ class RayContext:
         """Give the run's last checkpoint, or None."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return None
+            return None if self._start is None else self._start()
         with checkpoint.as_directory() as folder:
             return read_checkpoint(Path(folder))
 
@@ -90,6 +105,13 @@ class RayContext:
             self._epochs.put(epoch)
 
 
+class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """Ctrl-C is the program's to answer: Ray Train's own answer ends it as if all were done."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
 def _done(work: Any) -> None:
     work.wait()
 
@@ -97,19 +119,18 @@ def _done(work: Any) -> None:
 class RayExecutor:
     """Reads with Ray Data once, before the workers take the CPUs, and trains with Ray Train (gloo or NCCL)."""
 
-    def __init__(self, num_workers: int, storage: Path, name: str) -> None:
-        self.num_workers = num_workers
-        self.storage = storage
-        self.name = name
-        self._shards: list[Any] = []
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._parts: list[Part] = []
 
     def load(
         self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]], weight: Weight = nothing
     ) -> list[Any]:
-        """Read items in Ray tasks; worker r gets every `num_workers`-th of them, whole.
+        """Read items in Ray tasks; worker r gets every `world size`-th of them, whole.
 
         A part travels as one value of one row, so that no block boundary can cut a history in two. Rows stay in Ray's
-        object store, which spills to disk what does not fit; workers fetch them part by part.
+        object store, which spills to disk what does not fit and makes again what was lost with its node; workers fetch
+        them part by part.
         """
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         DataContext.get_current().enable_progress_bars = False
@@ -119,70 +140,82 @@ class RayExecutor:
             return {"order": row["order"], "payload": pickle.dumps(payload), "summary": pickle.dumps(summary)}
 
         numbered = [{"order": n, "item": pickle.dumps(item)} for n, item in enumerate(items)]
-        self._shards = []
-        for rank in range(self.num_workers):
-            mine = numbered[rank :: self.num_workers]
-            made = ray.data.from_items(mine, override_num_blocks=max(1, len(mine))).map(to_row)
-            self._shards.append(made.materialize())
-        rows = [r for d in self._shards for r in d.select_columns(["order", "summary"]).take_all()]
-        if len(rows) != len(items):
+        made = ray.data.from_items(numbered, override_num_blocks=max(1, len(items))).map(to_row).materialize()
+        blocks = [ref for bundle in made.iter_internal_ref_bundles() for ref in bundle.block_refs]
+        about = ray.remote(num_cpus=0)(_about)  # runs where the block is
+        told = ray.get([about.remote(block) for block in blocks])
+        rows = [
+            (order, summary, Part(order, block, row))
+            for block, of in zip(blocks, told, strict=True)
+            for order, row, summary in of
+        ]
+        rows.sort(key=lambda row: row[0])
+        if [order for order, _, _ in rows] != list(range(len(items))):
             raise RuntimeError(f"{len(items)} parts were to be read, {len(rows)} came back")
-        return [pickle.loads(row["summary"]) for row in sorted(rows, key=lambda row: row["order"])]
+        self._parts = [part for _, _, part in rows]
+        return [pickle.loads(summary) for _, summary, _ in rows]
 
     def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
-        """Run the loop on the workers; a lost worker is replaced and the run goes on from its last checkpoint.
+        """Run the loop on the workers; lost ones are replaced and the run goes on from its last checkpoint.
 
-        Raises ray.train's TrainingFailedError after more than `max_failures` failures.
+        So does a run that another submission began at the same place. Raises ray.train's TrainingFailedError after
+        more than `max_failures` failures.
         """
+        start = found(self._run, config)
+        if start is not None and ended(start.checkpoint[0], config):
+            return final(start.checkpoint)
         with _listening(on_epoch) as epochs:
-            trainer = ray.train.torch.TorchTrainer(
+            trainer = _Trainer(
                 _work,
                 train_loop_config={
                     "make_task": make_task,
                     "config": config,
                     "epochs": epochs,
-                    "blocks": [shard.get_internal_block_refs() for shard in self._shards],
+                    "parts": self._parts,
+                    "start": None if start is None else partial(self._run.read, start.path),
                 },
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=self.num_workers,
-                    use_gpu=config.use_gpu,
-                    resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
-                ),
+                torch_config=collectives(config),
+                scaling_config=scaling(config),
                 run_config=ray.train.RunConfig(
-                    name=self.name,
-                    storage_path=str(self.storage),
-                    failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                    name=self._run.attempt(),
+                    storage_path=self._run.path,
+                    storage_filesystem=self._run.store,
+                    failure_config=failures(config),
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
                 ),
             )
             result = trainer.fit()
         if result.checkpoint is None:
-            raise RuntimeError(f"run {self.name} ended without a checkpoint in {self.storage}")
+            raise RuntimeError(f"run {self._run.name} ended without a checkpoint in {self._run.path}")
         with result.checkpoint.as_directory() as folder:
-            checkpoint = read_checkpoint(Path(folder))
-        return checkpoint[0] | {"best": best_weights(checkpoint)}
+            return final(read_checkpoint(Path(folder)))
+
+    def forget(self) -> None:
+        """Remove the run's checkpoints."""
+        self._run.remove()
+
+
+def _about(block: pa.Table) -> list[tuple[int, int, bytes]]:
+    """Order, row and summary of the parts in a block."""
+    orders, summaries = block["order"].to_pylist(), block["summary"].to_pylist()
+    return [(order, row, summary) for row, (order, summary) in enumerate(zip(orders, summaries, strict=True))]
 
 
 def _work(given: dict[str, Any]) -> None:
     config: TrainingConfig = given["config"]
     torch.set_num_threads(config.threads_per_worker)
-    context = RayContext(given["epochs"])
-    task = given["make_task"](_shard(given["blocks"][context.rank]), context.rank)
+    context = RayContext(given["epochs"], given["start"])
+    task = given["make_task"](_shard(given["parts"][context.rank :: context.world_size]), context.rank)
     train(task, config, context)
 
 
-def _shard(blocks: Sequence[Any]) -> Shard:
+def _shard(parts: Sequence[Part]) -> Shard:
     """Payloads by their place in the blocks of a dataset; a block that is asked for is brought to this machine."""
-    places: list[tuple[int, Any, int]] = []
-    for block in blocks:
-        places += [(order, block, row) for row, order in enumerate(_column(block, "order").to_pylist())]
-    places.sort(key=lambda place: place[0])
 
     def fetch(n: int) -> Any:
-        _, block, row = places[n]
-        return pickle.loads(_column(block, "payload")[row].as_buffer())
+        return pickle.loads(_column(parts[n].block, "payload")[parts[n].row].as_buffer())
 
-    return Shard([order for order, _, _ in places], fetch)
+    return Shard([part.order for part in parts], fetch)
 
 
 def _column(block: Any, name: str) -> pa.ChunkedArray:
@@ -191,17 +224,25 @@ def _column(block: Any, name: str) -> pa.ChunkedArray:
 
 @contextmanager
 def _listening(on_epoch: Callable[[Epoch], None]) -> Iterator[Queue]:
-    """Tell the caller of epochs while its own thread waits for the run; what that raises is raised at the end."""
-    epochs = Queue(actor_options={"num_cpus": 0})
+    """Tell the caller of epochs while its own thread waits for the run; what that raises is raised at the end.
+
+    The queue stands on the caller's node: others may go, and workers with them.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    epochs = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     done = threading.Event()
     raised: list[Exception] = []
 
     def listen() -> None:
         while not (done.is_set() and epochs.empty()):
             try:
-                on_epoch(epochs.get(timeout=0.2))
+                epoch = epochs.get(timeout=0.2)
             except Empty:
                 continue
+            except RayError:  # it is gone, and the run with it
+                return
+            try:
+                on_epoch(epoch)
             except Exception as error:
                 raised.append(error)
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foretaste.training.checkpoints import RECORDS, Checkpoint, read_checkpoint, shards, write_records, write_shard
+from foretaste.training.checkpoints import Checkpoint
 from foretaste.training.loop import Epoch
+from foretaste.training.runs import Run
 
 
 @dataclass
 class PlainContext:
-    """One worker; checkpoints go to `folder`, or nowhere."""
+    """One worker; checkpoints are those of `run`, or there are none."""
 
     on_epoch: Callable[[Epoch], None]
-    folder: Path | None = None
+    run: Run | None = None
+    start: Checkpoint | None = None  # what to go on from
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _attempt: str = ""
 
     def add_up(self, flat: Tensor) -> None:
         """Nothing to add: there is one worker."""
@@ -36,18 +38,12 @@ class PlainContext:
         return [rows]
 
     def resume(self) -> Checkpoint | None:
-        """Give the last checkpoint in the folder, or None."""
-        if self.folder is None or not (self.folder / RECORDS).is_file():
-            return None
-        return read_checkpoint(self.folder)
+        """Give the checkpoint to go on from, or None."""
+        return self.start
 
     def report(self, epoch: Epoch, records: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write the checkpoint beside the last one, which then goes; then tell of the epoch."""
-        if self.folder is not None:
-            name = f"epoch-{epoch.number:05d}"
-            write_shard(self.folder, name, tensors, rank=0, of=1)
-            write_records(self.folder, name, records, tensors, of=1)
-            for path in shards(self.folder):
-                if not path.name.startswith(name):
-                    path.unlink()
+        if self.run is not None:
+            self._attempt = self._attempt or self.run.attempt()
+            self.run.put(self._attempt, f"epoch-{epoch.number:05d}", records, tensors)
         self.on_epoch(epoch)

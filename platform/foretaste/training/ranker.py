@@ -35,6 +35,7 @@ from foretaste.training.loop import Epoch
 from foretaste.training.ranker_cases import REPORT, RankerCases, choices, join, questions
 from foretaste.training.ranker_report import calibrate, chosen_epoch, lift, taught
 from foretaste.training.ranker_task import Folded, RankerTask
+from foretaste.training.runs import run_name
 from foretaste.training.tracking import recorded
 
 CASES_A_PART = 2_000
@@ -54,12 +55,13 @@ def train_ranker(
     now: datetime,
     on_progress: Callable[[Epoch], None],
     read_events: int = 200,
+    runs: str | None = None,
 ) -> TrainResult:
     """Train the ranker on the validation window of the time split and file it as bundle «ranker».
 
     Needs a current intent model that was trained before that window; the ranker belongs to it. `read_events` is how
-    many acts of a member a request reads. Raises ValueError where the intent model has seen the window, or the window
-    has no choices.
+    many acts of a member a request reads. Checkpoints go to `runs`, by default to `storage`, until it is filed. Raises
+    ValueError where the intent model has seen the window, or the window has no choices.
     """
     bundle = fetch_bundle(registry, "intent")
     intent, known = _intent(bundle)
@@ -74,7 +76,8 @@ def train_ranker(
         make_networks = partial(_networks, model, _standard(cases[0]), intent.title_N1D, training.seed)
         has_selection = bool((cases[0].fold_B != REPORT).any())
         make_task = partial(_task, make_networks, training, has_selection=has_selection)
-        runner = executor(training, storage=storage, name=name)
+        asked = run_name("ranker", bundle.fingerprint, model, training.taught(), cases)
+        runner = executor(training, place=runs or storage, name=asked)
         runner.load(_shares(cases, training.num_workers), _same)
         state = runner.train(make_task, training, on_epoch)
         networks, best_epoch = chosen_epoch(make_networks, state, cases[0])
@@ -103,6 +106,7 @@ def train_ranker(
             write_parquet(read_parquet(bundle.path / "titles.parquet"), folder / "titles.parquet")
         filed = fetch_bundle(registry, "ranker")
         run.tag("bundle", filed.version)
+        runner.forget()
     seconds = sum(epoch["seconds"] for epoch in state["epochs"])
     return TrainResult(filed, state["epochs"], best_epoch, figures, seconds)
 

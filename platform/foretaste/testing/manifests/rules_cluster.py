@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from foretaste.jobs.deployment_config import SHARED_SHARE
 from foretaste.testing.manifests.objects import Manifests, called, parse_one, quantity
 from foretaste.testing.manifests.pods import Expanded, pods
 
@@ -142,6 +143,8 @@ def sizes(manifests: Manifests) -> Iterator[str]:
             yield f"{pod.where}: wanted a bounded emptyDir in memory at /dev/shm"
         elif quantity(shm["emptyDir"]["sizeLimit"]) >= quantity(_limit(pod, "memory")):
             yield f"{pod.where}: /dev/shm takes all of the memory"
+        elif quantity(shm["emptyDir"]["sizeLimit"]) < SHARED_SHARE * quantity(_limit(pod, "memory")) - 1.0:
+            yield f"{pod.where}: /dev/shm has less than Ray's objects take, {SHARED_SHARE:.0%} of the memory"
         if mounts.get("ray-logs") != "/tmp/ray":
             yield f"{pod.where}: wanted the volume ray-logs, which the autoscaler mounts, at /tmp/ray"
 
