@@ -106,7 +106,7 @@ def test_a_cluster_by_hand() -> None:
     found = size(604_800, CONFIG, rate=RATE)
     asked = 30.0 + 1.25 * 17 * 3 * CONFIG.costs.event_cpu_ms / CONFIG.costs.answer_cpu_ms
     assert found["serving"]["replicas"] == -(-asked // (RATE * CONFIG.targets.headroom))
-    for limit in limits(found):
+    for limit in limits(found, CONFIG.costs):
         assert limit.passed is (limit.value > limit.holds_to)
 
 

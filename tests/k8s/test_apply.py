@@ -96,7 +96,7 @@ def test_no_file_of_the_deployment_holds_a_secret() -> None:
     found = [
         (str(path.relative_to(ROOT)), said)
         for path in files
-        if path.suffix not in (".json", ".py")
+        if path.suffix in (".yaml", ".env", ".conf") or path.name == "Dockerfile"
         for said in literals(path.read_text() + "\n")
     ]
     assert found == []

@@ -70,7 +70,7 @@ def audit(pins: Path, accepted: Sequence[Accepted], *, today: date, service: Seq
 
 def judged(told: Sequence[Mapping[str, Any]], num: int, accepted: Sequence[Accepted], *, today: date) -> Verdict:
     """Judge what pip-audit says of `num` pins and of the release that is known to be bad."""
-    known = {canonicalize_name(one["name"]): one for one in told}
+    known: dict[str, Mapping[str, Any]] = {str(canonicalize_name(one["name"])): one for one in told}
     canary = known.pop(KNOWN_BAD[0], {})
     if not canary.get("vulns"):
         reason = canary.get("skip_reason", "it names no advisory of it")
@@ -78,7 +78,8 @@ def judged(told: Sequence[Mapping[str, Any]], num: int, accepted: Sequence[Accep
         return Verdict(NOT_ASKED, (f"the service does not know that {release} is bad: {reason}",))
     skipped = [str(one["skip_reason"]) for one in known.values() if "skip_reason" in one]
     lived_with = {one.id: one for one in accepted if one.until >= today}
-    found, quiet = [], []
+    found: list[str] = []
+    quiet: list[str] = []
     for name, one in sorted(known.items()):
         for fault in one.get("vulns", ()):
             ids = {str(fault["id"]), *map(str, fault.get("aliases", ()))}

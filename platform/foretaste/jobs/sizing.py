@@ -19,9 +19,10 @@ WEEK_SECONDS, DAY_SECONDS = 7 * 86_400.0, 86_400.0
 GIB = 2.0**30
 POPULATIONS = (1_000_000, 10_000_000, 200_000_000)
 OURS = "ray serve, fused"
-SERVE_REPLICAS, SHARED_FILES, VOLUME_WRITES, REDIS_SHARDS = 500, 1_000.0, 2_000.0, 1
-"""Where the design has to change: replicas of one application and files of counts that a scrape reads (its replicas
-publish them in one folder), decisions a second that are synced to one shared volume, nodes of Redis without a cluster.
+SERVE_REPLICAS, SCRAPE_SECONDS, VOLUME_WRITES, REDIS_SHARDS, TRAIN_WORKERS = 200.0, 5.0, 2_000.0, 1.0, 8.0
+"""Where the design has to change: replicas of one application, seconds of a scrape, decisions a second that are synced
+to one shared volume, nodes of Redis without a cluster, workers of training. Judgements, not measurements: nothing above
+two replicas was run here.
 """
 
 
@@ -70,7 +71,7 @@ def size(
         "disk": disk(load, population, costs, targets),
         "jobs": jobs(members, load, population, costs, targets),
     }
-    return {"members": members, **parts, "limits": [one.plain() for one in limits(parts)]}
+    return {"members": members, **parts, "limits": [one.plain() for one in limits(parts, costs)]}
 
 
 def traffic(members: int, population: PopulationConfig) -> dict[str, float]:
@@ -174,7 +175,7 @@ def jobs(
     }
 
 
-def limits(parts: Mapping[str, Any]) -> Iterator[Limit]:
+def limits(parts: Mapping[str, Any], costs: CostConfig) -> Iterator[Limit]:
     """Where the design stops, against what this cluster would ask of it."""
     replicas = parts["serving"]["replicas"]
     yield Limit(
@@ -182,8 +183,8 @@ def limits(parts: Mapping[str, Any]) -> Iterator[Limit]:
         "cells: several RayServices with stores of their own, members divided by a hash in front",
     )  # fmt: skip
     yield Limit(
-        "files of counts that a scrape of /metrics reads", replicas, SHARED_FILES,
-        "scrape replicas one by one (a PodMonitor by port) and leave the shared folder out",
+        "seconds of a scrape of /metrics, which reads what every replica left", replicas * costs.scrape_ms / 1e3,
+        SCRAPE_SECONDS, "a port of its own for each replica's counts; or cells",
     )  # fmt: skip
     yield Limit(
         "decisions a second synced to one shared volume", parts["disk"]["decision_syncs_per_second_at_peak"],
@@ -198,7 +199,7 @@ def limits(parts: Mapping[str, Any]) -> Iterator[Limit]:
         "redis_type: redis_cluster of Feast, which is not tested here; or cells",
     )  # fmt: skip
     yield Limit(
-        "workers of training on processors", parts["jobs"]["train"]["workers"], 8.0,
+        "workers of training on processors", parts["jobs"]["train"]["workers"], TRAIN_WORKERS,
         "GPUs (component gpu-training), fewer days, or a share of the members",
     )  # fmt: skip
 

@@ -40,6 +40,7 @@ class CostConfig(Frozen):
     event_cpu_ms: float = Field(1.5, gt=0, description="processor milliseconds of the service for an event")
     replica_gib: float = Field(0.7, gt=0, description="GiB of a replica with 10,000 titles")
     replica_gib_per_million_titles: float = Field(1.5, ge=0, description="GiB that a million titles add to a replica")
+    scrape_ms: float = Field(50.0, ge=0, description="milliseconds that a replica adds to every scrape of /metrics")
     log_bytes_per_event: float = Field(300.0, gt=0, description="bytes of Redis for an event of the session log")
     log_bytes_per_member: float = Field(400.0, ge=0, description="bytes of Redis for a member of it besides")
     appends_per_second: float = Field(
@@ -57,7 +58,7 @@ class CostConfig(Frozen):
         60.0, gt=0, description="processor seconds of the slow views for a million members and a day, loading included"
     )
     train_cpu_seconds: float = Field(
-        400.0, gt=0, description="processor seconds of the intent model for a million choices and an epoch; no GPU"
+        700.0, gt=0, description="processor seconds of the intent model for a million choices and an epoch; no GPU"
     )
 
 

@@ -17,7 +17,7 @@ _PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}")
 _SECRET_KEY = re.compile(r"(^|[_.-])(password|passwd|token|secret|api_?key|access_?key|private_?key)$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _REFERENCE = re.compile(r"\$[{(][A-Za-z_]\w*[)}]")
-_SAID = re.compile(r"^\s*(?:- )?[\"']?([\w.-]+)[\"']?\s*[:=]\s*[\"']?([^\s\"'#{\[]+)", re.MULTILINE)
+_SAID = re.compile(r"^\s*(?:- )?[\"']?([\w.-]+)[\"']?[ \t]*[:=][ \t]*[\"']?([^\s\"'#{\[]+)", re.MULTILINE)
 _FLAG = re.compile(r"--?(?:requirepass|masterauth|redis-password|password|token)[ =]+(?![%$])[^\s\"']+")
 
 
