@@ -74,18 +74,16 @@ def test_what_cannot_have_been_measured_is_refused() -> None:
         simulate(Replica(((1.0, 0.02),)), 1, seconds=1.0)
 
 
-def test_the_model_foretells_what_was_measured_below_saturation_within_the_error_that_sizes_allow_for() -> None:
-    """Of the run of record in the log; times come of closed loops' answers a second, percentiles are foretold."""
-    found = against(MEASURED, replicas=2, shedding=SheddingConfig(), spread=CONFIG.costs.answer_spread)
-    rows = {(row["loop"], row["load"]): row for row in found["rows"]}
-    assert len(rows) == 4
-    for (loop, load), row in rows.items():
-        ratio = {name: row["measured"][name] / row["model"][name] for name in ("p50_ms", "p90_ms", "p99_ms")}
-        assert row["model"]["per_second"] == pytest.approx(row["measured"]["per_second"], rel=0.1), (loop, load)
-        assert all(0.75 < one < 1.5 for one in ratio.values()), (loop, load, ratio)
-    assert (
-        rows[("open", 98.8)]["measured"]["p99_ms"] < CONFIG.costs.model_error * rows[("open", 98.8)]["model"]["p99_ms"]
-    )
+@pytest.mark.parametrize("run", ["first", "second"])
+def test_the_model_foretells_closed_loops_and_open_ones_within_the_error_that_sizes_allow_for(run: str) -> None:
+    """Of two runs of record; times come of closed loops' answers a second, percentiles and open loops are foretold."""
+    found = against(MEASURED[run], replicas=2, shedding=SheddingConfig(), spread=CONFIG.costs.answer_spread)
+    assert [row["loop"] for row in found["rows"]] == ["closed"] * 3 + ["open"]
+    for row in found["rows"]:
+        told, seen = row["measured"], row["model"]
+        assert seen["per_second"] == pytest.approx(told["per_second"], rel=0.1), row
+        most = 1.5 if row["loop"] == "closed" else CONFIG.costs.model_error
+        assert all(0.65 < told[name] / seen[name] < most for name in ("p50_ms", "p90_ms", "p99_ms")), row
 
 
 def test_more_members_need_more_of_everything_and_a_million_of_nothing_that_stops() -> None:
@@ -97,7 +95,7 @@ def test_more_members_need_more_of_everything_and_a_million_of_nothing_that_stop
     passed = [{limit["name"] for limit in one["limits"] if limit["passed"]} for one in found]
     assert passed[0] <= passed[1] <= passed[2]
     assert not any("replicas" in name or "volume" in name for name in passed[0])
-    assert "replicas of one Serve application" in passed[2]
+    assert any("replicas of one Serve" in name for name in passed[2])
 
 
 def test_a_cluster_by_hand() -> None:
@@ -119,7 +117,7 @@ def test_the_verb_says_clusters_and_the_model_beside_a_bench_and_names_a_file_th
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "compare.json"
-    told: dict[str, Any] = {"figures": {"ray serve, fused": MEASURED}}
+    told: dict[str, Any] = {"figures": {"ray serve, fused": MEASURED["second"]}}
     file.write_text("a line before\n" + json.dumps(told) + "\n")
     assert main(["size", "--members", "1000000", "--against", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
