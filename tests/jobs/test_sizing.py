@@ -91,7 +91,7 @@ def test_more_members_need_more_of_everything_and_a_million_of_nothing_that_stop
     for part, name in (("serving", "replicas"), ("session_log", "gib"), ("disk", "workspace_gib")):
         values = [one[part][name] for one in found]
         assert values == sorted(values)
-        assert values[2] == pytest.approx(20 * values[1], rel=0.05)
+        assert values[2] == pytest.approx(20 * values[1], rel=0.15)  # but for what is spare
     passed = [{limit["name"] for limit in one["limits"] if limit["passed"]} for one in found]
     assert passed[0] <= passed[1] <= passed[2]
     assert not any("replicas" in name or "volume" in name for name in passed[0])
@@ -103,7 +103,7 @@ def test_a_cluster_by_hand() -> None:
     assert load["lists_per_second"] == pytest.approx(1.25 * 8)
     found = size(604_800, CONFIG, rate=RATE)
     asked = 30.0 + 1.25 * 17 * 3 * CONFIG.costs.event_cpu_ms / CONFIG.costs.answer_cpu_ms
-    assert found["serving"]["replicas"] == -(-asked // (RATE * CONFIG.targets.headroom))
+    assert found["serving"]["replicas"] == -(-asked // (RATE * CONFIG.targets.headroom)) + 2  # a worker to lose
     for limit in limits(found, CONFIG.costs):
         assert limit.passed is (limit.value > limit.holds_to)
 

@@ -94,7 +94,8 @@ def serving(
 ) -> dict[str, float]:
     """Replicas for the peak; events take their share of a replica by processor time."""
     events_as_lists = load["events_per_second_at_peak"] * costs.event_cpu_ms / costs.answer_cpu_ms
-    replicas = max(2, _whole((load["lists_per_second_at_peak"] + events_as_lists) / (rate * targets.headroom)))
+    needed = _whole((load["lists_per_second_at_peak"] + events_as_lists) / (rate * targets.headroom))
+    replicas = max(2, needed + targets.spare_workers * targets.worker_cpus)
     each_gib = costs.replica_gib + costs.replica_gib_per_million_titles * population.titles / 1e6
     workers = max(2, _whole(replicas / targets.worker_cpus))
     return {

@@ -37,7 +37,7 @@ class CostConfig(Frozen):
         2.2, ge=1, description="by which measured p99 of open loops were at most above the queueing model's"
     )
     answer_cpu_ms: float = Field(8.9, gt=0, description="processor milliseconds of a list at four clients")
-    event_cpu_ms: float = Field(1.5, gt=0, description="processor milliseconds of the service for an event")
+    event_cpu_ms: float = Field(1.5, gt=0, description="processor milliseconds of the service for an event; estimated")
     replica_gib: float = Field(0.7, gt=0, description="GiB of a replica with 10,000 titles")
     replica_gib_per_million_titles: float = Field(1.5, ge=0, description="GiB that a million titles add to a replica")
     scrape_ms: float = Field(15.0, ge=0, description="milliseconds that a replica adds to every scrape of /metrics")
@@ -46,7 +46,9 @@ class CostConfig(Frozen):
     appends_per_second: float = Field(
         1_480.0, gt=0, description="events a second that one Redis takes, each on disk before it is acknowledged"
     )
-    online_bytes_per_member: float = Field(900.0, gt=0, description="bytes of Redis for a member's online features")
+    online_bytes_per_member: float = Field(
+        900.0, gt=0, description="bytes of Redis for a member's online features; estimated"
+    )
     decision_bytes: float = Field(
         452.0, gt=0, description="bytes of Parquet of a decision that is not audited, lists of ten"
     )
@@ -57,7 +59,10 @@ class CostConfig(Frozen):
         4.6, ge=1, description="cost of an event in a run that adds, over that of one in a full run"
     )
     features_cpu_seconds: float = Field(
-        60.0, gt=0, description="processor seconds of the slow views for a million members and a day, loading included"
+        60.0,
+        gt=0,
+        description="processor seconds of the slow views for a million members and a day; 22 computed, the rest, for "
+        "loading, estimated",
     )
     train_cpu_seconds: float = Field(
         700.0, gt=0, description="processor seconds of the intent model for a million choices and an epoch; no GPU"
@@ -72,6 +77,7 @@ class TargetConfig(Frozen):
         0.7, gt=0, le=1, description="share of what replicas could do that is planned for; the rest is for failures"
     )
     worker_cpus: int = Field(2, ge=1, description="processors of a worker of the service, a replica each")
+    spare_workers: int = Field(1, ge=0, description="workers above what is needed, so that one may be lost")
     redis_gib: int = Field(32, ge=1, description="GiB that one Redis may hold")
     redis_load: float = Field(0.5, gt=0, le=1, description="share of its appends a second that is planned for")
     job_cpus: int = Field(8, ge=1, description="processors of a worker of a job")
