@@ -10,7 +10,7 @@ ORACLES := .venv-oracles
 INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends
 
-.PHONY: setup servers references oracles dashboards demo test check bench serve deployments manifests boot clean
+.PHONY: setup servers references oracles dashboards demo test check audit sbom bench serve deployments manifests boot apply clean
 
 setup: $(READY)
 
@@ -77,6 +77,18 @@ manifests: setup
 # What is rendered, booted as pods in namespaces of this machine: minutes.
 boot: setup servers
 	$(BIN)/pytest -q tests/boot
+
+# Advisories of everything that is pinned. Exit status 3: nobody answered who would know, which is no pass.
+audit: setup
+	$(BIN)/python -m foretaste.jobs.audit $(AUDIT_ARGS)
+
+# What the image installs, as a CycloneDX bill of materials: dist/foretaste.cdx.json
+sbom: setup
+	$(BIN)/python -m foretaste.jobs.sbom
+
+# An overlay to the cluster that kubectl speaks to, once nothing in it is a placeholder: make apply ENVIRONMENT=prod
+apply: setup
+	$(BIN)/python -m foretaste.jobs.apply $(ENVIRONMENT)
 
 bench: setup
 	$(BIN)/foretaste bench models --quick --json --config $(CONFIG)

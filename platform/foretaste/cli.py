@@ -201,6 +201,12 @@ def parser() -> argparse.ArgumentParser:
     learn.add_argument("--program", metavar="NAME", help="the newest rewards of this program instead")
     learn.add_argument("--objective", choices=OBJECTIVES, help="what is made large; overrides the settings")
 
+    sizing = verb("size", _size, "Say what cluster a number of members needs, from measured costs.")
+    sizing.add_argument("--members", type=int, action="append", metavar="N", help="members; default 1, 10, 200 million")
+    sizing.add_argument(
+        "--against", type=Path, metavar="FILE", help="JSON of bench serve: the queueing model beside it"
+    )
+
     bench = verb("bench", _bench, "Run a benchmark with its comparators in the same run.")
     bench.add_argument("name", choices=BENCHES, help="which benchmark")
     bench.add_argument("--quick", action="store_true", help="the size that the tests run")
@@ -460,6 +466,15 @@ def _learn(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     found = learn(settings, rewards=options.rewards, program=options.program, objective=options.objective)
+    return _finish(options, found)
+
+
+def _size(options: argparse.Namespace) -> int:
+    from foretaste.jobs.sizing import POPULATIONS, sizes
+
+    settings = _settings(options)
+    members = options.members or POPULATIONS
+    found = sizes(settings.sizing, members, shedding=settings.serving.shedding, figures=options.against)
     return _finish(options, found)
 
 

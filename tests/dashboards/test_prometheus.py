@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 import uvicorn
@@ -23,13 +25,16 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.catalogue import Catalogue, catalogue
 from foretaste.contracts.wire_models import PromoteRequest
+from foretaste.feedback import arms, decision_log
 from foretaste.jobs.dashboards import boards
 from foretaste.ops.bundles import fetch_bundle
 from foretaste.ops.job_metrics import FOLDER as JOB_METRICS
-from foretaste.ops.job_metrics import TrainingMetrics, counted
+from foretaste.ops.job_metrics import JobMetrics, TrainingMetrics, counted
 from foretaste.ops.redis_server import free_port
-from foretaste.ops.releases import file_release, promote_release
-from foretaste.serving import audit
+from foretaste.ops.releases import file_release, promote_release, rollout
+from foretaste.ops.rollouts import arm_of
+from foretaste.serving import audit, concentration, production, propensities, steadied
+from foretaste.serving import recommender as serving_recommender
 from foretaste.serving.config import ServiceConfig, ServingConfig
 from foretaste.serving.ingress import build_app
 from foretaste.serving.service import Service, open_service, utc_now
@@ -41,6 +46,9 @@ from foretaste.testing.fakes import FakeViews, two_genre_titles
 FOLDER = Path(__file__).parents[2] / "deployments" / "dashboards"
 MEMBERS = 8
 SLOW_SECONDS = 0.2
+WIDE = "artwork"
+"""A surface on which dice may do what they like."""
+LISTS = "/v1/recommend"
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,6 +62,11 @@ class Views(FakeViews):
     """Slow views of one version, which can be read again by it; `drifted` they are not what was served."""
 
     drifted = False
+    slow_seconds = 0.0
+
+    def members(self, ids: Sequence[str | None], at: int) -> MemberView:
+        time.sleep(self.slow_seconds)
+        return super().members(ids, at)
 
     def members_at(
         self, ids: Sequence[str | None], asof_ms_B: NDArray[np.int64], generation: str | None = None
@@ -76,9 +89,11 @@ class Views(FakeViews):
 class Watched:
     """A service that is running, and the Prometheus that scrapes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **serving: Any) -> None:
         self.folder, self.num_events, self.slowest = folder, 0, 0.0
+        self._serving = serving
         now = utc_now() - timedelta(minutes=5)
+        self.old = self.release(9, at=now - timedelta(days=15))
         self.releases = [self.release(seed, at=now + timedelta(minutes=seed)) for seed in range(3)]
         promote_release(folder / "registry", self.releases[0], at=now)
         self.views = Views(catalogue(two_genre_titles()), asof=now)
@@ -106,7 +121,7 @@ class Watched:
             "breaker": {"failures": 3, "rest_seconds": 60},
             "exploring": {"bounds": {"epsilon": 0.1, "budget": 0.05}},
         }
-        serving = ServingConfig.model_validate(known)
+        serving = ServingConfig.model_validate(known | self._serving)
         config = ServiceConfig(workspace=self.folder, features_repo=Path("features"), serving=serving)
         return open_service(config, source=self.views, clock=utc_now)
 
@@ -190,14 +205,24 @@ def listening(watched: Watched) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
-    """A Prometheus with the rules of the repository; alerts do not wait here, but count from the first moment on."""
+def prometheus(folder: Path, target: int | str, shorter: Sequence[tuple[str, str]] = ()) -> Iterator[Prometheus]:
+    """A Prometheus with the rules of the repository; alerts do not wait here, but count from the first moment on.
+
+    `shorter` are changes of the rules' text. What targets.yaml of the folder lists is scraped, too.
+    """
     folder.mkdir()
-    (folder / "rules.yaml").write_text(
-        re.sub(r"^ +for: .*\n", "", (FOLDER / "rules.yaml").read_text(), flags=re.MULTILINE)
-    )
-    scraped = [{"job_name": "foretaste", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}]
+    rules = re.sub(r"^ +for: .*\n", "", (FOLDER / "rules.yaml").read_text(), flags=re.MULTILINE)
+    for before, after in shorter:
+        assert before in rules
+        rules = rules.replace(before, after)
+    (folder / "rules.yaml").write_text(rules)
+    where = f"127.0.0.1:{target}" if isinstance(target, int) else target
+    (folder / "targets.yaml").write_text(yaml.safe_dump([{"targets": [where]}]))
+    found = {"files": [str(folder / "targets.yaml")], "refresh_interval": "1s"}
+    scraped = [{"job_name": "foretaste", "file_sd_configs": [found]}]
     every = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    if shorter:  # what is compared over a while may be looked at less often, and a node of Ray says much
+        every |= {"scrape_interval": "2s", "scrape_timeout": "2s"}
     (folder / "prometheus.yaml").write_text(
         yaml.safe_dump({"global": every, "rule_files": ["rules.yaml"], "scrape_configs": scraped})
     )
@@ -330,4 +355,204 @@ def provoke(watched: Watched, client: httpx.Client) -> None:
 
 
 def _full(decision: Any) -> None:
+    raise OSError("no space left on device")
+
+
+SHORTER = (
+    ("offset 1d", "offset 12s"), ("[14d]", "[60s]"), ("[1d]", "[60s]"), ("[6h]", "[12s]"), ("[1h]", "[12s]"),
+    ("[30m]", "[12s]"), ("[15m]", "[12s]"), ("[5m]", "[12s]"),
+    ("> 10000", "> 20"), (">= 1000", ">= 10"), (">= 500", ">= 10"), ("> 9)", "> 2)"),
+)  # fmt: skip
+"""Days, hours and minutes as seconds, thousands as tens, so that what is provoked is seen while one waits."""
+
+
+QUIET = {f"Foretaste{name}" for name in ("Slow", "Down", "ListsJump", "Concentrated", "NoEvents")}
+"""What may fire before its time: a busy machine is slow, to Prometheus too, and of few lists shares jump."""
+
+
+@pytest.fixture
+def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Watched, Prometheus, httpx.Client]]:
+    """A service whose windows are short, and a Prometheus whose days are."""
+    monkeypatch.setattr(audit, "REST", 0.1)
+    monkeypatch.setattr(production, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(production, "REST", 0.1)
+    monkeypatch.setattr(arms, "GRACE", timedelta())
+    monkeypatch.setattr(concentration.Concentration.__init__, "__kwdefaults__", {"window": 12})
+    monkeypatch.setattr(steadied.Steadied.__init__, "__kwdefaults__", {"window": 12})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    wide = {"bounds": {"epsilon": 0.1, "budget": 0.05}, "surfaces": {WIDE: {"epsilon": 1.0, "budget": 1.0}}}
+    log = {"target": (tmp_path / "target").as_uri(), "roll_decisions": 10, "max_backlog_mb": 1.0}
+    watched = Watched(tmp_path, exploring=wide, decision_log=log)
+    with (
+        listening(watched) as port,
+        prometheus(tmp_path / "prometheus", port, SHORTER) as asked,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+        yield watched, asked, client
+    torch.set_num_threads(threads)
+
+
+class Provoked:
+    """Sends requests until alerts fire that were silent before."""
+
+    def __init__(self, watched: Watched, asked: Prometheus, client: httpx.Client) -> None:
+        self.watched, self.asked, self.client = watched, asked, client
+        self.fired: set[str] = set()
+        self._number = 0
+
+    def load(self, seconds: float, **more: Any) -> None:
+        """Ask as in health."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.step(**more)
+
+    def step(self, *, path: str = LISTS, events: bool = True, member: str | None = None, **more: Any) -> dict[str, Any]:
+        """One request; without `events` nobody does anything."""
+        self._number += 1
+        if path != LISTS:
+            answer = self.client.post(path, json={"session_id": "s", "member_id": "m1"} | more)
+            answer.raise_for_status()
+            return dict(answer.json())
+        if events:
+            self.watched.ask(self.client, self._number, **more)
+            return {}
+        who = {"member_id": member or f"m{self._number % MEMBERS}", "session_id": f"s{self._number % MEMBERS}"}
+        answer = self.client.post(path, json=who | {"k": 5} | more)
+        return dict(answer.json()) if answer.status_code == 200 else {}
+
+    def until(self, *wanted: str, seconds: float = 120.0, **more: Any) -> None:
+        """Go on until all of them have fired, and none did before."""
+        names = {f"Foretaste{name}" for name in wanted}
+        assert names & self.fired <= QUIET, self.fired
+        seen: set[str] = set()
+        end = time.monotonic() + seconds
+        while not names <= seen:
+            assert time.monotonic() < end, f"{sorted(names - seen)} did not fire, {sorted(seen)} did"
+            self.step(**more)
+            seen |= self.asked.firing()
+            time.sleep(0.05)
+        self.fired |= seen
+
+
+def test_alerts_that_look_back_on_minutes_hours_and_days_fire_by_their_causes(
+    hasty: tuple[Watched, Prometheus, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, asked, _ = hasty
+    provoked, service, now = Provoked(*hasty), watched.service, utc_now
+    recommender = service._recommender
+    provoked.load(25.0)
+    assert asked.firing() - QUIET == set()
+
+    JobMetrics(watched.folder / JOB_METRICS, "features", clock=lambda: now() - timedelta(hours=7)).started()
+    late = JobMetrics(watched.folder / JOB_METRICS, "prepare", clock=lambda: now() - timedelta(hours=40))
+    late.started()
+    late.ended(ok=True)
+    slow = TrainingMetrics(watched.folder / JOB_METRICS, "intent")
+    slow.epoch(1, of=2, loss=0.5, rate=1e3, metrics={})
+    provoked.until("JobHangs", "JobLate", "TrainingSlow")
+
+    titles = [f"t{number:02d}" for number in range(40)]
+    provoked.until("ExplorationPrice", path="/v1/rank", surface=WIDE, policy="plackett_luce", candidates=titles)
+
+    with monkeypatch.context() as patched:  # propensities are logged that are not the policy's
+        held = propensities.draw
+        patched.setattr(
+            serving_recommender,
+            "draw",
+            lambda said_C, *, chosen, propensity: held(said_C, chosen=chosen, propensity=0.9 * propensity),
+        )
+        provoked.until("PropensityOff")
+
+    with monkeypatch.context() as patched:  # dice that always fall alike, on a title that is rarely shown first
+        patched.setattr(recommender, "_seeds", itertools.count().__next__)
+        seed = next(
+            number
+            for number in range(500)
+            if (items := provoked.step(events=False, member="m0").get("items")) and items[0]["propensity"] < 0.05
+        )
+        patched.setattr(recommender, "_seeds", itertools.repeat(seed).__next__)
+        provoked.until("DiceOff")
+
+    with monkeypatch.context() as patched:  # nobody does anything, no dice fall, nothing is audited
+        assert service._audit is not None
+        patched.setattr(service._audit, "take", list)
+        provoked.until("NoEvents", "NoExploration", "AuditStands", events=False, policy="greedy")
+
+    provoked.load(15.0)
+    for part in ("a", "b"):  # everybody is shown the same, then each list has nothing of the one before
+        if part == "a":
+            provoked.until("Concentrated", events=False, member="m1", policy="greedy")
+        else:
+            thirds = itertools.cycle([titles[13:], titles[:13] + titles[26:], titles[:26]])
+            end = time.monotonic() + 120
+            while "ForetasteListsJump" not in asked.firing():
+                assert time.monotonic() < end
+                provoked.step(events=False, member="m2", policy="greedy", exclude_ids=next(thirds))
+
+    shadow = service._production._shadow if service._production else None
+    assert shadow is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(shadow, "_score", _raise)
+        provoked.until("ShadowFails")
+
+    known = rollout(watched.folder / "registry")
+    assert known is not None
+    salt = known.salt
+    in_b = [f"x{number}" for number in range(400) if arm_of(f"x{number}", known.arms, salt=salt) is not None]
+    members = itertools.cycle(in_b)
+    end = time.monotonic() + 120
+    while "ForetasteSampleRatio" not in asked.firing():  # only members of one arm come
+        assert time.monotonic() < end
+        provoked.step(events=False, member=next(members))
+
+    other = watched.open()  # a process that does not take up what is rolled out
+    try:
+        service.promote(watched.old, PromoteRequest())
+        end = time.monotonic() + 120
+        while "ForetasteReplicasDiffer" not in asked.firing():
+            assert time.monotonic() < end, asked.firing()
+            assert other._shared is not None
+            other._shared.publish()
+            provoked.step()
+    finally:
+        other.close()
+    provoked.until("ModelOld")  # what the other process answered with was newer
+
+    held_bytes = np.ones(max(10**8, int(0.8 * psutil.Process().memory_info().rss)), dtype=np.uint8)
+    watched.views.slow_seconds = 0.4
+    provoked.until("Slow", "MemoryGrows")
+    watched.views.slow_seconds = 0.0
+    del held_bytes
+
+    shutil.rmtree(watched.folder / "target", ignore_errors=True)
+    (watched.folder / "target").write_text("in the way")
+    provoked.until("DecisionsNotShipped")
+    with monkeypatch.context() as patched:
+        patched.setattr(decision_log, "write_parquet", _raise)
+        provoked.until("DecisionLogFails", "DecisionLogFills")
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "_refresh", _raise)
+        provoked.until("HousekeepingFails")
+
+    nobody = f"127.0.0.1:{free_port()}"
+    (watched.folder / "prometheus" / "targets.yaml").write_text(yaml.safe_dump([{"targets": [nobody]}]))
+    until(lambda: "ForetasteDown" in asked.firing(), what="ForetasteDown")
+
+
+@pytest.mark.cluster
+def test_rays_own_metrics_are_scraped_and_the_alert_on_the_head_reads_them(local_ray: None, tmp_path: Path) -> None:
+    """The memory of a whole machine is not filled here: the alert's bound is lowered instead."""
+    import ray
+
+    (node,) = ray.nodes()
+    target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+    with prometheus(tmp_path / "low", target, (("> 0.85", "> 0.0001"),)) as asked:
+        until(lambda: "ForetasteHeadMemory" in asked.firing(), what="ForetasteHeadMemory")
+        (used,) = asked.values('ray_node_mem_used{IsHeadNode="true"} / ray_node_mem_total{IsHeadNode="true"}').values()
+        assert 0 < used < 1
+        assert "ForetasteDown" not in asked.firing()
+
+
+def _raise(*_: Any, **__: Any) -> None:
     raise OSError("no space left on device")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from foretaste.jobs.dashboards import as_json, boards
+from foretaste.jobs.dashboards import OPERATOR_FILE, as_json, boards, rules_object
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "dashboards"
 RULES = FOLDER / "rules.yaml"
@@ -77,6 +77,29 @@ def test_a_rule_that_is_wrong_is_noticed(tmp_path: Path) -> None:
         check({name: CAUSES["causes"][name]}, tmp_path, rules)
 
 
+HEAD, WORKER = 'up{{cluster="serving",node="head"}}', 'up{{cluster="serving",node="worker",instance="{0}"}}'
+HEALTHY = {HEAD.format(): "1x20", WORKER.format("a"): "1x20", WORKER.format("b"): "1x20"}
+MACHINERY = {
+    "healthy": HEALTHY,
+    "ForetasteHeadMissing": HEALTHY | {HEAD.format(): "0x20"},
+    "ForetasteTooFewWorkers": HEALTHY | {WORKER.format("b"): "0x20"},
+}
+
+
+@needs_promtool
+def test_alerts_on_the_machinery_fire_by_their_causes_too_also_where_nothing_is_left(tmp_path: Path) -> None:
+    told = yaml.safe_load((FOLDER.parents[1] / "k8s/components/monitoring/rules.yaml").read_text())
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(told["spec"]))
+    assert {rule["alert"] for group in told["spec"]["groups"] for rule in group["rules"]} == MACHINERY.keys() - {
+        "healthy"
+    }
+    wanted = {name: {"at": "10m", "series": series} for name, series in MACHINERY.items()}
+    check(wanted, tmp_path, rules)
+    nobody = {"at": "10m", "series": {HEAD.format(): "1x20"}}
+    check({"ForetasteTooFewWorkers": nobody}, tmp_path, rules)
+
+
 def test_every_alert_has_a_cause_and_health_has_a_series_for_whatever_alerts_read() -> None:
     assert sorted(CAUSES["causes"]) == sorted(rule["alert"] for rule in alerts())
     known = {re.split(r"[{ ]", series)[0] for series in CAUSES["healthy"]["series"]}
@@ -109,3 +132,9 @@ def test_the_boards_are_those_that_their_description_makes() -> None:
         assert len({panel["id"] for panel in panels}) == len(panels)
         places = [(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels]
         assert len(set(places)) == len(places)
+
+
+def test_the_operator_is_given_the_same_rules() -> None:
+    assert (FOLDER / OPERATOR_FILE).read_text() == rules_object(FOLDER), "run `make dashboards`"
+    given = yaml.safe_load(rules_object(FOLDER))["spec"]["groups"]
+    assert given == yaml.safe_load(RULES.read_text())["groups"]

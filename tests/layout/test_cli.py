@@ -50,6 +50,7 @@ FLAGS = {
     ],
     "posteriors": ["--policy", "--program", "--programs", "--outcomes", "--anew"],
     "retrain": ["--program", "--anew"],
+    "size": ["--members", "--against"],
     "bench": [
         "name",
         "--quick",

@@ -19,6 +19,8 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from foretaste.contracts.catalogue import catalogue
 from foretaste.contracts.wire import EventsRequest, RecommendRequest
@@ -33,6 +35,7 @@ from foretaste.serving.models import current_fingerprints, models_of
 from foretaste.serving.nearest import NearestConfig
 from foretaste.serving.service import Service, open_service
 from foretaste.serving.topology import ComposedConfig, StageConfig, Topology
+from foretaste.serving.tracing import Tracing, TracingConfig
 from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.contract_recommender import one_history
 from foretaste.testing.fakes import FakeClock, FakeViews, two_genre_titles
@@ -74,7 +77,7 @@ class FakeHandle:
         handle = self
 
         class Method:
-            async def remote(self, *args: Any) -> Any:
+            async def remote(self, *args: Any, **named: Any) -> Any:
                 handle.num_asked += 1
                 if handle.fault == "slow":
                     await asyncio.sleep(60)
@@ -82,7 +85,7 @@ class FakeHandle:
                     raise ConnectionError("the replica died")
                 if handle.fault == "full":
                     raise QueueFullError
-                return await getattr(handle.stage, name)(*args)
+                return await getattr(handle.stage, name)(*args, **named)
 
         return Method()
 
@@ -215,6 +218,31 @@ def test_a_stage_that_does_not_answer_gives_a_list_with_its_reason(
         assert {item.source for item in found.items} == {source}
         composed.handles[stage].fault = None
         assert not composed.service.recommend(asked).fallback.used
+
+
+def test_a_trace_goes_on_in_the_stages_and_a_request_that_is_not_traced_leaves_nothing_there(workspace: Path) -> None:
+    def spans() -> tuple[Tracing, InMemorySpanExporter]:
+        kept = InMemorySpanExporter()
+        return Tracing(TracingConfig(share=1.0), SimpleSpanProcessor(kept)), kept
+
+    tracing, here = spans()
+    there, elsewhere = spans()
+    asked = RecommendRequest(member_id="m1", session_id="s", policy="greedy")
+    with closing(Composed(workspace, FakeClock())) as composed:
+        for handle in composed.handles.values():
+            handle.stage._tracing = there
+        assert not composed.service.recommend(asked).fallback.used
+        assert elsewhere.get_finished_spans() == ()
+        with tracing.request({"type": "http", "method": "POST", "headers": []}):
+            assert not composed.service.recommend(asked).fallback.used
+    (root,) = [span for span in here.get_finished_spans() if span.kind.name == "SERVER"]
+    found = {span.name: span for span in elsewhere.get_finished_spans()}
+    assert set(found) == {"stage intent", "stage ranker"}
+    for span in found.values():
+        assert span.context.trace_id == root.context.trace_id
+        assert span.parent is not None
+        assert span.parent.span_id == root.context.span_id
+        assert (span.attributes or {})["foretaste.model"]
 
 
 @pytest.mark.parametrize("exact_up_to", [200_000, 10])

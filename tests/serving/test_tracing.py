@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from foretaste.serving.ingress import build_app
-from foretaste.serving.tracing import TraceExporter, Tracing, TracingConfig, open_tracing
+from foretaste.serving.tracing import SpanFile, TraceExporter, Tracing, TracingConfig, open_tracing
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NAMED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -102,6 +103,29 @@ def test_a_file_has_a_line_a_span(bench: Any, tmp_path: Path) -> None:
     (file,) = (tmp_path / "traces").glob("*.jsonl")
     names = [json.loads(line)["name"] for line in file.read_text().splitlines()]
     assert {"POST /v1/recommend", "session_log", "policy"} <= set(names)
+
+
+def test_a_file_of_spans_keeps_the_newest_and_does_not_grow_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "host-1.jsonl"
+    out = SpanFile(path, most_bytes=20_000)
+    for number in range(1_000):
+        out.write(f"{number:099d}\n")
+    out.close()
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 20_000
+    assert path.read_text().splitlines()[-1] == f"{999:099d}"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["host-1.jsonl", "host-1.jsonl.1"]
+
+
+def test_files_of_processes_that_ended_long_ago_go_when_another_begins(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"old-{number}.jsonl").write_text("{}\n")
+        os.utime(tmp_path / f"old-{number}.jsonl", (number, number))
+    tracing = open_tracing(TracingConfig(exporter=TraceExporter.FILE, files=3), tmp_path)
+    assert tracing is not None
+    tracing.close()
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"old-3.jsonl", "old-4.jsonl"} < names
+    assert len(names) == 3
 
 
 def test_a_collector_is_sent_the_spans(bench: Any) -> None:

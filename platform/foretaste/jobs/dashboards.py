@@ -1,4 +1,4 @@
-"""Boards of Grafana, written from a short description: `python -m foretaste.jobs.dashboards deployments/dashboards`."""
+"""Boards of Grafana from a short description, and the rules as Prometheus' operator takes them: `make dashboards`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from foretaste.contracts.config import Frozen
 from foretaste.ops.files import whole_file
 
-BOARDS_FILE = "boards.yaml"
+BOARDS_FILE, RULES_FILE, OPERATOR_FILE = "boards.yaml", "rules.yaml", "prometheus-rule.yaml"
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 WIDTH, HEIGHT, ACROSS = 8, 7, 3
 """Of a panel in Grafana's grid of 24 columns, and panels beside each other."""
@@ -84,13 +84,27 @@ def as_grafana(name: str, board: Board) -> dict[str, Any]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write every board of a folder beside its description; returns the files."""
-    files = []
+    """Write every board of a folder beside its description, and its rules for the operator; returns the files."""
+    files = [folder / OPERATOR_FILE]
+    with whole_file(files[0], durable=False) as partial:
+        partial.write_text(rules_object(folder))
     for name, board in boards(folder).items():
         with whole_file(folder / f"{name}.json", durable=False) as partial:
             partial.write_text(as_json(name, board))
         files.append(folder / f"{name}.json")
     return files
+
+
+def rules_object(folder: Path) -> str:
+    """The rules of a folder as an object of Prometheus' operator; k8s/components/monitoring takes it."""
+    groups = yaml.safe_load((folder / RULES_FILE).read_text())["groups"]
+    said = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "foretaste-service"},
+        "spec": {"groups": groups},
+    }
+    return "# Made of rules.yaml by `make dashboards`.\n" + yaml.safe_dump(said, sort_keys=False, width=4096)
 
 
 def as_json(name: str, board: Board) -> str:

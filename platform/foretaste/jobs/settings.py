@@ -22,6 +22,7 @@ from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.oracles import OracleConfig
 from foretaste.jobs.reference_models import ReferenceConfig
 from foretaste.jobs.retrain_config import RetrainConfig
+from foretaste.jobs.sizing_config import SizingConfig
 from foretaste.jobs.workspace import Workspace
 from foretaste.models.baselines.session_knn import SessionKNNConfig
 from foretaste.models.delayed import DelayedConfig
@@ -87,6 +88,7 @@ class Settings(Frozen):
     delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
     learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
+    sizing: SizingConfig = Field(SizingConfig(), description="what `foretaste size` reckons with")
 
     @field_validator("runs_url")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -13,27 +14,33 @@ from pathlib import Path
 
 READY_WITHIN_SECONDS = 20.0
 STOP_ATTEMPTS = 5
+_FILES = {"cert": "tls.crt", "key": "tls.key", "ca-cert": "ca.crt"}
 
 
 class RedisServer:
     """One `redis-server` on loopback; by default every write is in the append-only file before it is acknowledged."""
 
-    def __init__(self, folder: Path, *settings: str, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *settings: str, port: int | None = None, tls: Path | None = None) -> None:
         """Start it with `settings` (as on its command line) and its data in `folder`.
 
-        Raises FileNotFoundError where there is no redis-server, ConnectionError where it does not come up.
+        With `tls`, a folder of ca.crt, tls.crt and tls.key as a Secret has them, it speaks TLS alone. Raises
+        FileNotFoundError where there is no redis-server, ConnectionError where it does not come up.
         """
         self._port = port or free_port()
-        listening = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._tls = tls
+        listening = ["--port", str(self._port)] if tls is None else _encrypted(self._port, tls)
+        listening += ["--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         self._command = ["redis-server", *listening, "--appendonly", "yes", "--appendfsync", "always", *settings]
         self.url = f"redis://127.0.0.1:{self._port}/0"
+        if tls is not None:
+            self.url = f"rediss://127.0.0.1:{self._port}/0?ssl_ca_certs={tls / 'ca.crt'}"
         self.start()
 
     def start(self) -> None:
         """Start it, also again after it ended, with what its folder has."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait(self._process, self._port)
+            _wait(self._process, self._port, self._tls)
         except BaseException:
             self.stop()
             raise
@@ -62,10 +69,10 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(*settings: str) -> Iterator[str]:
+def redis_server(*settings: str, tls: Path | None = None) -> Iterator[str]:
     """Run a `RedisServer` with a folder of its own and give its URL; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        server = RedisServer(Path(folder), *settings)
+        server = RedisServer(Path(folder), *settings, tls=tls)
         try:
             yield server.url
         finally:
@@ -79,12 +86,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+def _encrypted(port: int, tls: Path) -> list[str]:
+    files = {f"--tls-{what}-file": str(tls / name) for what, name in _FILES.items()}
+    said = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+    return said + [word for pair in files.items() for word in pair]
+
+
+def _connected(port: int, tls: Path | None) -> socket.socket:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=1)
+    if tls is None:
+        return plain
+    return ssl.create_default_context(cafile=str(tls / "ca.crt")).wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, tls: Path | None) -> None:
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ConnectionError(f"redis-server ended with code {server.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+        with contextlib.suppress(OSError), _connected(port, tls) as probe:
             probe.sendall(b"PING\r\n")
             if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
                 return

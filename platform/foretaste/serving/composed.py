@@ -29,6 +29,7 @@ from foretaste.serving.budget import LateError
 from foretaste.serving.config import ServiceConfig
 from foretaste.serving.engine import waited
 from foretaste.serving.models import HERE, INTENT, RANKER, Predictor, Scorer
+from foretaste.serving.tracing import carried
 
 M = TypeVar("M")
 
@@ -82,11 +83,15 @@ class Remote:
         self._loop = loop
         self._busy = busy
 
-    def ask(self, method: str, *args: Any, seconds: float | None = None) -> Any:
-        """Call a method of the stage. Raises LateError where it has no answer in time, and whatever it raises."""
+    def ask(self, method: str, *args: Any, seconds: float | None = None, trace: str | None = None) -> Any:
+        """Call a method of the stage, which goes on with a trace where one is given.
+
+        Raises LateError where it has no answer in time, and whatever it raises.
+        """
         waits = self.seconds if seconds is None else seconds
+        named = {} if trace is None else {"trace": trace}
         try:
-            return self._loop.run(self._ask(method, args), seconds=waits)
+            return self._loop.run(self._ask(method, args, named), seconds=waits)
         except TimeoutError as error:
             raise LateError(f"{self.stage}: its deployment had no answer after {waits:.3f} s") from error
         except self._busy as error:
@@ -96,8 +101,8 @@ class Remote:
         """The same, waiting as long as that."""
         return Remote(self.stage, self._handle, self._loop, seconds=seconds, busy=self._busy)
 
-    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
-        return await getattr(self._handle, method).remote(*args)
+    async def _ask(self, method: str, args: tuple[Any, ...], named: Mapping[str, str]) -> Any:
+        return await getattr(self._handle, method).remote(*args, **named)
 
 
 class RemotePredictor:
@@ -124,7 +129,8 @@ class RemotePredictor:
 
     def predict(self, histories: Histories, asof_B: NDArray[np.int64]) -> IntentPrediction:
         """Ask the stage. Raises LateError, or what Ray raises where it died over the question."""
-        found: IntentPrediction = self._remote.ask("predict", self._fingerprint, self._scored, histories, asof_B)
+        asked = (self._fingerprint, self._scored, histories, asof_B)
+        found: IntentPrediction = self._remote.ask("predict", *asked, trace=carried())
         return found
 
 
@@ -143,7 +149,7 @@ class RemoteScorer:
 
     def scores(self, inputs: RankerInputs) -> NDArray[np.float64]:
         """Ask the stage; raises as `RemotePredictor.predict`."""
-        found: NDArray[np.float64] = self._remote.ask("scores", *self._key, inputs)
+        found: NDArray[np.float64] = self._remote.ask("scores", *self._key, inputs, trace=carried())
         return found
 
 

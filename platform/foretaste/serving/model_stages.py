@@ -28,6 +28,7 @@ from foretaste.serving.batching import batched
 from foretaste.serving.config import ServiceConfig, of_replica
 from foretaste.serving.engine import Engine
 from foretaste.serving.models import Models, Predictor, Scorer, WithoutScores, current_fingerprints, models_of
+from foretaste.serving.tracing import TRACES_FOLDER, continued, open_tracing
 
 K = TypeVar("K")
 M = TypeVar("M")
@@ -75,6 +76,7 @@ class Stage:
         self._config = of_replica(config)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="loading")
         self._engine = Engine()
+        self._tracing = open_tracing(self._config.serving.tracing, self._config.workspace / "serving" / TRACES_FOLDER)
 
     async def ready(self) -> bool:
         """Answer, so that who starts knows that somebody does."""
@@ -134,11 +136,17 @@ class IntentStage(Stage):
             _tried(lambda: self._kept.get(intent), intent)
 
     async def predict(
-        self, fingerprint: str, scored: bool, histories: Histories, asof_B: NDArray[np.int64]
+        self,
+        fingerprint: str,
+        scored: bool,
+        histories: Histories,
+        asof_B: NDArray[np.int64],
+        trace: str | None = None,
     ) -> IntentPrediction:
         """Predict by the model of a fingerprint, with `scored` titles or without; with those who ask as well."""
-        intents = await self._of(self._kept, fingerprint)
-        return await self._computed(lambda: intents.of(scored).predict(histories, asof_B))
+        with continued(self._tracing, "stage intent", trace, model=fingerprint):
+            intents = await self._of(self._kept, fingerprint)
+            return await self._computed(lambda: intents.of(scored).predict(histories, asof_B))
 
     async def load(self, fingerprint: str) -> bool:
         """Have a model at hand before it is asked."""
@@ -163,10 +171,13 @@ class RankerStage(Stage):
         if intent is not None and ranker is not None:
             _tried(lambda: self._kept.get((intent, ranker)), ranker)
 
-    async def scores(self, intent: str, ranker: str, inputs: RankerInputs) -> NDArray[np.float64]:
+    async def scores(
+        self, intent: str, ranker: str, inputs: RankerInputs, trace: str | None = None
+    ) -> NDArray[np.float64]:
         """Score by the ranker of a fingerprint, that was trained with an intent model's; with those who ask now."""
-        scorer = await self._of(self._kept, (intent, ranker))
-        return await self._computed(lambda: scorer.scores(inputs))
+        with continued(self._tracing, "stage ranker", trace, model=ranker):
+            scorer = await self._of(self._kept, (intent, ranker))
+            return await self._computed(lambda: scorer.scores(inputs))
 
     async def load(self, intent: str, ranker: str) -> bool:
         """Have a model at hand before it is asked."""

@@ -7,14 +7,18 @@ that a trace leads to what was logged.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 TRACE_ID_KEY = "foretaste.trace_id"
 """Key of the request's scope, where it is traced."""
 TRACES_FOLDER = "traces"
+LINES = ".jsonl"
 NOT_TRACED = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
 WAITING = "waiting"
 
@@ -39,7 +44,7 @@ class TraceExporter(StrEnum):
 
     NONE = "none"
     OTLP = "otlp"  # to a collector, over HTTP
-    FILE = "file"  # lines of JSON in the workspace, serving/traces, one file a process
+    FILE = "file"  # lines of JSON in the workspace, serving/traces, a file a process and the one before
 
 
 class TracingConfig(Frozen):
@@ -51,6 +56,10 @@ class TracingConfig(Frozen):
         0.01, ge=0, le=1, description="share of requests that are traced where none says; a traceparent decides itself"
     )
     service_name: str = Field("foretaste", description="under which the collector files the spans")
+    file_mb: float = Field(64.0, gt=0, description="megabytes of spans that a process keeps, for file; the oldest go")
+    files: int = Field(
+        32, ge=1, description="files that are kept, for file: those of processes that ended longest ago go"
+    )
 
 
 class _Traced:
@@ -88,6 +97,26 @@ def tell(watch: Watch, **attributes: str | bool | None) -> None:
         traced.stages(watch, attributes)
 
 
+def carried() -> str | None:
+    """The request that is answered just now, as another process goes on with it; None where it is not traced."""
+    traced = _current.get()
+    if traced is None:
+        return None
+    from opentelemetry.trace import set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier, set_span_in_context(traced.span))
+    return carrier.get("traceparent")
+
+
+def continued(tracing: Tracing | None, name: str, trace: str | None, **attributes: str) -> AbstractContextManager[None]:
+    """A span within the trace that another process `carried` here; nothing where there is none."""
+    if tracing is None or trace is None:
+        return nullcontext()
+    return tracing.continued(name, trace, **attributes)
+
+
 class Tracing:
     """Begins and ends the spans of requests."""
 
@@ -97,7 +126,7 @@ class Tracing:
         processor: SpanProcessor,
         *,
         now_ns: Callable[[], int] = time.time_ns,
-        out: IO[str] | None = None,
+        out: io.TextIOBase | None = None,
     ) -> None:
         """`processor` is given every span that ends; `now_ns` gives nanoseconds since 1970. `out` is closed at last."""
         self._out = out
@@ -141,11 +170,69 @@ class Tracing:
                 span.set_attribute("foretaste.request_id", scope[REQUEST_ID_KEY])
             span.end(self._now_ns())
 
+    @contextmanager
+    def continued(self, name: str, trace: str, **attributes: str) -> Iterator[None]:
+        """A span around what is done here for a request of another process, whose `traceparent` is given."""
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        outside = TraceContextTextMapPropagator().extract({"traceparent": trace})
+        span = self._tracer.start_span(name, outside, SpanKind.SERVER, start_time=self._now_ns())
+        span.set_attributes({f"foretaste.{key}": value for key, value in attributes.items()})
+        try:
+            yield
+        except BaseException as error:
+            span.set_status(_error(type(error).__name__))
+            raise
+        finally:
+            span.end(self._now_ns())
+
     def close(self) -> None:
         """Send what is left."""
         self._provider.shutdown()
         if self._out is not None:
             self._out.close()
+
+
+class SpanFile(io.TextIOBase):
+    """A file of lines that does not grow without end: at half its size it becomes NAME.1, and what was that goes."""
+
+    def __init__(self, path: Path, *, most_bytes: int) -> None:
+        self._handler = _Rotated(path, maxBytes=max(1, most_bytes // 2), backupCount=1, encoding="utf-8")
+
+    def write(self, text: str) -> int:
+        """Write a line. Raises OSError where the disk takes none."""
+        self._handler.emit(logging.makeLogRecord({"msg": text.rstrip("\n")}))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand everything to the disk."""
+        if not self.closed:
+            self._handler.flush()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._handler.close()
+        super().close()
+
+
+class _Rotated(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Have the exporter hear of it, which logs it, instead of printing."""
+        raise
+
+
+def _remove_oldest(folder: Path, *, keep: int) -> None:
+    """Remove files of spans but for the `keep` that were written to last."""
+    known = []
+    for path in folder.glob(f"*{LINES}*"):
+        try:
+            known.append((path.stat().st_mtime_ns, path))
+        except FileNotFoundError:  # another process removes, too
+            continue
+    known.sort()
+    for _, path in known[: max(0, len(known) - keep)]:
+        path.unlink(missing_ok=True)
 
 
 class TraceRequests:
@@ -186,8 +273,10 @@ def open_tracing(config: TracingConfig, folder: Path) -> Tracing | None:
         exporter = OTLPSpanExporter(config.endpoint)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        out = (folder / f"{os.getpid()}.jsonl").open("a", encoding="utf-8")
-        exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
+        _remove_oldest(folder, keep=config.files - 1)
+        name = f"{socket.gethostname()}-{os.getpid()}{LINES}"  # pods have the same process ids
+        out = SpanFile(folder / name, most_bytes=round(config.file_mb * 1e6))
+        exporter = ConsoleSpanExporter(out=cast(TextIO, out), formatter=lambda span: span.to_json(indent=None) + "\n")
     return Tracing(config, BatchSpanProcessor(exporter), out=out)
 
 

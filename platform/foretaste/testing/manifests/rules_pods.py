@@ -14,6 +14,11 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 _SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|_AUTH$", re.IGNORECASE)
 _LITERAL = re.compile(r"://[^/\s:@]*:(?!\$[{(])[^/\s@]+@")
 _PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}")
+_SECRET_KEY = re.compile(r"(^|[_.-])(password|passwd|token|secret|api_?key|access_?key|private_?key)$", re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_REFERENCE = re.compile(r"\$[{(][A-Za-z_]\w*[)}]")
+_SAID = re.compile(r"^\s*(?:- )?[\"']?([\w.-]+)[\"']?[ \t]*[:=][ \t]*[\"']?([^\s\"'#{\[]+)", re.MULTILINE)
+_FLAG = re.compile(r"--?(?:requirepass|masterauth|redis-password|password|token)[ =]+(?![%$])[^\s\"']+")
 
 
 def restricted(manifests: Manifests) -> Iterator[str]:
@@ -82,17 +87,33 @@ def secrets(manifests: Manifests) -> Iterator[str]:
             if "REDIS_PASSWORD" in {v["name"] for v in container.get("env") or ()} and pod.ray:
                 yield f"{pod.where}: REDIS_PASSWORD is set by the operator, from gcsFaultToleranceOptions"
     for one in manifests.objects:
-        for text in _texts(one):
-            if _LITERAL.search(text) or _PRIVATE.search(text):
-                yield f"{called(one)}: holds a password or a key in the open"
+        yield from (f"{called(one)}: {said}" for said in literals(one))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _texts(one)
+def literals(value: Any) -> Iterator[str]:
+    """Secrets that stand in a tree of values: keys that say so with a text, addresses and flags with a password, keys.
+
+    What stands for one (`${NAME}`, `$(NAME)`) is none, nor is a reference to a Secret, which is no text. Texts that are
+    files (settings, environments) are looked through line by line.
+    """
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if isinstance(one, str) and _named(str(key)) and _told(one):
+                yield f"{key} stands in the open"
+            yield from literals(one)
     elif isinstance(value, list):
         for one in value:
-            yield from _texts(one)
+            yield from literals(one)
+    elif isinstance(value, str):
+        if _LITERAL.search(value) or _PRIVATE.search(value) or _FLAG.search(value):
+            yield "holds a password or a key in the open"
+        if "\n" in value:
+            yield from (f"{k} stands in the open" for k, said in _SAID.findall(value) if _named(k) and _told(said))
+
+
+def _named(key: str) -> bool:
+    return _SECRET_KEY.search(_CAMEL.sub("_", key)) is not None
+
+
+def _told(said: str) -> bool:
+    return bool(said) and said.lower() not in ("null", "true", "false") and not _REFERENCE.fullmatch(said)

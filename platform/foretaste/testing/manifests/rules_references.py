@@ -11,9 +11,13 @@ from foretaste.testing.manifests.objects import Manifests, called, parse_one
 from foretaste.testing.manifests.pods import Expanded, mounted, pods, variables
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAMES = re.compile(r"\$[{(]\w+[})]")
 _URL = re.compile(r"[a-z0-9+]+://[^\s\"']+")
 _DERIVED = {"foretaste-serve-svc": {8000}, "foretaste-head-svc": {6379, 8265, 10001, 8080}}
 """Services that the operator makes of the RayService: name to ports."""
+ENCRYPTED = ("staging", "prod")
+"""Environments in which nothing goes to a Redis in the clear."""
+CA_OF_RAY = "RAY_REDIS_CA_CERT"
 
 
 def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
@@ -66,6 +70,18 @@ def paths_of(value: Any) -> set[str]:
     """Files that URLs in a tree of values name in their query, such as ssl_ca_certs."""
     queries = [urlsplit(url).query for text in _texts(value) for url in _URL.findall(text)]
     return {said for query in queries for _, said in parse_qsl(query) if said.startswith("/")}
+
+
+def _trusted(url: str) -> Iterator[str]:
+    """Whether a client of ours holds the server to who signed it."""
+    parts = urlsplit(_NAMES.sub("x", url))
+    said = dict(parse_qsl(parts.query))
+    if parts.scheme != "rediss":
+        return
+    if not said.get("ssl_ca_certs", "").startswith("/"):
+        yield f"rediss://{parts.hostname}: wanted ?ssl_ca_certs=/path/of/ca.crt"
+    if said.get("ssl_cert_reqs", "required") != "required" or said.get("ssl_check_hostname", "true").lower() != "true":
+        yield f"rediss://{parts.hostname}: any server would be believed"
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -212,8 +228,14 @@ def _addresses(manifests: Manifests) -> Iterator[str]:
     settings = parse_one((manifests.deployment / "generated" / "foretaste.yaml").read_text())
     own = {one["metadata"]["name"]: {p["port"] for p in one["spec"]["ports"]} for one in manifests.of("Service")}
     spoken = [("settings", text) for text in _texts(settings)]
-    for where, _, cluster in manifests.clusters():
-        spoken.append((where, str((cluster.get("gcsFaultToleranceOptions") or {}).get("redisAddress", ""))))
+    spoken += [(called(one), one["spec"].get("serveConfigV2", "")) for one in manifests.of("RayService")]
+    for where, text in spoken:
+        yield from (f"{where}: {said}" for url in _URL.findall(text) for said in _trusted(url))
+    for where, one, cluster in manifests.clusters():
+        address = str((cluster.get("gcsFaultToleranceOptions") or {}).get("redisAddress", ""))
+        spoken.append((where, address))
+        if address.startswith("rediss:"):
+            yield from _of_head(where, one, manifests)
     for pod in pods(manifests):
         spoken += [(pod.where, str(v.get("value") or "")) for c in pod.containers for v in c.get("env") or ()]
     for where, text in spoken:
@@ -228,8 +250,16 @@ def _addresses(manifests: Manifests) -> Iterator[str]:
                 yield f"{pod.where}: settings want {path}, which is not mounted"
 
 
+def _of_head(where: str, one: Mapping[str, Any], manifests: Manifests) -> Iterator[str]:
+    """Whether the heads of an object's cluster know who signed the certificate of their Redis."""
+    for pod in (pod for pod in pods(manifests) if pod.role == "head" and pod.where.startswith(called(dict(one)))):
+        told = {v["name"]: str(v.get("value", "")) for v in pod.spec["containers"][0].get("env") or ()}
+        if not mounted(pod, told.get(CA_OF_RAY) or "nowhere"):
+            yield f"{where} head: rediss wants {CA_OF_RAY} with a file that is mounted"
+
+
 def _address(url: str, own: Mapping[str, set[int]], manifests: Manifests) -> Iterator[str]:
-    parts = urlsplit(re.sub(r"\$[{(]\w+[})]", "x", url))
+    parts = urlsplit(_NAMES.sub("x", url))
     host = parts.hostname or ""
     if "." in host or parts.scheme in ("s3", "gs", "file"):
         return
@@ -245,3 +275,5 @@ def _address(url: str, own: Mapping[str, set[int]], manifests: Manifests) -> Ite
         )
         if encrypted != (parts.scheme == "rediss"):
             yield f"{parts.scheme}://{host}: the server speaks {'TLS' if encrypted else 'no TLS'}"
+        if not encrypted and manifests.environment in ENCRYPTED:
+            yield f"{parts.scheme}://{host}: in {manifests.environment} wanted TLS to every Redis"
