@@ -239,7 +239,10 @@ def registry_path(url: str) -> str:
 
 
 def database(url: str) -> str:
-    """Which database answers at a URL of the registry. Raises ConnectionError, which does not show it, where none does."""
+    """Which database answers at a URL of the registry.
+
+    Raises ConnectionError, which does not show the URL, where none does.
+    """
     from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError
 
