@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from foretaste.jobs import prepare
 from foretaste.jobs.cluster import ClusterConfig
@@ -14,13 +15,13 @@ from foretaste.sessions.prepare import PrepareConfig
 
 def main(workspace: str, address: str, cpus: str) -> None:
     """Prepare as `foretaste prepare` does, as if the log were large."""
-    prepare.by_size = lambda large: large  # type: ignore[assignment]
     settings = Settings(
         workspace=Path(workspace),
         cluster=ClusterConfig(address=address, data_cpus=float(cpus)),
         prepare=PrepareConfig(num_buckets=8, piece_rows=2_000),
     )
-    print(json.dumps(prepare.prepare(settings)["counts"]), flush=True)
+    with patch.object(prepare, "by_size", lambda large: large):
+        print(json.dumps(prepare.prepare(settings)["counts"]), flush=True)
 
 
 if __name__ == "__main__":
