@@ -14,11 +14,13 @@ INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 
 setup: $(READY)
 
-# Tests run against a real Redis and a real Prometheus. Debian's are taken where they are missing and we may install
+# Tests run against a real Redis, a real PostgreSQL and a real Prometheus. Debian's are taken where they are missing and we may install
 # them; without them those tests are skipped and say so.
 servers:
 	@command -v redis-server >/dev/null || $(INSTALL) redis-server) >/dev/null 2>&1 \
 		|| echo "redis-server is missing: its tests will be skipped"
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(INSTALL) postgresql) >/dev/null 2>&1 \
+		|| echo "postgresql is missing: its tests will be skipped"
 	@command -v promtool >/dev/null || $(INSTALL) prometheus) >/dev/null 2>&1 \
 		|| echo "prometheus is missing: its tests will be skipped"
 	@command -v ip wget curl openssl >/dev/null || $(INSTALL) iproute2 wget curl openssl) >/dev/null 2>&1 \

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +22,7 @@ from foretaste.ops.files import PARTIAL
 from foretaste.serving.names import decision_name
 from foretaste.testing.decisions import decision
 from foretaste.testing.fakes import NOW, FakeClock
+from foretaste.testing.object_store import s3_server
 
 
 class Log:
@@ -172,31 +170,6 @@ def test_a_target_that_is_none_is_refused(tmp_path: Path) -> None:
         DecisionLogConfig(target="ftp://somewhere")
 
 
-@contextlib.contextmanager
-def s3(port: int) -> Iterator[None]:
-    """A server that speaks S3 on a loopback port, and forgets everything when it ends."""
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < end, "the S3 server did not start"
-                time.sleep(0.1)
-        store = pafs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
-        )
-        store.create_dir("bucket")
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.mark.slow
 def test_an_object_store_that_is_away_for_a_while_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -218,7 +191,7 @@ def test_an_object_store_that_is_away_for_a_while_loses_nothing(
         names += made.add(3)
         assert made.ship() == 0
         assert len(made.here()) == 2, "nothing goes here that is not there"
-        with s3(port):
+        with s3_server(port):
             assert made.ship() == 2
             assert made.there() == made.here()
             assert made.ids() == sorted(names)
@@ -238,7 +211,7 @@ def test_an_object_store_that_is_away_for_a_while_loses_nothing(
         made.shipper.close({})
         assert made.shipper.down
         assert made.shipper.waiting[0] == 1
-        with s3(port):
+        with s3_server(port):
             made.log.roll_if_due()
             end = time.monotonic() + 60
             while made.shipper.waiting[0]:

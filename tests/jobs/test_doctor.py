@@ -205,3 +205,14 @@ def test_the_exit_status_says_whether_something_is_bad_and_an_address_that_was_g
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     states = {one["check"]: one["state"] for one in result["findings"]}
     assert (result["ok"], states["service"]) == (False, "bad")
+
+
+def test_where_checkpoints_go_and_what_holds_the_definitions_of_features_is_asked(shop: Path) -> None:
+    pytest.importorskip("psycopg2")
+    nowhere = "postgresql://features:s3cret@127.0.0.1:1/features"
+    places = {"runs_url": (shop / "runs").as_uri(), "features_registry_url": nowhere}
+    told = doctor(settings(shop, port=free_port()).model_copy(update=places), url=None, clock=now)["findings"]
+    states = {one["check"]: one["state"] for one in told}
+    assert (states["checkpoints"], states["feature registry"]) == ("good", "bad")
+    assert list((shop / "runs").iterdir()) == []
+    assert "s3cret" not in json.dumps(told)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
-SECRET = {"FORETASTE_REDIS_PASSWORD": "s3cret"}
+SECRET = {"FORETASTE_REDIS_PASSWORD": "s3cret", "FORETASTE_REGISTRY_PASSWORD": "s3cret"}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -11,10 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
+import torch
+from ray.train import TrainingFailedError
+from safetensors.torch import load_file
 
 from foretaste.models.bodies import HierarchyConfig
 from foretaste.models.intent import IntentModelConfig
 from foretaste.testing.builders import prepared_folder, random_interactions, titles_table
+from foretaste.testing.object_store import s3_server
 from foretaste.training.config import TrackingConfig, TrainingConfig
 from foretaste.training.intent import TrainResult, train_intent
 from foretaste.training.loop import Epoch
@@ -25,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray Data trips over its own on copying a context
 ]
 
+DRIVER = Path(__file__).parent / "driver_to_kill.py"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 MODEL = IntentModelConfig(width=32, feedforward=64, body=HierarchyConfig(item_blocks=1), max_length=32)
 TRAINING = TrainingConfig(epochs=3, batch_size=512, split="last", patience=99, cpus_per_worker=0.5)
@@ -37,12 +46,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared_folder(tmp_path_factory.mktemp("prepared"), table, titles, num_buckets=3)
 
 
-def run(prepared: Path, root: Path, training: TrainingConfig, on_progress: list[Epoch] | None = None) -> TrainResult:
+def run(
+    prepared: Path,
+    root: Path,
+    training: TrainingConfig,
+    on_progress: list[Epoch] | None = None,
+    runs: str | None = None,
+) -> TrainResult:
     seen = [] if on_progress is None else on_progress
     return train_intent(
-        prepared, root / "registry", model=MODEL, training=training, storage=root / "runs",
+        prepared, root / "registry", model=MODEL, training=training, storage=root / "runs", runs=runs,
         tracking=TrackingConfig(enabled=False), now=NOW, on_progress=seen.append,
     )  # fmt: skip
+
+
+def same_weights(one: TrainResult, other: TrainResult) -> bool:
+    first, second = (load_file(result.bundle.path / "weights.safetensors") for result in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def losses(result: TrainResult) -> list[float]:
@@ -79,44 +99,78 @@ def worker_pids() -> list[int]:
     return found
 
 
+def killing(seen: list[Epoch], *, after: int) -> threading.Thread:
+    """Kill a worker once an epoch is over, in the midst of the next."""
+
+    def kill_once_under_way() -> None:
+        while not any(epoch.number >= after for epoch in seen):
+            time.sleep(0.02)
+        os.kill(worker_pids()[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_once_under_way, daemon=True)
+    killer.start()
+    return killer
+
+
 def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_undisturbed(
     local_ray: None, prepared: Path, tmp_path: Path
 ) -> None:
     training = TRAINING.model_copy(update={"epochs": 12})
     calm = run(prepared, tmp_path / "calm", training)
-    killed: list[int] = []
     seen: list[Epoch] = []
-
-    def kill_once_under_way() -> None:
-        while not any(epoch.number >= 3 for epoch in seen):
-            time.sleep(0.02)
-        killed.append(worker_pids()[-1])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_once_under_way, daemon=True)
-    killer.start()
+    killer = killing(seen, after=3)
     stormy = run(prepared, tmp_path / "stormy", training, seen)
     killer.join(timeout=5)
-    assert killed
-    assert not psutil.pid_exists(killed[0])
+    assert not killer.is_alive()
     again = [epoch.number for epoch in seen]
     assert again.index(12) == len(again) - 1
     assert len(stormy.epochs) == 12
-    assert losses(stormy)[-1] == pytest.approx(losses(calm)[-1], rel=0.01)
-    assert losses(stormy) == pytest.approx(losses(calm), rel=1e-4)  # not only within 1%: the same dice
+    assert losses(stormy) == losses(calm)  # the same dice
+    assert same_weights(stormy, calm)
+    assert list((tmp_path / "stormy" / "runs").iterdir()) == [], "filed: nothing to go on from"
 
 
-def test_a_run_of_two_workers_goes_on_with_one_from_their_shards(
+def test_a_run_of_two_workers_that_was_given_up_goes_on_with_one_from_their_shards(
     local_ray: None, prepared: Path, tmp_path: Path
 ) -> None:
-    two = run(prepared, tmp_path, TRAINING.model_copy(update={"epochs": 2}))
-    (last,) = {path.parent for path in (tmp_path / "runs").rglob("epoch-00002-*.safetensors")}
+    training = TRAINING.model_copy(update={"epochs": 12, "max_failures": 0})
+    seen: list[Epoch] = []
+    killing(seen, after=4)
+    with pytest.raises(TrainingFailedError):
+        run(prepared, tmp_path, training, seen)
+    (*_, last) = sorted((path.parent for path in (tmp_path / "runs").rglob("loop.json")), key=lambda path: path.name)
     sizes = [path.stat().st_size for path in sorted(last.glob("*.safetensors"))]
     assert len(sizes) == 2
     assert max(sizes) < 1.1 * min(sizes)  # divided evenly
-    (tmp_path / "registry").rename(tmp_path / "before")
-    seen: list[Epoch] = []
-    one = run(prepared, tmp_path, TRAINING.model_copy(update={"epochs": 4, "num_workers": 1}), seen)
-    assert [epoch.number for epoch in seen] == [3, 4]
-    assert losses(one)[:2] == losses(two)
-    assert losses(one)[3] < losses(one)[2] < losses(one)[1]
+    before = {epoch.number: epoch.loss for epoch in seen}
+    resumed: list[Epoch] = []
+    one = run(prepared, tmp_path, training.model_copy(update={"num_workers": 1}), resumed)
+    numbers = [epoch.number for epoch in resumed]
+    assert 2 <= numbers[0] <= max(before) + 1
+    assert numbers == list(range(numbers[0], 13))
+    assert [epoch.workers for epoch in resumed] == [1] * len(numbers)
+    assert losses(one)[: numbers[0] - 1] == [before[number] for number in range(1, numbers[0])]
+    assert losses(one)[-1] < losses(one)[0]
+
+
+def test_a_killed_driver_s_run_goes_on_from_the_object_store_where_nothing_else_is_left(
+    local_ray: None, prepared: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("moto")
+    training = TRAINING.model_copy(update={"epochs": 12})
+    calm = run(prepared, tmp_path / "calm", training)
+    address = ray.get_runtime_context().gcs_address
+    with s3_server() as query:
+        runs = f"s3://testing:testing@bucket/runs?{query}"
+        words = [str(prepared), str(tmp_path / "first"), runs, training.model_dump_json(), address]
+        with subprocess.Popen([sys.executable, str(DRIVER), *words], stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            reached = next(number for number in map(int, driver.stdout) if number >= 3)
+            driver.kill()
+        assert not (tmp_path / "first").exists()
+        moved = shutil.copytree(prepared, tmp_path / "elsewhere")
+        seen: list[Epoch] = []
+        again = run(moved, tmp_path / "second", training, seen, runs)
+    assert 1 < seen[0].number <= reached + 2
+    assert [epoch.number for epoch in seen] == list(range(seen[0].number, 13))
+    assert same_weights(again, calm)

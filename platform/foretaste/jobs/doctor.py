@@ -47,7 +47,9 @@ def _findings(settings: Settings, *, url: str | None, clock: Callable[[], dateti
     yield from looked("registry", lambda: doctor_models.models(settings, now=clock()))
     yield from looked("session log", lambda: doctor_stores.session_log(settings))
     yield from looked("online features", lambda: doctor_stores.online_features(settings))
+    yield from looked("feature registry", lambda: doctor_stores.feature_registry(settings))
     yield from looked("decision log", lambda: doctor_stores.decision_log(settings))
+    yield from looked("checkpoints", lambda: doctor_stores.checkpoints(settings))
     yield from looked("keys", lambda: doctor_local.keys(settings))
     yield from looked("cluster", lambda: doctor_local.cluster(settings))
     if url is None:

@@ -159,7 +159,35 @@ def decision_log(settings: Settings) -> Iterator[Finding]:
     if target is None:
         yield skipped("object store", "serving.decision_log.target is not set: decisions stay on this machine")
         return
-    place, _, query = target.partition("?")
+    yield from _takes("object store", target)
+
+
+def checkpoints(settings: Settings) -> Iterator[Finding]:
+    """Whether the object store of training takes files."""
+    if settings.runs_url is None:
+        yield good("checkpoints", "in the workspace")
+        return
+    yield from _takes("checkpoints", settings.runs_url)
+
+
+def feature_registry(settings: Settings) -> Iterator[Finding]:
+    """Whether the database of Feast's registry answers."""
+    if settings.features_registry_url is None:
+        yield good("feature registry", "SQLite in the workspace")
+        return
+    from foretaste.signals.store_feast import database
+
+    try:
+        begun = time.perf_counter()
+        found = database(settings.features_registry_url)
+    except ConnectionError as error:
+        yield bad("feature registry", f"the database does not answer: {error}", _SILENT)
+        return
+    yield good("feature registry", f"{found}, answers in {(time.perf_counter() - begun) * 1e3:.0f} ms")
+
+
+def _takes(check: str, uri: str) -> Iterator[Finding]:
+    place, _, query = uri.partition("?")
     store, root = filesystem_of(place, query)
     path, body = f"{root}/.doctor-{uuid.uuid4().hex}", b"doctor"
     try:
@@ -172,10 +200,10 @@ def decision_log(settings: Settings) -> Iterator[Finding]:
             same = known.read() == body
         store.delete_file(path)
     except OSError as error:
-        yield bad("object store", f"{place}: {error}", "bucket, credentials, region, network policy")
+        yield bad(check, f"{place}: {error}", "bucket, credentials, region, network policy")
         return
     if same:
         ms = (time.perf_counter() - begun) * 1e3
-        yield good("object store", f"{place}: written, read and removed in {ms:.0f} ms")
+        yield good(check, f"{place}: written, read and removed in {ms:.0f} ms")
     else:
-        yield bad("object store", f"{place}: what was read is not what was written", "another store")
+        yield bad(check, f"{place}: what was read is not what was written", "another store")

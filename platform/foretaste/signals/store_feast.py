@@ -238,6 +238,25 @@ def registry_path(url: str) -> str:
     return f"{DRIVERS[scheme]}://{rest}"
 
 
+def database(url: str) -> str:
+    """Which database answers at a URL of the registry.
+
+    Raises ConnectionError, which does not show the URL, where none does.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    engine = create_engine(registry_path(url))
+    try:
+        with engine.connect() as connection:
+            version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+    except DBAPIError as error:
+        raise ConnectionError(str(error.orig).strip().partition("\n")[0]) from None
+    finally:
+        engine.dispose()
+    return f"{engine.dialect.name} {version}".strip()
+
+
 def _again(do: Callable[[], Any]) -> Any:
     """Do what is safe to repeat, again where another process was at the same rows, or made the same tables."""
     from feast.errors import ConcurrentVersionConflict

@@ -60,9 +60,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        found: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole shard: {error}") from error
+    return found
 
 
 def _part(tensor: Tensor, rank: int, of: int) -> Tensor:

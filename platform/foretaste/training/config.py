@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from foretaste.contracts.config import Frozen
 
 WHERE_IT_RUNS = (
-    "executor", "num_workers", "fewest_workers", "resize_seconds", "placement", "cpus_per_worker",
-    "threads_per_worker", "use_gpu", "gpu_kind", "collective_seconds", "max_failures", "max_preemptions", "resume",
+    "executor", "num_workers", "fewest_workers", "resize_seconds", "fetch_seconds", "placement",
+    "cpus_per_worker", "threads_per_worker", "use_gpu", "gpu_kind", "collective_seconds", "max_failures",
+    "max_preemptions", "resume",
 )  # fmt: skip
 """Settings of training that change nothing of what is learned, so that a run goes on under others."""
 
@@ -55,6 +56,9 @@ class TrainingConfig(Frozen):
     )
     resize_seconds: float = Field(
         60.0, ge=0, description="seconds between two looks at whether there is room for more workers"
+    )
+    fetch_seconds: float = Field(
+        60.0, gt=0, description="seconds after which a worker reads rows itself that were lost with their node"
     )
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
         "PACK", description="whether workers are put on few nodes, whose GPUs talk fastest, or on many"

@@ -46,6 +46,20 @@ def nothing(summary: Any) -> int:
     return 0
 
 
+def dealt(weights: Sequence[int], num_workers: int) -> list[list[int]]:
+    """Numbers of each worker's items: the heaviest first, each to whom has least; by turns where all weigh nothing.
+
+    Workers wait for each other in every step, so what one has more than the others is time lost by all.
+    """
+    mine: list[list[int]] = [[] for _ in range(num_workers)]
+    loads = [0] * num_workers
+    for n in sorted(range(len(weights)), key=lambda n: (-weights[n], n)):
+        worker = min(range(num_workers), key=lambda w: (loads[w], len(mine[w]), w))
+        mine[worker].append(n)
+        loads[worker] += weights[n]
+    return [sorted(numbers) for numbers in mine]
+
+
 class Executor(Protocol):
     """Reads items, keeps what was made of them where the workers are, and trains on it."""
 

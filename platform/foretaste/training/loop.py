@@ -39,6 +39,7 @@ class Epoch:
     cpu_seconds: float = 0.0  # of the same, all workers' processes together
     training_cpu_seconds: float = 0.0  # of training alone
     tokens: int = 0  # of the micro-batches, all workers together, where these say how many they have (`num_tokens`)
+    workers: int = 1  # that trained it
 
     @property
     def rate(self) -> float:
@@ -125,9 +126,8 @@ def train(
         now, cpu_now = clock(), time.process_time()
         cpu = (_total(context, cpu_now - cpu_at), _total(context, training_cpu))
         all_tokens = round(_total(context, tokens))
-        epoch = Epoch(
-            number, config.epochs, loss, metrics, predictions, seconds, is_best, now - turned, *cpu, all_tokens
-        )
+        whole = (now - turned, *cpu, all_tokens, context.world_size)
+        epoch = Epoch(number, config.epochs, loss, metrics, predictions, seconds, is_best, *whole)
         turned, cpu_at = now, cpu_now
         records["epochs"].append(asdict(epoch))
         weights = network.state_dict()

@@ -19,14 +19,14 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.data import DataContext
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from foretaste.training.checkpoints import Checkpoint, read_checkpoint, write_records, write_shard
 from foretaste.training.config import TrainingConfig
-from foretaste.training.executors import MakeTask, Shard, Weight, found, nothing
+from foretaste.training.executors import MakeTask, Read, Shard, Weight, dealt, found, nothing
 from foretaste.training.loop import Epoch, ended, final, train
 from foretaste.training.runs import Run
 from foretaste.training.scaling import collectives, failures, scaling
@@ -38,7 +38,8 @@ class Part(NamedTuple):
     """An item that was read, and where it lies."""
 
     order: int
-    block: Any  # a reference of Ray's object store
+    item: Any  # what it was read from; this and the next are references of Ray's object store
+    block: Any
     row: int
 
 
@@ -122,15 +123,17 @@ class RayExecutor:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._parts: list[Part] = []
+        self._weights: list[int] = []
+        self._read: Read = _unread
 
     def load(
         self, items: Sequence[Item], read: Callable[[Item], tuple[Any, Any]], weight: Weight = nothing
     ) -> list[Any]:
-        """Read items in Ray tasks; worker r gets every `world size`-th of them, whole.
+        """Read items in Ray tasks; every worker gets some of them, whole, that weigh about as much as any other's.
 
         A part travels as one value of one row, so that no block boundary can cut a history in two. Rows stay in Ray's
-        object store, which spills to disk what does not fit and makes again what was lost with its node; workers fetch
-        them part by part.
+        object store, which spills to disk what does not fit; workers fetch them part by part. What was lost with its
+        node is made again, by Ray or by the worker that wants it.
         """
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         DataContext.get_current().enable_progress_bars = False
@@ -139,13 +142,16 @@ class RayExecutor:
             payload, summary = read(pickle.loads(row["item"]))
             return {"order": row["order"], "payload": pickle.dumps(payload), "summary": pickle.dumps(summary)}
 
-        numbered = [{"order": n, "item": pickle.dumps(item)} for n, item in enumerate(items)]
+        self._read = read
+        pickled = [pickle.dumps(item) for item in items]
+        kept = [ray.put(one) for one in pickled]
+        numbered = [{"order": n, "item": one} for n, one in enumerate(pickled)]
         made = ray.data.from_items(numbered, override_num_blocks=max(1, len(items))).map(to_row).materialize()
         blocks = [ref for bundle in made.iter_internal_ref_bundles() for ref in bundle.block_refs]
         about = ray.remote(num_cpus=0)(_about)  # runs where the block is
         told = ray.get([about.remote(block) for block in blocks])
         rows = [
-            (order, summary, Part(order, block, row))
+            (order, summary, Part(order, kept[order], block, row))
             for block, of in zip(blocks, told, strict=True)
             for order, row, summary in of
         ]
@@ -153,7 +159,9 @@ class RayExecutor:
         if [order for order, _, _ in rows] != list(range(len(items))):
             raise RuntimeError(f"{len(items)} parts were to be read, {len(rows)} came back")
         self._parts = [part for _, _, part in rows]
-        return [pickle.loads(summary) for _, summary, _ in rows]
+        summaries = [pickle.loads(summary) for _, summary, _ in rows]
+        self._weights = [weight(summary) for summary in summaries]
+        return summaries
 
     def train(self, make_task: MakeTask, config: TrainingConfig, on_epoch: Callable[[Epoch], None]) -> dict[str, Any]:
         """Run the loop on the workers; lost ones are replaced and the run goes on from its last checkpoint.
@@ -172,6 +180,8 @@ class RayExecutor:
                     "config": config,
                     "epochs": epochs,
                     "parts": self._parts,
+                    "weights": self._weights,
+                    "read": self._read,
                     "start": None if start is None else partial(self._run.read, start.path),
                 },
                 torch_config=collectives(config),
@@ -205,21 +215,31 @@ def _work(given: dict[str, Any]) -> None:
     config: TrainingConfig = given["config"]
     torch.set_num_threads(config.threads_per_worker)
     context = RayContext(given["epochs"], given["start"])
-    task = given["make_task"](_shard(given["parts"][context.rank :: context.world_size]), context.rank)
+    mine = [given["parts"][n] for n in dealt(given["weights"], context.world_size)[context.rank]]
+    task = given["make_task"](_shard(mine, given["read"], config.fetch_seconds), context.rank)
     train(task, config, context)
 
 
-def _shard(parts: Sequence[Part]) -> Shard:
-    """Payloads by their place in the blocks of a dataset; a block that is asked for is brought to this machine."""
+def _shard(parts: Sequence[Part], read: Read, seconds: float) -> Shard:
+    """Payloads by their place in the blocks of a dataset; a block that is asked for is brought to this machine.
+
+    One that is not here after so many seconds is not waited for: its node is gone, and the task that would make it
+    again wants a processor, which the workers that wait for it may hold.
+    """
 
     def fetch(n: int) -> Any:
-        return pickle.loads(_column(parts[n].block, "payload")[parts[n].row].as_buffer())
+        part = parts[n]
+        try:
+            block: pa.Table = ray.get(part.block, timeout=seconds)
+        except (GetTimeoutError, ObjectLostError):
+            return read(pickle.loads(ray.get(part.item)))[0]
+        return pickle.loads(block["payload"][part.row].as_buffer())
 
     return Shard([part.order for part in parts], fetch)
 
 
-def _column(block: Any, name: str) -> pa.ChunkedArray:
-    return ray.get(block)[name]
+def _unread(item: Any) -> tuple[Any, Any]:
+    raise RuntimeError("nothing was loaded")
 
 
 @contextmanager
