@@ -154,8 +154,8 @@ def test_a_cluster_without_the_package_runs_the_uploaded_code(bare: Jobs, change
     assert code != 0
     assert "No module named foretaste" in said
     runs_uploaded(bare, changed)
-    words = ["python", "-m", "foretaste", "--version", "&&", "python", "-m", "foretaste", "rewards", "--json"]
-    words += ["--config", "deployments/local/foretaste.yaml"]
+    shown = "python -m foretaste rewards --json --config deployments/local/foretaste.yaml"
+    words = ["sh", "-c", f"python -m foretaste --version && {shown}"]
     stated = yaml.safe_load((ROOT / "deployments" / "runtime-env.yaml").read_text())
     stated |= {"working_dir": str(changed), "py_modules": [str(changed / one) for one in stated["py_modules"]]}
     (changed / "absolute.yaml").write_text(yaml.safe_dump(stated))  # as if it were submitted from there
@@ -166,7 +166,7 @@ def test_a_cluster_without_the_package_runs_the_uploaded_code(bare: Jobs, change
 
 
 def runs_uploaded(jobs: Jobs, changed: Path) -> None:
-    words = ["python", "-m", "foretaste", "--version", "&&", *TRAIN, "--set", "training.epochs=1"]
+    words = ["sh", "-c", f"python -m foretaste --version && {' '.join(TRAIN)} --set training.epochs=1"]
     code, said = jobs.submit(words, working_dir=changed / "platform", entrypoint_num_cpus="1")
     assert code == 0, said
     assert f"foretaste {OTHER_VERSION}" in said  # the driver

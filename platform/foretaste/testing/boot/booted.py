@@ -21,7 +21,7 @@ from foretaste.testing.manifests.objects import RAY_KINDS, Manifests, Object, qu
 Secrets = Mapping[str, Mapping[str, str]]
 """Values of Secrets: by name, then by key."""
 UP_SECONDS = 600.0
-AGAIN = "for again in 1 2 3; do {} && break; sleep 2; done"
+AGAIN = "for again in 1 2 3 4 5; do {} && break; sleep 2; done"
 
 
 class Booted:
@@ -54,13 +54,14 @@ class Booted:
         """Boot the head and the workers of a RayService or RayJob, and wait until the operator's probes hold."""
         cluster = cluster_of(one)
         self.head = self._node(one, cluster, cluster["headGroupSpec"], name=f"{one['metadata']['name']}-head")
+        self.until(partial(probed, self.head, operator.HEAD_PROBE), self.head)
         for group in cluster["workerGroupSpecs"]:
             for number in range(group["replicas"]):
-                name = f"{one['metadata']['name']}-{group['groupName']}-{number}"
-                self.workers.append(self._node(one, cluster, group, name=name))
-        self.until(partial(probed, self.head, operator.HEAD_PROBE), self.head)
-        for worker in self.workers:
-            self.until(partial(probed, worker, operator.NODE_PROBE), worker)
+                worker = self._node(
+                    one, cluster, group, name=f"{one['metadata']['name']}-{group['groupName']}-{number}"
+                )
+                self.until(partial(probed, worker, operator.NODE_PROBE), worker)
+                self.workers.append(worker)
 
     def submitted(self, job: Object, name: str) -> Pod:
         """Boot the submitter of a RayJob; it ends with the job that it tells the cluster of."""

@@ -6,8 +6,8 @@
   that the operator gives it.
 - **Physical resources** are nobody's to give: Ray is told the manifest's processors and memory, and the object store is
   what Ray would take of the pod's memory (30%), since there is no cgroup that it could read it from.
-- **Waits** for processes to start are longer: all nodes share the machine's few processors. A node that ends at once is
-  started again, as the kubelet would.
+- **Waits** for processes to start are longer and nodes start one after another: they share few processors,
+  and a node gives its agents 15 s to say their ports. One that ends at once is started again, as the kubelet would.
 - **The autoscaler** is not started: it asks an API server. As many workers stand as `replicas` says.
 - **Volumes**: a claim is a folder, a Secret is what the test says, ConfigMaps are as rendered.
 """
@@ -36,7 +36,5 @@ WAITS = {
     "RAY_raylet_start_wait_time_s": "200",
     "RAY_agent_register_timeout_ms": "200000",
     "RAY_health_check_timeout_ms": "60000",
-    "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "60",
-    "RAY_gcs_server_request_timeout_seconds": "60",
-    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "20",
 }
