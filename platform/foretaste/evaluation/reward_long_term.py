@@ -87,8 +87,9 @@ def _added(visits: Visits, slates: Mapping[str, Ints], drawn: Draws) -> dict[str
     """What slates add to the chance of a return, mean over members."""
     columns = Columns.of(visits)
     choices_CK = columns.chosen(visits)
-    told = returns(visits, choices_CK)
-    worth_K = _worth(visits, choices_CK) @ told.feedback_F + told.choice_K
+    feedback_KF = _worth(visits, choices_CK)
+    told = returns(visits, choices_CK, choices_CK @ feedback_KF)
+    worth_K = feedback_KF @ told.feedback_F + told.choice_K
 
     def expected(title_SP: Ints) -> Floats:
         shown = Shown.of(visits, title_SP)

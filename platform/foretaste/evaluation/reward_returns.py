@@ -23,8 +23,10 @@ from scipy.special import gammaln
 
 from foretaste.evaluation.reward_visits import Columns, Floats, Ints, Visits
 
-PRECISION = (200.0, 800.0, 5.0, 5.0, 20.0, 800.0)
+PRECISION = (12.0, 50.0, 0.3, 0.3, 1.2, 50.0)
 """One over the variance that is expected of what each group of columns is worth beyond its feedback."""
+FEEDBACK, LIKELY = 1e-3, 5.0
+"""The same of the feedback of a visit, and of that which its choices have in the mean."""
 _HOUR = 1.0 / 24.0
 _ROUNDS = 100
 
@@ -33,7 +35,7 @@ _ROUNDS = 100
 class Returns:
     """Rates of return."""
 
-    feedback_F: Floats  # what the feedback of a choice adds to the logarithm of the rate
+    feedback_F: Floats  # what the feedback that a choice has in the mean adds to the logarithm of the rate
     choice_K: Floats  # what the choice itself adds
     like_S: Floats  # what the visits that were learned from were like
     shape: float  # of the gamma distribution of the members' rates
@@ -48,8 +50,11 @@ class Returns:
         return np.asarray(1.0 - (of_days_S / (of_days_S + waited_S)) ** known_S)
 
 
-def returns(visits: Visits, choices_CK: sparse.csr_matrix) -> Returns:
-    """Learn when members come back. Raises ValueError where no member has two visits whose next one was seen."""
+def returns(visits: Visits, choices_CK: sparse.csr_matrix, likely_CF: Floats) -> Returns:
+    """Learn when members come back; `likely_CF` is the feedback that choices have in the mean of those alike.
+
+    Raises ValueError where no member has two visits whose next one was seen.
+    """
     member_S, back_S = visits.member_S, visits.returned_S.astype(np.float64)
     if not (np.bincount(member_S, back_S) > 1).any():
         raise ValueError("rates of return: wanted members with two returns, found none")
@@ -58,9 +63,12 @@ def returns(visits: Visits, choices_CK: sparse.csr_matrix) -> Returns:
         (1.0 / visits.num_choices_S[visits.visit_C], (visits.visit_C, np.arange(len(visits.visit_C)))),
         shape=(len(member_S), len(visits.visit_C)),
     )
-    like_SL = sparse.hstack([sparse.csr_matrix(mean_SC @ visits.feedback_CF), mean_SC @ choices_CK]).tocsr()
+    feedback_SF = sparse.csr_matrix(mean_SC @ np.column_stack([visits.feedback_CF, likely_CF]))
+    like_SL = sparse.hstack([feedback_SF, mean_SC @ choices_CK]).tocsr()
     kinds = visits.feedback_CF.shape[1]
-    precision_L = np.concatenate([np.full(kinds, 1e-3), Columns.of(visits).repeat(PRECISION)])
+    precision_L = np.concatenate(
+        [np.full(kinds, FEEDBACK), np.full(kinds, LIKELY), Columns.of(visits).repeat(PRECISION)]
+    )
     num_M = np.bincount(member_S, back_S, num_members).astype(np.float64)
     counted_L = like_SL.T @ back_S
 
@@ -76,7 +84,8 @@ def returns(visits: Visits, choices_CK: sparse.csr_matrix) -> Returns:
     like_S = like_S - like_S.mean()
     waited_M = np.bincount(member_S, days_S * np.exp(like_S), num_members).astype(np.float64)
     shape, rate = _rates(num_M[waited_M > 0], waited_M[waited_M > 0])
-    return Returns(weight_L[:kinds], weight_L[kinds:], like_S, shape, rate, num_M, waited_M)
+    feedback_F, likely_F, choice_K = np.split(weight_L, [kinds, 2 * kinds])
+    return Returns(feedback_F + likely_F, choice_K, like_S, shape, rate, num_M, waited_M)
 
 
 def _rates(num_M: Floats, days_M: Floats) -> tuple[float, float]:

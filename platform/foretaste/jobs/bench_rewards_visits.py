@@ -16,8 +16,9 @@ from foretaste.worlds.config import DAY_US, WorldConfig
 from foretaste.worlds.log import PLAYER, SURFACES
 from foretaste.worlds.titles import Titles, titles_table
 
-FEEDBACK = ("fraction", "completes", "left", "thumbs_up", "thumbs_down")
-"""Feedback of a choice: how far it was played, whether to the end, or less than half, and thumbs."""
+FEEDBACK = ("fraction", "completes", "left", "thumbs_up", "thumbs_down", "read", "log_seconds_read")
+"""Feedback of a choice: how far it was played, whether to the end, or less than half, thumbs, and whether its page was
+read, and for how long (0: it was not)."""
 LATELY_DAYS, NEW_DAYS = 7, 14
 _NOTHING, _NEW, _BEFORE, _BEGUN = range(len(PAST))
 
@@ -79,8 +80,15 @@ def _choices(events: pl.DataFrame) -> pl.DataFrame:
     watched = ended.agg(fraction=pl.col("played_fraction").max(), completes=(action == Action.COMPLETE).any())
     said = events.filter(action.is_in([Action.THUMB_UP, Action.THUMB_DOWN])).group_by(key)
     thumbs = said.agg(thumbs_up=(action == Action.THUMB_UP).any(), thumbs_down=(action == Action.THUMB_DOWN).any())
-    joined = begun.unique(key, keep="first").join(watched, on=key).join(thumbs, on=key, how="left")
-    return joined.with_columns(pl.col("thumbs_up", "thumbs_down").fill_null(False), left=pl.col("fraction") < 0.5)
+    read = events.filter(action == Action.DETAIL).group_by(key).agg(seconds=pl.col("dwell_seconds").last())
+    joined = begun.unique(key, keep="first").join(watched, on=key)
+    joined = joined.join(thumbs, on=key, how="left").join(read, on=key, how="left")
+    return joined.with_columns(
+        pl.col("thumbs_up", "thumbs_down").fill_null(False),
+        left=pl.col("fraction") < 0.5,
+        read=pl.col("seconds").is_not_null(),
+        log_seconds_read=pl.col("seconds").log1p().fill_null(0.0),
+    )
 
 
 def _past(
