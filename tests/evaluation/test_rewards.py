@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from foretaste.evaluation.reward_estimates import Estimate, follows, of_members, paired, per_slate
-from foretaste.evaluation.reward_long_term import Visits, greedy, index, long_term_of
+from foretaste.evaluation.reward_long_term import greedy, long_term_of
 from foretaste.evaluation.reward_page import headline, page
 from foretaste.evaluation.reward_report import RewardReport, Row, kendall, neighbours
 from foretaste.evaluation.reward_values import edges, learn
+from foretaste.evaluation.reward_visits import Columns, Shown, Visits
 
 
 def test_much_data_gives_the_means_of_title_and_band_and_little_is_drawn_to_what_is_alike() -> None:
@@ -64,35 +67,73 @@ def test_members_whose_value_is_unknown_are_left_out_of_means_and_pairs() -> Non
 
 def test_a_log_alone_values_policies_though_who_returns_often_was_shown_the_worse_titles() -> None:
     rng = np.random.default_rng(2)
-    size, base_M, member_S = 12_000, rng.uniform(0.3, 0.7, 400), np.repeat(np.arange(400), 30)
-    quality_N, draw_N = np.linspace(-0.3, 0.3, 6), np.array([0.0, 1.0, 0.0, 1.0, 0.5, -0.5])
-    odds_MN = np.exp(-3.0 * (base_M - 0.5)[:, None] * quality_N) * rng.random((400, 6))
-    order_SN = np.argsort(-odds_MN[member_S] * rng.random((size, 6)), axis=1)
-    title_SP = order_SN[:, :2]
+    members, visits_each, titles = 400, 20, 6
+    size, member_S = members * visits_each, np.repeat(np.arange(members), visits_each)
+    rate_M, band_MN = rng.gamma(3.0, 0.05, members), rng.integers(0, 2, (members, titles))
+    quality_N, draw_N = np.linspace(-0.5, 0.5, titles), np.array([0.3, 1.0, 0.0, 0.5, 0.8, -1.0])
+    worse_MN = np.exp(-4.0 * (rate_M > 0.15)[:, None] * quality_N)
+    logged_SP = np.argsort(-worse_MN[member_S] * rng.random((size, titles)), axis=1)[:, :2]
 
-    def chosen(title_SP: np.ndarray) -> np.ndarray:  # by a logit with an alternative that is worth 0 of quality
-        odds_SP = np.exp(draw_N[title_SP] + np.array([0.0, -0.7]))
-        return np.asarray(odds_SP / (1.0 + odds_SP.sum(axis=1, keepdims=True)))
+    def chances(title_SP: np.ndarray) -> np.ndarray:  # of a choice on the slate or beside it
+        draw_SN = draw_N + 1.0 * band_MN[member_S]
+        draw_SN[np.arange(size)[:, None], title_SP] += np.array([2.0, 1.3])
+        return np.asarray(np.exp(draw_SN) / np.exp(draw_SN).sum(axis=1, keepdims=True))
 
-    share_SP, dice_S = chosen(title_SP), rng.random(size)[:, None]
-    edge_SP = np.cumsum(share_SP, axis=1)
-    played_SP = ((dice_S < edge_SP) & (dice_S >= edge_SP - share_SP)).astype(np.float64)
-    liked_S = (played_SP * quality_N[title_SP]).sum(axis=1) + rng.normal(0.0, 0.1, size)
-    returns_S = (rng.random(size) < base_M[member_S] + liked_S).astype(np.float64)
-    returns_S[::9] = np.nan
-    feedback_SF = np.stack([liked_S, rng.random(size)], axis=1)
-    visits = Visits(member_S, returns_S, feedback_SF, title_SP, title_SP % 2, played_SP, np.ones(size))
-    always = {f"{a} over {b}": np.tile([a, b], (size, 1)) for a, b in ((5, 4), (4, 2), (0, 1))}
-    found = long_term_of(visits, {n: (t, t % 2) for n, t in always.items()}, num_titles=6, num_bands=2)
-    assert found.order == list(always)
-    for name, title in always.items():
-        truth = base_M.mean() + float((chosen(title) * quality_N[title]).sum(axis=1).mean())
-        one = found.value[name]
-        assert abs(one.value - truth) < 3 * np.hypot(one.error, found.logged.error) < 0.1, name
-    assert found.over("5 over 4", "0 over 1").low > 0.1
-    once = Visits(np.arange(9), np.ones(9), np.ones((9, 1)), title_SP[:9], title_SP[:9], played_SP[:9], np.ones(9))
-    with pytest.raises(ValueError, match="members with two visits"):
-        index(once)
+    chosen_S = (chances(logged_SP).cumsum(axis=1) < rng.random(size)[:, None]).sum(axis=1)
+    days_S = rng.exponential(1.0 / (rate_M[member_S] * np.exp(quality_N[chosen_S])))
+    seen_S = days_S < 30.0
+    visits = Visits(
+        member_S=member_S,
+        days_S=np.minimum(days_S, 30.0),
+        returned_S=seen_S,
+        until_S=np.full(size, 30.0),
+        title_SP=logged_SP,
+        sale_S=np.full(size, titles),
+        band_MN=band_MN,
+        past_SN=np.zeros((size, titles), np.uint8),
+        visit_C=np.arange(size),
+        chosen_C=chosen_S,
+        feedback_CF=np.stack([quality_N[chosen_S] + rng.normal(0.0, 0.2, size), rng.random(size)], axis=1),
+    )
+    # the last draws few and leaves what draws to be found beside it, which is worth more than the first two
+    always = {"50 of quality": (4, 5), "35": (3, 5), "20": (2, 3), "10": (5, 0), "0": (0, 1)}
+    found = long_term_of(visits, {name: np.tile(pair, (size, 1)) for name, pair in always.items()})
+
+    def truth(pair: tuple[int, int]) -> float:
+        back_SN = 1.0 - np.exp(-7.0 * rate_M[member_S][:, None] * np.exp(quality_N))
+        return float((chances(np.tile(pair, (size, 1))) * back_SN).sum(axis=1).mean())
+
+    true = {name: truth(pair) for name, pair in always.items()}
+    assert found.order == sorted(true, key=lambda name: -true[name])
+    for name, one in found.value.items():
+        assert abs(one.value - true[name]) < 4 * np.hypot(one.error, found.logged.error) < 0.15, name
+        gap = found.over(name, "0")
+        assert abs(gap.value - (true[name] - true["0"])) < max(0.012, 4 * gap.error), name
+    alone = visits.without(np.arange(members) > 0)
+    assert set(alone.member_S) == {0}
+    assert len(alone.chosen_C) == visits_each == len(alone.title_SP)
+    with pytest.raises(ValueError, match="members with two returns"):
+        long_term_of(replace(visits, returned_S=np.zeros(size, bool)), {})
+
+
+def test_visits_of_several_parts_keep_their_own_members_and_choices() -> None:
+    one = Visits(
+        member_S=np.array([0, 0, 1]), days_S=np.ones(3), returned_S=np.ones(3, bool), until_S=np.ones(3),
+        title_SP=np.array([[0, 1]] * 3), sale_S=np.full(3, 3), band_MN=np.array([[0, 1, 0], [1, 0, 1]]),
+        past_SN=np.zeros((3, 3), np.uint8), visit_C=np.array([0, 2, 2]), chosen_C=np.array([1, 2, 0]),
+        feedback_CF=np.ones((3, 1)),
+    )  # fmt: skip
+    both = Visits.joined([one, one])
+    assert both.member_S.tolist() == [0, 0, 1, 2, 2, 3]
+    assert both.visit_C.tolist() == [0, 2, 2, 3, 5, 5]
+    rest = both.without(np.array([True, False, False, True]))
+    assert (rest.member_S.tolist(), rest.visit_C.tolist(), rest.chosen_C.tolist()) == ([1, 2, 2], [0, 0, 1], [2, 0, 1])
+    columns, rng = Columns.of(both), np.random.default_rng(0)
+    value_K, shown = rng.random(sum(columns.sizes)), Shown.of(both, both.title_SP)
+    value_SN = columns.each(both, value_K, shown)
+    np.testing.assert_allclose(columns.chosen(both) @ value_K, value_SN[both.visit_C, both.chosen_C])
+    other_SN = rng.random(value_SN.shape)
+    assert value_K @ columns.gathered(both, other_SN, shown) == pytest.approx((value_SN * other_SN).sum())
 
 
 def test_greedy_slates_hold_what_is_on_sale_by_score_and_equal_ones_in_order() -> None:
@@ -122,9 +163,7 @@ def test_orders_are_compared_by_pairs_and_the_page_tells_who_is_first() -> None:
         facts={"seed": 1},
     )
     assert (report.agreement, report.lived_agreement) == (1.0, -1.0)
-    assert "long_term is first in the long run, returns +0.2000 (+0.1804 to +0.2196, more than chance)" in headline(
-        report
-    )
+    assert "long_term is first in the long run, +0.2000 (+0.1804 to +0.2196, more than chance)" in headline(report)
     text = page(report)
     assert text.count("<table") == 6
     assert "<script" not in text

@@ -8,13 +8,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from foretaste.evaluation.reward_visits import PAST
 from foretaste.jobs.bench import bench
 from foretaste.jobs.bench_options import BenchOptions
 from foretaste.jobs.bench_rewards_report import PLANTED, QUICK
+from foretaste.jobs.bench_rewards_visits import visits_of
 from foretaste.jobs.bench_rewards_world import live
 from foretaste.jobs.settings import Settings
 from foretaste.ops.files import read_json
 from foretaste.rewards.library import read_programs
+from foretaste.worlds.config import DAY_US
+from foretaste.worlds.generate import catalogue_of, partition
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,3 +54,24 @@ def test_slates_that_follow_a_score_are_logged_with_the_propensities_with_which_
 def test_a_part_that_there_is_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no part 'other'; there are report"):
         bench(Settings(workspace=tmp_path), BenchOptions(name="rewards", part="other"))
+
+
+def test_visits_are_read_from_events_with_their_slates_choices_and_pasts() -> None:
+    config = QUICK.world(3).model_copy(update={"num_members": 60, "members_per_partition": 60, "days": 21})
+    lived, truth = live(config, 0, keep_events=True), partition(config, 0)
+    band_MN = np.zeros(lived.affinity_MN.shape, dtype=np.int64)
+    assert lived.events is not None
+    visits = visits_of(config, catalogue_of(config), lived.events, lived.number_of, band_MN)
+    sessions = pl.DataFrame(pl.from_arrow(truth["sessions"])).filter(~pl.col("guest"))
+    sessions = sessions.filter(pl.col("started_at").dt.epoch("us") < config.end_us - DAY_US)
+    assert len(visits.member_S) == len(sessions) > 60
+    choices = pl.DataFrame(pl.from_arrow(truth["choices"])).join(sessions, on="session_id")
+    assert len(visits.chosen_C) == len(choices)
+    assert visits.feedback_CF[:, 0].mean() == pytest.approx(choices["played_fraction"].mean(), abs=1e-3)
+    assert (visits.days_S[visits.returned_S] > 0).all()
+    assert visits.past_SN[np.diff(visits.member_S, prepend=-1) != 0].max() <= PAST.index(
+        "nothing, and the title is new"
+    )
+    again = np.flatnonzero(np.diff(visits.member_S) == 0)[0]
+    for title in visits.chosen_C[visits.visit_C == again]:
+        assert visits.past_SN[again + 1, title] >= PAST.index("chosen before")

@@ -94,8 +94,13 @@ def test_the_logging_policy_itself_is_answered_without_error_and_promoted(explor
     found = asked(settings, policy="epsilon_greedy")
     assert found["answers"]
     assert found["places"] == 2
-    assert found["answer"]["difference"]["value"] == pytest.approx(0.0, abs=1e-12)
-    assert found["answer"]["interval"]["value"] == pytest.approx(found["answer"]["logged"]["value"])
+    estimates, gap = found["answer"]["estimates"], found["answer"]["difference"]
+    for name in ("ips", "snips"):
+        assert estimates[name]["value"] == pytest.approx(found["answer"]["logged"]["value"], rel=1e-12)
+    # by the model: what its own dice are worth in the mean, so that their luck is all that it differs by
+    assert found["answer"]["recommended"] == "sndr"
+    assert gap["low"] <= 0.0 <= gap["high"]
+    assert estimates["sndr"]["standard_error"] < 1.1 * estimates["snips"]["standard_error"]
     assert found["gate"]["verdict"] == "promote"
     assert found["protocol"]["lists"] == NUM
     assert found["protocol"]["left_out"] == {}
@@ -115,6 +120,25 @@ def test_another_policy_is_estimated_by_its_own_probabilities_and_its_true_value
     assert "effective" in page or "of equal weight" in page
     assert page.count("data:image/svg+xml") == 2
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_reward_model_of_other_actors_makes_estimates_surer_and_moves_none_of_them_far(explored: Settings) -> None:
+    found = asked(explored, policy="greedy")
+    assert found["protocol"]["reward_model"].startswith(
+        "ridge, across 5 folds of actors; of what is held out it explains"
+    )
+    estimates = found["answer"]["estimates"]
+    for plain_one, with_model in (("ips", "dr"), ("snips", "sndr")):
+        gap = estimates[with_model]["value"] - estimates[plain_one]["value"]
+        assert abs(gap) < 2 * estimates[plain_one]["standard_error"]
+        assert estimates[with_model]["low"] < PLAYED.mean() < estimates[with_model]["high"]
+    assert estimates["dr"]["standard_error"] < 0.9 * estimates["ips"]["standard_error"]
+    few = explored.policy_evaluation.model_copy(update={"folds": 0})
+    without = asked(explored.model_copy(update={"policy_evaluation": few}), policy="greedy")
+    assert without["protocol"]["reward_model"] == "none: policy_evaluation.folds is below 2"
+    assert without["answer"]["recommended"] == "snips"
+    for name in ("ips", "snips"):
+        assert without["answer"]["estimates"][name] == estimates[name]
 
 
 def test_a_file_of_its_probabilities_gives_the_same(explored: Settings, tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from foretaste.evaluation.offpolicy.tables import rounds_of
 from foretaste.jobs.learn import learned, rewards_folder
 from foretaste.jobs.settings import Settings
 from foretaste.ops.bundles import fetch_bundle
@@ -49,10 +47,7 @@ def test_it_files_a_ranker_that_waits_with_a_release_and_says_what_it_would_have
     assert found["learned"]["interval"]["low"] > found["logged"]
     out = Path(found["out"])
     assert read_json(out / "report.json")["ranker"] == found["ranker"]
-    for name in ("learned", "before"):
-        rounds = rounds_of(pq.read_table(out / "rounds" / f"{name}.parquet"))
-        assert len(rounds) == found["counts"]["judging"]
-        assert rounds.weight_R.mean() == pytest.approx(1.0, abs=0.25)  # even dice, so that no policy is far
+    assert [path.name for path in out.rglob("*")] == ["report.json"]  # nothing that a deletion would have to reach
 
 
 def test_which_rewards_are_meant_is_said_or_asked(settings: Settings, tmp_path: Path) -> None:

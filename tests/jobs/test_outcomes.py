@@ -179,8 +179,11 @@ def test_who_is_deleted_leaves_the_outcomes_that_were_written_and_what_was_predi
     predicted = settings.tables.predicted / late.name / "v1"
     for file in parquet_files(late):
         write_parquet(read_parquet(file, columns=["decision_id", "title_id"]), predicted / file.name)
+    rounds = settings.tables.learned / "v1" / "rounds" / "learned.parquet"  # as was once kept, of nobody in particular
+    write_parquet(there.select("decision_id").to_arrow(), rounds)
     until = 4_000_000_000_000_000
-    assert forget(settings.tables.root, {member: until}) > 0
+    assert forget(settings.tables.root, {member: until}) > len(there)
+    assert not rounds.exists()
     assert member not in set(frame(late)["actor_id"])
     assert set(frame(predicted)["decision_id"]) == own
     assert forget(settings.tables.root, {member: until}) == 0

@@ -19,4 +19,10 @@ class PolicyEvaluationConfig(Frozen):
         5_000_000, ge=1_000, description="rounds that intervals are made of at most; more are drawn by actor"
     )
     buckets: int = Field(2, ge=1, le=4_096, description="parts by hash of the actor, at least; each is one task")
+    folds: int = Field(
+        5,
+        ge=0,
+        le=100,
+        description="folds of actors that the reward model of lists is fitted across; below 2: no model",
+    )
     gate: GateConfig = Field(GateConfig(), description="what has to be shown before something is promoted")

@@ -1,201 +1,80 @@
-"""What a slate policy is worth in the long run, from a log alone: an index of the return, and what slates do to it.
+"""What a slate policy is worth in the long run, from a log alone: what it makes members choose, and what that does.
 
 Whether a member comes back is one bit a visit, and a policy that differs from the log is followed by few of its
 visits, so that weights cannot tell. In their place stand
 
-1. *index*: what the feedback of a visit says of the return after it, by least squares within members, so that who comes
-   often and who is easily pleased cancels out (surrogate index: Athey, Chetty, Imbens and Kang, NBER 26463, 2019). It
-   holds as far as the slate moves returns through that feedback;
-2. *choice*: how a title draws from its place against what else is shown and what is not, by a conditional logit
-   (McFadden 1974), titles and titles x bands drawn towards 0;
-3. *worth*: what feedback a visit has that went to a title in a band instead of elsewhere, by ridge regression within
+1. *returns*: what the feedback of a visit's choices, and the choices themselves, do to the rate of return
+   (`reward_returns`);
+2. *draws*: what is chosen where a slate is shown, on the slate and beside it (`reward_draws`);
+3. *worth*: what feedback a choice has by title, band, past and whether it was shown, by ridge regression within
    members.
 
-A policy's value is that of the log and what the choices that its slates lead to add over those of the slates that were
-shown. Errors are of what they add, of index and worth by linearisation with all visits of a member as one; what
-shrinking leaves out is not in them, nor is the error of the choices, nor that of the log's own value, which all share.
-What is chosen beside a slate is taken to be worth the same whatever the slate shows, so that a policy which leaves a
-member's favourites to be found elsewhere, and whose slates draw few, is valued too low.
+A policy's value is that of the log, a mean over members, and what the choices that its slates lead to add over those of
+the slates that were shown. Errors are of what they add: every part is learned again without each tenth of the members
+(the grouped jackknife, Tukey 1958); what drawing towards 0 leaves out is not in them, nor is the log's own error, which
+all values share.
 
-Shapes: S visits, P places, F kinds of feedback, K columns of a slate (titles, then titles x bands), M members.
+Shapes: S visits, P places, N titles, K columns of a choice, F kinds of feedback, G groups of members.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import minimize
 
-from foretaste.evaluation.reward_estimates import Estimate
+from foretaste.evaluation.reward_draws import Draws, draws
+from foretaste.evaluation.reward_estimates import Estimate, of_members
+from foretaste.evaluation.reward_returns import returns
+from foretaste.evaluation.reward_visits import Columns, Floats, Ints, Shown, Visits, within
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-SHRINK_WORTH = (5.0, 20.0)
-"""Visits that the worth of a title, and of a title in a band, is drawn to 0 by."""
-SHRINK_DRAW = (1.0, 4.0)
-"""One over the variance that is expected of how titles draw, and titles in a band."""
-
-
-@dataclass(frozen=True)
-class Visits:
-    """Visits of a log, whose slates are whole."""
-
-    member_S: Ints  # 0..M-1
-    return_S: Floats  # 1 back within the days, 0 not, NaN not known
-    feedback_SF: Floats  # of the whole visit
-    title_SP: Ints
-    band_SP: Ints  # of the title to the member
-    played_SP: Floats  # 1 where it was played on the visit
-    choices_S: Floats  # what was played on the visit, shown or not
+DAYS = 7.0
+GROUPS = 10
+PRECISION = (5.0, 20.0, 1.0, 1.0, 5.0, 20.0)
+"""Choices that the worth of each group of columns is drawn to 0 by."""
+_ROUNDS_AGAIN = 8
 
 
 @dataclass(frozen=True)
 class LongTerm:
-    """Values of policies from one log; `moved_M` are members' parts in the error of each."""
+    """Values of policies from one log; `without_G` are what they add to the log's without each group of members."""
 
     logged: Estimate
-    value: dict[str, Estimate]
-    moved_M: dict[str, Floats]
+    added: dict[str, float]
+    without_G: dict[str, Floats]
+
+    @property
+    def value(self) -> dict[str, Estimate]:
+        """Probability of a return within a week, mean over members."""
+        return {
+            name: Estimate(self.logged.value + added, _error(self.without_G[name]), self.logged.num)
+            for name, added in self.added.items()
+        }
 
     def over(self, one: str, other: str) -> Estimate:
         """How much one policy is above another; their errors are of the same members."""
-        gap = self.value[one].value - self.value[other].value
-        error = float(np.sqrt(((self.moved_M[one] - self.moved_M[other]) ** 2).sum()))
-        return Estimate(gap, error, self.value[one].num)
+        error = _error(self.without_G[one] - self.without_G[other])
+        return Estimate(self.added[one] - self.added[other], error, self.logged.num)
 
     @property
     def order(self) -> list[str]:
         """Policies, the best first."""
-        return sorted(self.value, key=lambda name: -self.value[name].value)
+        return sorted(self.added, key=lambda name: -self.added[name])
 
 
-@dataclass(frozen=True)
-class Index:
-    """What each kind of feedback says of the return; `moved_MF` are members' parts in its error."""
-
-    weight_F: Floats
-    moved_MF: Floats
-
-
-def index(visits: Visits) -> Index:
-    """Learn what the feedback of a visit says of the return after it, beside a constant of the member.
-
-    Raises ValueError where no member has two visits whose return is known.
-    """
-    known_S = ~np.isnan(visits.return_S)
-    member_S = visits.member_S[known_S]
-    if not (np.bincount(member_S) > 1).any():
-        raise ValueError("index of the return: wanted members with two visits whose return is known, found none")
-    feedback_SF = _within(visits.feedback_SF[known_S], member_S)
-    return_S = _within(visits.return_S[known_S][:, None], member_S)[:, 0]
-    inverse_FF = np.linalg.pinv(feedback_SF.T @ feedback_SF)
-    weight_F = inverse_FF @ (feedback_SF.T @ return_S)
-    moved_SF = (feedback_SF @ inverse_FF) * (return_S - feedback_SF @ weight_F)[:, None]
-    return Index(weight_F, _by_member(moved_SF, member_S, int(visits.member_S.max()) + 1))
-
-
-def long_term_of(
-    visits: Visits,
-    slates: dict[str, tuple[Ints, Ints]],
-    *,
-    num_titles: int,
-    num_bands: int,
-    shrink: tuple[float, float] = SHRINK_WORTH,
-) -> LongTerm:
-    """Value the policies whose titles and bands [S, P] on the same visits are given; raises as `index`."""
-    cells = _Cells(num_titles, num_bands)
-    told, logged, draws = index(visits), _logged(visits), choice(visits, cells)
-    member_S, size = visits.member_S, len(visits.member_S)
-    num_S = np.maximum(visits.choices_S, np.maximum(visits.played_SP.sum(axis=1), 1.0))
-    played = cells.columns(visits.title_SP, visits.band_SP, visits.played_SP / num_S[:, None])
-    expected = cells.columns(visits.title_SP, visits.band_SP, draws.shares(visits.title_SP, visits.band_SP))
-    num = int(member_S.max()) + 1
-    num_M = np.maximum(np.bincount(member_S), 1)
-    total_MK = sparse.csr_matrix((np.ones(size), (member_S, np.arange(size)))) @ played
-    shared_MK = (sparse.diags(1.0 / np.sqrt(num_M)) @ total_MK).toarray()
-    ridge_KK = np.diag(cells.repeat(shrink))
-    inverse_KK = np.linalg.inv((played.T @ played).toarray() - shared_MK.T @ shared_MK + ridge_KK)
-    feedback_SF = _within(visits.feedback_SF, member_S)
-    worth_KF = inverse_KK @ (played.T @ feedback_SF)
-    residual_S = (feedback_SF - _within(played @ worth_KF, member_S)) @ told.weight_F
-    value, moved_M = {}, {}
-    for name, (title_SP, band_SP) in slates.items():
-        more = cells.columns(title_SP, band_SP, draws.shares(title_SP, band_SP)) - expected
-        gain_SF = more @ worth_KF
-        gain_S = gain_SF @ told.weight_F
-        toward_S = _within((played @ (inverse_KK @ np.asarray(more.mean(axis=0)).ravel()))[:, None], member_S)[:, 0]
-        moved_S = toward_S * residual_S + (gain_S - gain_S.mean()) / size
-        moved_M[name] = _by_member(moved_S[:, None], member_S, num)[:, 0] + told.moved_MF @ gain_SF.mean(axis=0)
-        error = float(np.sqrt((moved_M[name] ** 2).sum()))
-        value[name] = Estimate(logged.value + float(gain_S.mean()), error, float(len(np.unique(member_S))))
-    return LongTerm(logged, value, moved_M)
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """Columns of a slate: titles, then titles x bands."""
-
-    num_titles: int
-    num_bands: int
-
-    def numbers(self, title_SP: Ints, band_SP: Ints) -> Ints:
-        """Numbers of titles x bands, after those of the titles."""
-        return np.asarray(self.num_titles + title_SP * self.num_bands + band_SP)
-
-    def repeat(self, pair: tuple[float, float]) -> Floats:
-        """One value for every title, and one for every title in a band: float64[K]."""
-        return np.repeat(np.asarray(pair), (self.num_titles, self.num_titles * self.num_bands))
-
-    def columns(self, title_SP: Ints, band_SP: Ints, value_SP: Floats) -> sparse.csr_matrix:
-        """Values in the columns of their titles, and in those of their titles x bands: float64[S, K]."""
-        size, places = title_SP.shape
-        column = np.concatenate([title_SP, self.numbers(title_SP, band_SP)], axis=1).ravel()
-        row = np.repeat(np.arange(size), 2 * places)
-        shape = (size, self.num_titles * (1 + self.num_bands))
-        return sparse.csr_matrix((np.concatenate([value_SP, value_SP], axis=1).ravel(), (row, column)), shape=shape)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How titles draw, against all that is not shown."""
-
-    cells: _Cells
-    title_K: Floats  # of titles, then of titles x bands
-    place_P: Floats
-
-    def shares(self, title_SP: Ints, band_SP: Ints) -> Floats:
-        """Shares of a visit's choices that go to each place: float64[S, P]."""
-        draw_SP = self.title_K[title_SP] + self.title_K[self.cells.numbers(title_SP, band_SP)] + self.place_P
-        odds_SP = np.exp(np.clip(draw_SP, -20.0, 20.0))
-        return np.asarray(odds_SP / (1.0 + odds_SP.sum(axis=1, keepdims=True)))
-
-
-def choice(visits: Visits, cells: _Cells) -> Draws:
-    """Learn how titles draw; what was chosen beside the slate is one alternative."""
-    places, width = visits.title_SP.shape[1], cells.num_titles * (1 + cells.num_bands)
-    num_S = np.maximum(visits.choices_S, visits.played_SP.sum(axis=1))
-    cell_SP, precision_K = cells.numbers(visits.title_SP, visits.band_SP), cells.repeat(SHRINK_DRAW)
-
-    def loss(free: Floats) -> tuple[float, Floats]:
-        title_K, place_P = free[:width], free[width:]
-        shares_SP = Draws(cells, title_K, place_P).shares(visits.title_SP, visits.band_SP)
-        other_S = np.maximum(1.0 - shares_SP.sum(axis=1), 1e-12)
-        logs = (visits.played_SP * np.log(np.maximum(shares_SP, 1e-300))).sum()
-        logs += ((num_S - visits.played_SP.sum(axis=1)) * np.log(other_S)).sum()
-        off_SP = num_S[:, None] * shares_SP - visits.played_SP
-        toward_K = precision_K * title_K
-        for column_SP in (visits.title_SP, cell_SP):
-            toward_K = toward_K + np.bincount(column_SP.ravel(), off_SP.ravel(), minlength=width)
-        value = 0.5 * float((precision_K * title_K**2).sum()) - float(logs)
-        return value / len(num_S), np.concatenate([toward_K, off_SP.sum(axis=0)]) / len(num_S)
-
-    start = np.concatenate([np.zeros(width), np.full(places, -2.0)])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    return Draws(cells, found[:width], found[width:])
+def long_term_of(visits: Visits, slates: Mapping[str, Ints], *, groups: int = GROUPS) -> LongTerm:
+    """Value the policies whose slates [S, P] on the same visits are given; raises as `returns`."""
+    drawn = draws(visits)
+    added = _added(visits, slates, drawn)
+    group_M = np.arange(len(visits.band_MN)) % groups
+    parts = []
+    for group in range(groups):
+        kept_S = group_M[visits.member_S] != group
+        rest = visits.without(group_M == group)
+        parts.append(_added(rest, {n: s[kept_S] for n, s in slates.items()}, draws(rest, drawn, rounds=_ROUNDS_AGAIN)))
+    return LongTerm(_logged(visits), added, {name: np.array([part[name] for part in parts]) for name in slates})
 
 
 def greedy(score_SN: Floats, available_S: Ints, places: int) -> Ints:
@@ -204,20 +83,49 @@ def greedy(score_SN: Floats, available_S: Ints, places: int) -> Ints:
     return np.argsort(-left_SN, axis=1, kind="stable")[:, :places]
 
 
+def _added(visits: Visits, slates: Mapping[str, Ints], drawn: Draws) -> dict[str, float]:
+    """What slates add to the chance of a return, mean over members."""
+    columns = Columns.of(visits)
+    choices_CK = columns.chosen(visits)
+    feedback_KF = _worth(visits, choices_CK)
+    told = returns(visits, choices_CK, choices_CK @ feedback_KF)
+    worth_K = feedback_KF @ told.feedback_F + told.choice_K
+
+    def expected(title_SP: Ints) -> Floats:
+        shown = Shown.of(visits, title_SP)
+        return np.asarray(np.vecdot(drawn.of_shown(visits, shown), columns.each(visits, worth_K, shown)))
+
+    num_M = np.bincount(visits.member_S)
+
+    def chance(more_S: Floats) -> float:
+        total_M = np.bincount(visits.member_S, told.chance_S(visits.member_S, more_S, DAYS))
+        return float((total_M[num_M > 0] / num_M[num_M > 0]).mean())
+
+    logged_S = expected(visits.title_SP)
+    base = chance(np.zeros(len(logged_S)))
+    return {name: chance(expected(title_SP) - logged_S) - base for name, title_SP in slates.items()}
+
+
+def _worth(visits: Visits, choices_CK: sparse.csr_matrix) -> Floats:
+    """Feedback of a choice by its columns, beside a constant of the member: float64[K, F]."""
+    member_C = visits.member_S[visits.visit_C]
+    num_M = np.maximum(np.bincount(member_C), 1)
+    total_MK = sparse.csr_matrix((np.ones(len(member_C)), (member_C, np.arange(len(member_C))))) @ choices_CK
+    shared_MK = (sparse.diags(1.0 / np.sqrt(num_M)) @ total_MK).toarray()
+    ridge_KK = np.diag(Columns.of(visits).repeat(PRECISION))
+    gram_KK = (choices_CK.T @ choices_CK).toarray() - shared_MK.T @ shared_MK + ridge_KK
+    return np.asarray(np.linalg.solve(gram_KK, choices_CK.T @ within(visits.feedback_CF, member_C)))
+
+
 def _logged(visits: Visits) -> Estimate:
-    known_S = ~np.isnan(visits.return_S)
-    mean = float(visits.return_S[known_S].mean())
-    off_M = np.bincount(visits.member_S[known_S], (visits.return_S[known_S] - mean) / known_S.sum())
-    return Estimate(mean, float(np.sqrt((off_M**2).sum())), float(known_S.sum()))
+    """Share of members who came again within a week of their first visit, of those whose week was seen.
+
+    Only of the first: how many visits a member has hangs on whether they came back.
+    """
+    first_S = (np.diff(visits.member_S, prepend=-1) != 0) & (visits.until_S >= DAYS)
+    return of_members((visits.returned_S & (visits.days_S <= DAYS))[first_S].astype(np.float64))
 
 
-def _within(value_SF: Floats, member_S: Ints) -> Floats:
-    """Less the mean of the member."""
-    num = int(member_S.max()) + 1
-    num_M = np.maximum(np.bincount(member_S, minlength=num), 1)
-    return np.asarray(value_SF - (_by_member(value_SF, member_S, num) / num_M[:, None])[member_S])
-
-
-def _by_member(value_SF: Floats, member_S: Ints, num: int) -> Floats:
-    """Sums: float64[M, F]."""
-    return np.stack([np.bincount(member_S, column, minlength=num) for column in value_SF.T], axis=1)
+def _error(value_G: Floats) -> float:
+    groups = len(value_G)
+    return float(np.sqrt((groups - 1) / groups * ((value_G - value_G.mean()) ** 2).sum()))

@@ -21,7 +21,8 @@ _COLUMNS = {
 _BESIDE = {
     "own_offline": "own reward, offline",
     "own_online": "own reward, lived",
-    "return_offline": "returns, offline",
+    "value_offline": "long-term value, offline",
+    "value": "long-term value, lived",
     "return_weighted": "returns, offline by weights",
     "return_online": "returns, lived",
 }
@@ -33,7 +34,7 @@ def headline(report: RewardReport) -> str:
     sure = "more than chance" if gap.low > 0 else "this may be chance"
     agrees = "is" if report.agreement == 1.0 else f"is not (Kendall's tau {report.agreement:+.2f})"
     return (
-        f"By the log alone {best.program} is first in the long run, returns {gap.value:+.4f} ({gap.low:+.4f} to "
+        f"By the log alone {best.program} is first in the long run, {gap.value:+.4f} ({gap.low:+.4f} to "
         f"{gap.high:+.4f}, {sure}) above click-through; the order {agrees} that of the true values."
     )
 
@@ -52,7 +53,7 @@ def page(report: RewardReport) -> str:
             f"<td>{escape(row.program)}</td>",
             *(_cell(getattr(row, name)) for name in _BESIDE),
             _cell(row.own_online.minus(row.own_offline), signed=True),
-            _cell(row.return_online.minus(row.return_offline), signed=True),
+            _cell(row.value.minus(row.value_offline), signed=True),
             f"<td>{row.return_weighted.num:.0f}</td>",
         ]
         for row in report.rows
@@ -60,21 +61,22 @@ def page(report: RewardReport) -> str:
     facts = [
         [f"<td>{escape(str(name))}</td>", f"<td>{escape(str(value))}</td>"] for name, value in report.facts.items()
     ]
-    also = ("own reward, lived - offline", "returns, lived - offline", "ESS of the weights")
+    also = ("own reward, lived - offline", "long-term value, lived - offline", "ESS of the weights")
     parts = [
         "<h1>Rewards and the long term</h1>",
         f'<p class="lead">{escape(headline(report))}</p>',
         "<h2>What the log says, beside what was lived</h2>",
         _table(["program", *_BESIDE.values(), *also], beside),
         _note(
-            "In the order of returns, offline: an index of the return from feedback, and what titles add to it. By "
-            "weights: self-normalised inverse propensities, own rewards place by place, returns by the first place."
+            "In the order of the long-term value, offline: what slates make members choose, on them and beside them, "
+            "and what that does to the rate of return. By weights: self-normalised inverse propensities, own rewards "
+            "place by place, returns by the first place."
         ),
         "<h2>What the policy of each program did</h2>",
         _table(["program", *_COLUMNS.values()], rows),
         _note("Long-term value: probability that a member is back within a week of a visit, by the law of the world."),
         "<h2>From each to the next</h2>",
-        _gaps("returns, by the log alone", report.gaps),
+        _gaps("long-term value, by the log alone", report.gaps),
         _gaps("long-term value, lived", report.lived_gaps),
         _gaps("true value", report.true_gaps),
         "<h2>Protocol</h2>",

@@ -26,10 +26,10 @@ class Row:
     own_offline: Estimate  # its own reward a slate, from the log
     own_online: Estimate
     clicks_online: Estimate  # clicks a slate
-    return_offline: Estimate  # share of visits with a return within a week, from the log: index and worth of titles
-    return_weighted: Estimate  # the same by weighting the log, by the first place alone
-    return_online: Estimate
-    value: Estimate  # long-term value: probability of a return within a week, by law, mean over members
+    value_offline: Estimate  # long-term value, from the log: probability of a return within a week, mean over members
+    value: Estimate  # the same as lived, by law
+    return_weighted: Estimate  # share of visits with a return, by weighting the log, by the first place alone
+    return_online: Estimate  # the same as lived
     satisfaction: Estimate
     visits: Estimate  # a member and week
     retained: Estimate  # share of members who came in the last two weeks
@@ -82,7 +82,7 @@ class RewardReport:
                 for name, value in ((name, getattr(row, name)) for name in Row.__dataclass_fields__)
             }
             | {"own_online_minus_offline": row.own_online.minus(row.own_offline).plain()}
-            | {"return_online_minus_offline": row.return_online.minus(row.return_offline).plain()}
+            | {"value_minus_offline": row.value.minus(row.value_offline).plain()}
             for row in self.rows
         ]
         return {

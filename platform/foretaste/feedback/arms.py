@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from scipy.special import gammaincc
 
 from foretaste.feedback.decision_log import decision_tables
+from foretaste.ops.sample_ratio import sample_ratio_p
 
 COLUMNS = ("member_id", "session_id", "at", "experiment_arm")
 SURE = 1e-4
@@ -86,7 +86,7 @@ def split_of(tables: Iterable[pa.Table], *, since_us: int) -> Split:
 
 
 def sample_ratio(split: Split, shares: Mapping[str, float]) -> SampleRatio:
-    """Pearson's chi-square test of a split against the shares of all arms, which sum to 1."""
+    """The test of a split against the shares of all arms, which sum to 1."""
     total = sum(split.counts.values())
     expected = {arm: total * share for arm, share in shares.items()}
     strangers = sum(count for arm, count in split.counts.items() if not expected.get(arm))
@@ -95,5 +95,5 @@ def sample_ratio(split: Split, shares: Mapping[str, float]) -> SampleRatio:
         return SampleRatio(split, expected, 1.0)
     if strangers:
         return SampleRatio(split, expected, 0.0)
-    statistic = sum((split.counts.get(arm, 0) - value) ** 2 / value for arm, value in hoped.items())
-    return SampleRatio(split, expected, float(gammaincc((len(hoped) - 1) / 2, statistic / 2)))
+    counts = [split.counts.get(arm, 0) for arm in hoped]
+    return SampleRatio(split, expected, sample_ratio_p(counts, [shares[arm] for arm in hoped]))

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from foretaste.datasets import hillstrom
-from foretaste.evaluation.causal.lifts import MISMATCH_BELOW, lift, sample_ratio
+from foretaste.evaluation.causal.lifts import MISMATCH_BELOW, lift
 from foretaste.evaluation.causal.uplift import (
     Chance,
     DRLearner,
@@ -27,6 +27,7 @@ from foretaste.evaluation.causal.uplift import (
 )
 from foretaste.evaluation.causal.uplift_curves import ranked, reward_curve
 from foretaste.jobs.bench_ope_causal_bars import Found, at_least, at_most, listed
+from foretaste.ops.sample_ratio import sample_ratio_p
 from foretaste.ops.telemetry import say
 
 HILLSTROM = Path(__file__).parents[3] / ".." / "shared" / "data" / "hillstrom"
@@ -39,7 +40,7 @@ def hillstrom_part(source: Path, *, quick: bool) -> Found:
         return {}, {}, {"hillstrom": f"the data are not here: {source.name}"}
     test = hillstrom.load(source)
     counts = np.bincount(test.arm_N, minlength=len(hillstrom.ARMS))
-    ratio = sample_ratio(counts, np.full(len(counts), 1 / len(counts)))
+    ratio = sample_ratio_p(counts, np.full(len(counts), 1 / len(counts)))
     figures: dict[str, Any] = {"rows": len(test), "arms": dict(zip(hillstrom.ARMS, counts.tolist(), strict=True))}
     figures["sample_ratio_p"] = ratio
     bars: dict[str, Any] = {"hillstrom, p of the sample ratio": at_least(ratio, MISMATCH_BELOW)}

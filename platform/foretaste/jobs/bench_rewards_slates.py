@@ -1,6 +1,6 @@
 """Visits of `bench rewards --part report`: what policies earn on them, by the log, and what was lived.
 
-Shapes: X outcomes, S visits, P places, M members, N titles, F kinds of feedback.
+Shapes: X outcomes, S visits, P places, M members, N titles.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foretaste.evaluation.reward_estimates import Estimate, follows, of_members, per_slate
-from foretaste.evaluation.reward_long_term import LongTerm, Visits, greedy, long_term_of
+from foretaste.evaluation.reward_long_term import LongTerm, greedy, long_term_of
 from foretaste.evaluation.reward_values import Values, edges
+from foretaste.evaluation.reward_visits import Visits
+from foretaste.jobs.bench_rewards_visits import visits_of
 from foretaste.jobs.bench_rewards_world import Lived
 from foretaste.rewards.programs import Program
+from foretaste.worlds.config import WorldConfig
+from foretaste.worlds.generate import catalogue_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RETURNS = Program(name="returns", version=1, reward="return_7d")
-
-_PLAYED = Program(name="played", version=1, reward="if(known(seconds_to_play), seconds_to_play, 1000000000)")
-_VISIT_SECONDS = 28_800.0
-"""A play so soon is of the visit itself; one of a later visit comes of the return that it is to foretell."""
-_SETTLED = Program(name="settled", version=1, reward="dwell_seconds")
-"""Known once nothing that follows on a title counts any more."""
 
 
 @dataclass(frozen=True)
@@ -59,37 +57,6 @@ class Slates:
         reward_SP = self._rewards(program)[self.row_SP]
         return per_slate(reward_SP[:, :places], weight_SP[:, :places], self.member_S)
 
-    def long_term(self, chosen: Mapping[str, Values]) -> LongTerm:
-        """Share of visits with a return, of the policies that are greedy for values, from this log alone.
-
-        Visits count that are long enough ago for nothing more to follow. What the index of the return is made of is the
-        feedback of the whole visit: a slate also has a part in what is played beside it.
-        """
-        kept_S = ~np.isnan(self._rewards(_SETTLED)[self.row_SP]).any(axis=1)
-        row_SP = self.row_SP[kept_S]
-        member_S, title_SP = self.member_S[kept_S], self._all(lambda one: one.title_X)[row_SP]
-        affinity_MN = np.concatenate([one.affinity_MN for one in self.lived])
-        edges_G = edges(self._all(lambda one: one.affinity_X))
-        band_MN = np.searchsorted(edges_G, affinity_MN, side="right")
-        available_S = self._all(lambda one: one.num_available_X)[row_SP[:, 0]]
-
-        def shown(title_SP: Ints) -> tuple[Ints, Ints]:
-            return title_SP, band_MN[member_S[:, None], title_SP]
-
-        visits = Visits(
-            member_S,
-            self._rewards(RETURNS)[row_SP[:, 0]],
-            self._all(lambda one: one.session_XF)[row_SP[:, 0]],
-            *shown(title_SP),
-            (self._rewards(_PLAYED)[row_SP] < _VISIT_SECONDS).astype(np.float64),
-            self._all(lambda one: one.choices_X)[row_SP[:, 0]],
-        )
-        slates = {
-            name: shown(greedy(values.score(affinity_MN)[:-1][member_S], available_S, row_SP.shape[1]))
-            for name, values in chosen.items()
-        }
-        return long_term_of(visits, slates, num_titles=affinity_MN.shape[1], num_bands=len(edges_G) + 1)
-
     def _weights(self, values: Values) -> Floats:
         score_MN = np.concatenate([values.score(one.affinity_MN)[:-1] for one in self.lived])
         title_SP = self._all(lambda one: one.title_X)[self.row_SP]
@@ -103,6 +70,24 @@ class Slates:
 
     def _all(self, part: Callable[[Lived], NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([part(one) for one in self.lived])
+
+
+def long_term(config: WorldConfig, lived: Sequence[Lived], chosen: Mapping[str, Values]) -> LongTerm:
+    """Probability of a return within a week of policies that are greedy for values, from a log with events alone."""
+    edges_G, titles = edges(np.concatenate([one.affinity_X for one in lived])), catalogue_of(config)
+    parts = []
+    for one in lived:
+        if one.events is None:
+            raise ValueError("long_term: wanted partitions whose events were kept")
+        band_MN = np.searchsorted(edges_G, one.affinity_MN, side="right")
+        parts.append(visits_of(config, titles, one.events, one.number_of, band_MN))
+    visits, affinity_MN = Visits.joined(parts), np.concatenate([one.affinity_MN for one in lived])
+    places = visits.title_SP.shape[1]
+    slates = {
+        name: greedy(values.score(affinity_MN)[:-1][visits.member_S], visits.sale_S, places)
+        for name, values in chosen.items()
+    }
+    return long_term_of(visits, slates)
 
 
 @dataclass(frozen=True)

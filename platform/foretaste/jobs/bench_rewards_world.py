@@ -1,6 +1,6 @@
 """The world of `bench rewards`: lived through under a policy, read back as any log is.
 
-Shapes: X outcomes, M members of the partition, N titles, P places, F kinds of feedback.
+Shapes: X outcomes, M members of the partition, N titles, P places.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from foretaste.rewards.programs import Program, rewards
 from foretaste.worlds.choices import Habits
 from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.generate import catalogue_of, partition
-from foretaste.worlds.log import PLAYER, SURFACES
 from foretaste.worlds.long_term import long_term
 from foretaste.worlds.members import Members
 from foretaste.worlds.slates import Logging, Scored, SlatePolicy
@@ -32,10 +31,6 @@ from foretaste.worlds.titles import Titles, titles_table
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Values of titles to members by the affinity [M, N] of both; [M + 1, N], see `evaluation.reward_values`."""
-
-
-SESSION = ("plays", "any_play", "fraction", "completes", "left", "thumbs_up", "thumbs_down")
-"""Feedback of a visit, whatever led to it: `fraction` is the mean of its plays, `left` counts those below half."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,8 @@ class Lived:
     affinity_X: NDArray[np.float64]
     affinity_MN: NDArray[np.float64]
     num_available_X: NDArray[np.int64]  # titles that were on sale
-    session_XF: NDArray[np.float64]  # what followed on the whole visit, in the order of SESSION
-    choices_X: NDArray[np.float64]  # what was chosen to be played on it
+    events: pl.DataFrame | None  # EVENTS, where they are kept
+    number_of: dict[str, int]  # of members, by their ids
 
     def rewards(self, program: Program) -> NDArray[np.float64]:
         """Reward of each outcome, NaN where it is not known."""
@@ -65,6 +60,7 @@ def live(
     *,
     epsilon: float = 0.0,
     joined: OutcomeConfig | None = None,
+    keep_events: bool = False,
 ) -> Lived:
     """Live through a partition under the logging policy, or one that is greedy for a score.
 
@@ -98,7 +94,7 @@ def live(
     member_X = frame["member_id"].replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
     title_X = frame["title_id"].replace_strict(code_of, return_dtype=pl.Int64).to_numpy()
     day_X = (frame["at"].dt.epoch("us").to_numpy() - config.first_us) // 86_400_000_000
-    affinity_MN, session_XF = kept["habits"].affinity_MN, _sessions(events, found)
+    affinity_MN = kept["habits"].affinity_MN
     return Lived(
         outcomes=found,
         truth=long_term(config, tables),
@@ -107,8 +103,8 @@ def live(
         affinity_X=affinity_MN[member_X, title_X],
         affinity_MN=affinity_MN,
         num_available_X=titles.available_D[day_X],
-        session_XF=session_XF[:, :-1],
-        choices_X=session_XF[:, -1],
+        events=events if keep_events else None,
+        number_of=number_of,
     )
 
 
@@ -119,24 +115,6 @@ def lived_truth(config: WorldConfig, index: int, score: Score) -> pa.Table:
         return Scored(score(habits.affinity_MN), config.impressions_per_session, 0.0)
 
     return long_term(config, partition(config, index, policy_of))
-
-
-def _sessions(events: pl.DataFrame, found: pa.Table) -> NDArray[np.float64]:
-    """Feedback of the visit of each outcome, and how many choices it had; float64[X, F + 1]."""
-    ended = pl.col("action").is_in(["stop", "complete"])
-    summed = events.group_by("session_id").agg(
-        plays=ended.sum(),
-        any_play=ended.any(),
-        fraction=pl.col("played_fraction").filter(ended).mean(),
-        completes=(pl.col("action") == "complete").sum(),
-        left=(ended & (pl.col("played_fraction") < 0.5)).sum(),
-        thumbs_up=(pl.col("action") == "thumb_up").sum(),
-        thumbs_down=(pl.col("action") == "thumb_down").sum(),
-        choices=((pl.col("action") == "play") & (pl.col("surface") != SURFACES[PLAYER])).sum(),
-    )
-    outcomes = pl.DataFrame(pl.from_arrow(found.select(["session_id"])))
-    joined = outcomes.join(summed, on="session_id", how="left", maintain_order="left")
-    return joined.select(pl.col(*SESSION, "choices").cast(pl.Float64).fill_null(0.0)).to_numpy()
 
 
 def _impressions(events: pl.DataFrame) -> pa.Table:

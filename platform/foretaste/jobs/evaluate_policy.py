@@ -4,6 +4,8 @@
 
 A list is judged down to the deepest place that the log can answer for, which its weights say and no reward. Decisions
 count whose rewards are all closed: the first that is open ends them, for what is known early is not what is known late.
+What a list earns is also predicted, from scores, ranks and earnings of titles, by a model of other actors: where that
+explains something, doubly robust estimates are surer than weights alone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from foretaste.contracts.columns import DECISIONS, REWARDS, ROUNDS
+from foretaste.contracts.columns import DECISIONS, REWARDS
 from foretaste.contracts.wire import PolicyName
 from foretaste.evaluation.gate import Judgement, Ranking, judge
 from foretaste.evaluation.offpolicy.answer import Answer, answer
@@ -38,6 +40,7 @@ from foretaste.jobs.cluster import cluster
 from foretaste.jobs.off_policy import sum_log
 from foretaste.jobs.parity import READ_WITHIN, parts, shipped
 from foretaste.jobs.parity_buckets import Buckets, num_buckets
+from foretaste.jobs.policy_model import DESCRIBED, LARGEST, earned_by_titles, sampled, with_model
 from foretaste.jobs.policy_rounds import PARTS, PROBABILITY, Judging, Target
 from foretaste.jobs.prepare import spread_by_ray
 from foretaste.jobs.rewards import compute
@@ -53,7 +56,6 @@ from foretaste.serving.posteriors import current_posterior
 from foretaste.sessions.spread import Item, Spread, Work, here, on_ray
 
 WAITING = (State.OPEN.value, State.NO_PREDICTION.value)
-LARGEST = 1 << 63
 AGAIN_HERE = 20_000
 """Rewards up to whose number decisions are made again in this process."""
 _MODELS = ("intent", "ranker")
@@ -103,8 +105,11 @@ def evaluate_policy(
     tables = settings.tables
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder(tables.root, "policy"))
-        work = Judging(scratch / "rounds", target, folders_of(settings), most, from_us, until_us)
         items = divided(settings, scratch, folder, target, probabilities)
+        why_no_model = _why_no_model(target, config.folds)
+        earned = None if why_no_model else earned_by_titles(folder, until_us=until_us, folds=config.folds)
+        where = (scratch / "rounds", target, folders_of(settings), most, from_us, until_us)
+        work = Judging(*where, scratch / DESCRIBED, earned)
         left, aside = Counter[str](), Counter[str]()
         measured, num_lists, longest = [], 0, 1
         with progress("evaluate-policy", total=None, unit="lists") as advance:
@@ -118,10 +123,13 @@ def evaluate_policy(
         depth = min(places or answered_depth(measures, settings.off_policy.diagnostics), longest) if measures else 1
         refusals = _refusals(num_lists, left, aside, settings, made)
         found: Answer | None = None
+        model = f"none: {why_no_model or 'there are no lists'}"
         whole: dict[str, float] = {}
         if num_lists:
             files = [file for file in parquet_files(scratch / "rounds") if int(file.name[:3]) < depth]
-            rounds, share = _sampled(files, config.rounds_in_memory)
+            rounds, share = sampled(files, config.rounds_in_memory)
+            if earned is not None:
+                rounds, model = with_model(rounds, files, share, folds=config.folds)
             try:
                 found = answer(rounds_of(rounds), settings.off_policy, measures=measures[depth - 1])
                 refusals += found.reasons
@@ -140,6 +148,7 @@ def evaluate_policy(
         "left_out": {reason: count for reason, count in left.most_common() if count},
         "set_aside": {reason: count for reason, count in aside.most_common() if count},
         "states": made["states"],
+        "reward_model": model,
         "interval": f"{settings.off_policy.interval}, of actors, level {settings.off_policy.level:g}",
     }
     report = PolicyReport(_told(target, settings), protocol, depth, measures, found, tuple(refusals), judgement, whole)
@@ -216,6 +225,7 @@ def divided(
     buckets = Buckets(scratch / "parts", max(config.buckets, num_buckets(*folders)), PARTS)
     (scratch / "parts").mkdir()
     (scratch / "rounds").mkdir()
+    (scratch / DESCRIBED).mkdir()
     rows = buckets.write("rewards", _rewards(rewards, probabilities), actor=lambda table: table["actor_id"])
     if target.policy is not None:
         log = settings.serving.decision_log.target
@@ -258,15 +268,11 @@ def _probabilities(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _sampled(files: Sequence[Path], most: int) -> tuple[pa.Table, float]:
-    """Rounds of all actors, or of a share by hash where there are too many."""
-    num = sum(pq.read_metadata(file).num_rows for file in files)
-    share = min(1.0, most / max(num, 1))
-    read = []
-    for file in files:
-        table = pq.read_table(file, partitioning=None)
-        read.append(table if share >= 1.0 else table.filter(pc.less(table["actor"], int(share * LARGEST))))
-    return pa.concat_tables([ROUNDS.empty_table(), *read]), share
+def _why_no_model(target: Target, folds: int) -> str:
+    """Why no reward model can be had; empty where it can."""
+    if target.policy is None:
+        return "a file tells the probabilities of what was chosen, not of what else there was"
+    return "" if folds >= 2 else "policy_evaluation.folds is below 2"
 
 
 def _refusals(

@@ -1,9 +1,9 @@
 """`foretaste learn`: the ranker that answers goes on learning from logged decisions and what they earned.
 
     learned/20260301T030405-1f2e3d4c5b6a/      the version of the ranker that was filed
-      rounds/learned.parquet                   ROUNDS of actors of whom nothing was learned, under it
-      rounds/before.parquet                    the same under the ranker of before, by the same softmax
-      report.json                              what both would have earned by these
+      report.json                              what it and the ranker of before would have earned by the decisions of
+                                               actors of whom nothing was learned; not what these did, which a
+                                               deletion could not find again
 
 The ranker is filed, not rolled out, with a release that `foretaste promote` lets answer.
 """
@@ -29,7 +29,7 @@ from foretaste.jobs.rewards import read_rewards
 from foretaste.jobs.settings import Settings
 from foretaste.jobs.workspace import needed
 from foretaste.ops.bundles import MANIFEST
-from foretaste.ops.files import read_json, write_json, write_parquet
+from foretaste.ops.files import read_json, write_json
 from foretaste.ops.releases import current_release, file_release
 from foretaste.ops.telemetry import say
 from foretaste.signals.ranked_past import SlowViews
@@ -81,8 +81,6 @@ def learned(
         read_events=settings.serving.session_log.read_events,
     )
     out = tables.learned / result.bundle.version
-    write_parquet(result.rounds, out / "rounds" / f"{LEARNED}.parquet")
-    write_parquet(result.rounds_before, out / "rounds" / f"{BEFORE}.parquet")
     report = _report(settings, result) | {"program": program, "out": str(out)}
     write_json(report, out / "report.json")
     _said(report)

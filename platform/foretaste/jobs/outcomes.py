@@ -11,6 +11,7 @@ log, and those that impressions of prepared logs name; events those of the event
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -140,9 +141,13 @@ def described(folder: Path) -> dict[str, Any]:
 def forget(root: Path, deleted: Mapping[str, int]) -> int:
     """Take what is deleted out of all outcomes, rewards and predictions that were written; returns how many rows went.
 
-    Predictions name no actor: those of decisions that their outcomes no longer have go.
+    Predictions name no actor: those of decisions that their outcomes no longer have go. Rounds that were once kept
+    beside rankers that learned name none either, and go whole.
     """
     removed = 0
+    for folder in sorted((root / "learned").glob("*/rounds")) if deleted else ():
+        removed += sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+        shutil.rmtree(folder)
     for name in ("outcomes", "rewards") if deleted else ():
         for path in sorted((root / name).rglob("*.parquet")):
             if PARTIAL in str(path.relative_to(root)):

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from foretaste.contracts.columns import DECISIONS, LOGGED_EVENTS, REWARDS
 from foretaste.contracts.wire import PolicyName
-from foretaste.evaluation.offpolicy.lists import List, by_depth, plain, rounds_table
+from foretaste.evaluation.offpolicy.list_model import Described, Earned, describe
+from foretaste.evaluation.offpolicy.lists import List, by_depth, described_table, plain, rounds_table
 from foretaste.feedback.decision_log import plain_rows
 from foretaste.feedback.past import Past
 from foretaste.jobs.parity import first_of_each
@@ -28,7 +29,7 @@ from foretaste.ops.files import write_parquet
 from foretaste.policies.register import CONTEXTUAL
 from foretaste.rewards.programs import State
 from foretaste.serving.exploring import Explorer, ExploringConfig
-from foretaste.serving.judged import Pool, judged, pool_made_again, pool_of_row
+from foretaste.serving.judged import Chances, Pool, judged, pool_made_again, pool_of_row
 from foretaste.serving.logged import LeftOutError, Logged
 from foretaste.serving.models import Models
 from foretaste.serving.posteriors import PublishedPosteriors
@@ -80,6 +81,8 @@ class Judging:
     places: int
     from_us: int  # decisions from here
     until_us: int  # to before here are judged
+    described: Path | None = None  # where it is written what a reward model reads
+    earned: Earned | None = None  # by titles, for that
 
     def __call__(self, item: Item) -> Item:
         """Judge one bucket."""
@@ -88,7 +91,11 @@ class Judging:
         for place in range(self.places):
             one = [_only(found, place) for found in lists if place < len(found.reward_K)]
             if one:
-                write_parquet(_at(rounds_table(one), place), self.folder / f"{place:03d}-{item['number']:05d}.parquet")
+                name = f"{place:03d}-{item['number']:05d}.parquet"
+                write_parquet(_at(rounds_table(one), place), self.folder / name)
+                if self.described is not None and self.earned is not None:
+                    long = [found for found in lists if place < len(found.reward_K)]
+                    write_parquet(described_table(long, place), self.described / name)
         measures = [plain(one) for one in by_depth(lists, depth=self.places)]
         longest = max((len(one.reward_K) for one in lists), default=0)
         return {"lists": len(lists), "longest": longest, "left": dict(left), "aside": dict(aside), "measures": measures}
@@ -173,14 +180,16 @@ class Judging:
             own=made[1],
             one=made[2],
         )
+        actor = number_of(next(iter(rewards.values()))["actor_id"])
         return List(
-            number_of(next(iter(rewards.values()))["actor_id"]),
+            actor,
             chances.chosen_K,
             np.array(reward_K, dtype=np.float64),
             chances.propensity_K,
             chances.target_K,
             chances.logging_KC,
             chances.outside_K,
+            None if self.earned is None else _described(row, made[0], chances, actor, self.earned),
         )
 
     def _of_file(self, rewards: Mapping[str, Mapping[int, Mapping[str, Any]]], left: Counter[str]) -> Iterator[List]:
@@ -233,6 +242,20 @@ def _reward(row: Mapping[str, Any] | None) -> float:
     if row["reward"] is None:
         raise LeftOutError(UNDEFINED)
     return float(row["reward"])
+
+
+def _described(row: Mapping[str, Any], pool: Pool, chances: Chances, actor: int, earned: Earned) -> Described:
+    return describe(
+        pool.handed.scores_C,
+        pool.titles,
+        chances.at_K.tolist(),
+        chances.target_KC,
+        guest=row["member_id"] is None,
+        num_events=row["num_events_visible"],
+        at_us=row["at"],
+        actor=actor,
+        earned=earned,
+    )
 
 
 def _only(one: List, place: int) -> List:

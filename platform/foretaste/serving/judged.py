@@ -44,8 +44,10 @@ class Chances:
     """What was chosen and with which probability, given those above; by who logged it and by who is judged."""
 
     chosen_K: NDArray[np.int64]  # number in the logged pool
+    at_K: NDArray[np.int64]  # number in the judged policy's pool; `NOBODY`: it does not have it
     propensity_K: NDArray[np.float64]
     target_K: NDArray[np.float64]  # 0 behind a title that the judged policy's pool does not have
+    target_KC: NDArray[np.float64]  # the judged policy's whole distribution, over its pool
     logging_KC: NDArray[np.float64] | None  # the whole distribution of who logged; None: it does not follow from here
     outside_K: NDArray[np.float64] | None  # mass of the judged policy on what is never chosen when logged
 
@@ -142,7 +144,8 @@ def judged(
         if not np.allclose(told_K, propensity_K, rtol=ALIKE, atol=0.0):
             raise LeftOutError("the logged propensities are not those that its policy gives")
         outside_K = _outside(pool, target_KC, own, logging_KC)
-    return Chances(np.array(chosen_K, dtype=np.int64), propensity_K, target_K, logging_KC, outside_K)
+    chosen, at = np.array(chosen_K, dtype=np.int64), np.array(at_K, dtype=np.int64)
+    return Chances(chosen, at, propensity_K, target_K, target_KC, logging_KC, outside_K)
 
 
 def _outside(

@@ -46,6 +46,12 @@ def test_a_round_is_read_at_its_own_position() -> None:
     assert rounds.target_RA.ravel().tolist() == pytest.approx([1 / 3] * 3 + [0.2, 0.2, 0.6])
 
 
+def test_empty_lists_are_a_log_of_no_round() -> None:
+    assert len(Rounds.of(action=[], reward=[], propensity=[], target=[], position=[], actor=[])) == 0
+    with pytest.raises(ValueError, match="one for each of 2 rounds"):
+        Rounds.of(**{**TWO, "action": []})
+
+
 def test_rounds_are_taken_with_all_that_is_known_of_them() -> None:
     logging = [[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]
     rounds = Rounds.of(**TWO, actor=[7, 8], context=[[1.0], [2.0]], logging=logging).take(np.array([1, 1]))

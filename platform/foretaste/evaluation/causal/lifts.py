@@ -1,31 +1,20 @@
-"""What a randomised test says before any model: were rows assigned as intended, and by how much did arms differ?
+"""What a randomised test says before any model: by how much did arms differ?
 
-Fabijan et al., KDD 2019 (sample-ratio mismatch); Welch, Biometrika 1947.
+Welch, Biometrika 1947. Whether rows were assigned as intended is asked by `ops.sample_ratio`.
 
-Shapes: A arms, N rows of an arm.
+Shapes: N rows of an arm.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 from foretaste.evaluation.intervals import LEVEL, Figure
 
 MISMATCH_BELOW = 0.0005
 """A smaller probability of the counts says that assignment or logging is broken, and no figure of the test holds."""
-
-
-def sample_ratio(count_A: ArrayLike, share_A: ArrayLike) -> float:
-    """How likely counts as uneven are if rows were assigned by those shares (chi-square).
-
-    Raises ValueError where a share is not positive or they do not add up to 1.
-    """
-    count, share = np.asarray(count_A, dtype=np.float64), np.asarray(share_A, dtype=np.float64)
-    if count.shape != share.shape or (share <= 0).any() or abs(share.sum() - 1.0) > 1e-9:
-        raise ValueError(f"sample_ratio: wanted a positive share for each of {count.size} arms, 1 in all; got {share}")
-    return float(stats.chisquare(count, share * count.sum()).pvalue)
 
 
 def lift(treated_N: NDArray[np.floating], control_N: NDArray[np.floating]) -> Figure:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from foretaste.contracts.columns import ROUNDS
 from foretaste.evaluation.offpolicy.diagnostics import DiagnosticsConfig, Measures, checks
+from foretaste.evaluation.offpolicy.list_model import Described, cross_fitted
 from foretaste.evaluation.offpolicy.rounds import Floats, Ints, Rounds
 
 
@@ -35,6 +36,7 @@ class List:
     target_K: Floats
     logging_KC: Floats | None = None  # the whole distribution of who logged; None: not known
     outside_K: Floats | None = None  # mass of the judged policy on what is never chosen when logged
+    described: Described | None = None  # what a reward model reads; None: there is none
 
     @property
     def weight_K(self) -> Floats:
@@ -56,6 +58,43 @@ def rounds_table(lists: Sequence[List]) -> pa.Table:
     num = sum(sizes)
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(num, f.type) for f in ROUNDS]
     return pa.Table.from_arrays(arrays, schema=ROUNDS)
+
+
+def described_table(lists: Sequence[List], place: int) -> pa.Table:
+    """What a reward model reads of a place of lists that all have it, a row each, and the weight of what is above."""
+    found = [(one, one.described) for one in lists if one.described is not None]
+    return pa.table(
+        {
+            "actor": pa.array([one.actor for one, _ in found], pa.int64()),
+            "above": pa.array([one.weight_K[place - 1] if place else 1.0 for one, _ in found], pa.float64()),
+            "chosen": pa.array([told.chosen_KD[place] for _, told in found], pa.list_(pa.float64())),
+            "expected": pa.array([told.expected_KD[place] for _, told in found], pa.list_(pa.float64())),
+        }
+    )
+
+
+def modelled(rounds: pa.Table, described: pa.Table, *, folds: int) -> pa.Table | None:
+    """ROUNDS with what a cross-fitted model predicts of them; None where there is too little to learn from.
+
+    Both have the same rounds in the same order; raises ValueError where they have not.
+    """
+    if not rounds["actor"].equals(described["actor"]):
+        raise ValueError(f"wanted a description of each of {rounds.num_rows} rounds, found {described.num_rows}")
+    read = {name: _matrix(described[name]) for name in ("chosen", "expected")}
+    reward_R, place_R, actor_R = (np.asarray(rounds[name]) for name in ("reward", "position", "actor"))
+    found = cross_fitted(
+        Described(read["chosen"], read["expected"]),
+        np.asarray(described["above"]),
+        reward_R,
+        place_R.astype(np.int64),
+        actor_R,
+        folds=folds,
+    )
+    if found is None:
+        return None
+    for name, values_R in (("predicted_reward", found.predicted_R), ("expected_reward", found.expected_R)):
+        rounds = rounds.set_column(rounds.column_names.index(name), ROUNDS.field(name), pa.array(values_R))
+    return rounds
 
 
 def by_depth(lists: Sequence[List], *, depth: int) -> list[Measures]:
@@ -124,6 +163,11 @@ def _counts(lists: Sequence[List], place: int) -> tuple[Floats, Floats, Floats]:
     )
     bins = len(found.counted_K) - width  # the rest is by number in the pool, and pools differ
     return found.counted_K[:bins], found.expected_K[:bins], found.variance_K[:bins]
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    whole = column.combine_chunks()
+    return np.asarray(whole.flatten(), dtype=np.float64).reshape(len(whole), -1)
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:

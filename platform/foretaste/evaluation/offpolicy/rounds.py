@@ -242,6 +242,8 @@ def _vector(name: str, given: ArrayLike, num_rounds: int | None) -> Floats:
 
 def _whole(name: str, given: ArrayLike, num_rounds: int) -> Ints:
     values_R = np.asarray(given)
+    if not values_R.size:  # of an empty list numpy does not know that whole numbers are meant
+        values_R = values_R.astype(np.int64)
     if values_R.shape != (num_rounds,) or values_R.dtype.kind not in "iu":
         raise ValueError(
             f"{name}: wanted whole numbers, {_count(num_rounds)}, found {values_R.dtype}, shape {values_R.shape}"
