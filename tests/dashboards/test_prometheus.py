@@ -361,7 +361,7 @@ def _full(decision: Any) -> None:
 SHORTER = (
     ("offset 1d", "offset 12s"), ("[14d]", "[60s]"), ("[1d]", "[60s]"), ("[6h]", "[12s]"), ("[1h]", "[12s]"),
     ("[30m]", "[12s]"), ("[15m]", "[12s]"), ("[5m]", "[12s]"),
-    ("> 10000", "> 20"), (">= 1000", ">= 10"), (">= 500", ">= 10"), ("> 9)", "> 2)"),
+    ("> 10000", "> 20"), (">= 1000", ">= 5"), (">= 500", ">= 5"), ("> 9)", "> 2)"),
 )  # fmt: skip
 """Days, hours and minutes as seconds, thousands as tens, so that what is provoked is seen while one waits."""
 
@@ -377,8 +377,8 @@ def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Wat
     monkeypatch.setattr(production, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(production, "REST", 0.1)
     monkeypatch.setattr(arms, "GRACE", timedelta())
-    monkeypatch.setattr(concentration.Concentration.__init__, "__kwdefaults__", {"window": 12})
-    monkeypatch.setattr(steadied.Steadied.__init__, "__kwdefaults__", {"window": 12})
+    monkeypatch.setattr(concentration.Concentration.__init__, "__kwdefaults__", {"window": 6})
+    monkeypatch.setattr(steadied.Steadied.__init__, "__kwdefaults__", {"window": 6})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     wide = {"bounds": {"epsilon": 0.1, "budget": 0.05}, "surfaces": {WIDE: {"epsilon": 1.0, "budget": 1.0}}}
