@@ -226,7 +226,7 @@ def calibrated(
     return Replica(points, spread=spread, shedding=shedding)
 
 
-def rate_within(replica: Replica, p99_ms: float, *, replicas: int = 4, answers: int = 6_000, seed: int = 0) -> float:
+def rate_within(replica: Replica, p99_ms: float, *, replicas: int = 4, answers: int = 4_000, seed: int = 0) -> float:
     """Requests a second and replica at which p99 stays within a bound and hardly anything is shed; 0 where none does.
 
     Found by halving, each time with a load of about so many `answers`.
