@@ -17,6 +17,7 @@ from foretaste.evaluation.offpolicy.answer import AnswerConfig
 from foretaste.evaluation.policy_config import PolicyEvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.feedback.outcome_config import OutcomeConfig
+from foretaste.jobs.bench_cluster_config import ClusterBenchConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.oracles import OracleConfig
@@ -76,6 +77,9 @@ class Settings(Frozen):
     delayed_training: DelayedTrainingConfig = Field(DelayedTrainingConfig(), description="of these models")
     learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
+    bench_cluster: ClusterBenchConfig = Field(
+        ClusterBenchConfig(), description="the cluster of `foretaste bench cluster`, and what comes over it"
+    )
 
     @property
     def tables(self) -> Workspace:

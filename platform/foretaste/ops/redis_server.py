@@ -18,22 +18,22 @@ STOP_ATTEMPTS = 5
 class RedisServer:
     """One `redis-server` on loopback; by default every write is in the append-only file before it is acknowledged."""
 
-    def __init__(self, folder: Path, *settings: str, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *settings: str, port: int | None = None, host: str = "127.0.0.1") -> None:
         """Start it with `settings` (as on its command line) and its data in `folder`.
 
         Raises FileNotFoundError where there is no redis-server, ConnectionError where it does not come up.
         """
-        self._port = port or free_port()
-        listening = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._host, self._port = host, port or free_port(host)
+        listening = ["--port", str(self._port), "--bind", host, "--save", "", "--dir", str(folder)]
         self._command = ["redis-server", *listening, "--appendonly", "yes", "--appendfsync", "always", *settings]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.url = f"redis://{host}:{self._port}/0"
         self.start()
 
     def start(self) -> None:
         """Start it, also again after it ended, with what its folder has."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait(self._process, self._port)
+            _wait(self._process, self._host, self._port)
         except BaseException:
             self.stop()
             raise
@@ -72,19 +72,19 @@ def redis_server(*settings: str) -> Iterator[str]:
             server.stop()
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine, by default loopback, that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait(server: subprocess.Popen[bytes], host: str, port: int) -> None:
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ConnectionError(f"redis-server ended with code {server.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1) as probe:
             probe.sendall(b"PING\r\n")
             if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
                 return
