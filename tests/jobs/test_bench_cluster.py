@@ -179,7 +179,7 @@ def net(tmp_path: Path) -> Iterator[Network]:
     why = impossible()
     if why is not None:
         pytest.skip(why)
-    with network(tmp_path, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}) as made:
+    with network(tmp_path) as made:
         yield made
 
 

@@ -164,7 +164,7 @@ def rates(rows: Sequence[Ended]) -> dict[str, Any]:
 
 def _hurt(stand: Stand, name: str, schedule: Sequence[Injected], *, least: float | None) -> Found:
     """Load the cluster while it comes; `least` is the share of requests that have to be answered meanwhile."""
-    config = stand.config
+    config, stand.given_up = stand.config, False
     serve = ServeBenchConfig(settle_seconds=config.settle_seconds, least_events=0)
     people = population(stand.settings.tables.prepared, least_events=serve.least_events)
     port = stand.deployment.service.port

@@ -31,7 +31,7 @@ from foretaste.ops.redis_server import RedisServer
 from foretaste.ops.telemetry import say
 from foretaste.serving.config import ServingConfig
 
-PASSWORD = "FORETASTE_REDIS_PASSWORD"
+PASSWORD, TOKEN = "FORETASTE_REDIS_PASSWORD", "RAY_AUTH_TOKEN"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 APPLICATIONS = "/api/serve/applications/"
 RUNNING = "RUNNING"
@@ -52,26 +52,26 @@ class Stand:
         config: ClusterBenchConfig,
         net: Network,
         redis: RedisServer,
-        secret: Mapping[str, str],
+        environment: Mapping[str, str],
     ) -> None:
-        """`secret` has the token of Ray and the password of `redis`, by the names of their variables."""
+        """`environment` is that of Ray, with its token and the password of `redis`."""
         self.settings, self.config, self.redis = settings, config, redis
-        self.token = secret["RAY_AUTH_TOKEN"]
+        self._environment = environment
         self._net, self._given = net, 0
         self.serving: dict[str, Any] = {}  # settings of serving that an upgrade brings
         self._arguments: dict[str, Any] | None = None  # that it was deployed with
-        self._given_up = False
+        self.given_up = False
         self.head = net.machine("head")
         self.workers = [net.machine(f"worker-{number}") for number in range(config.workers)]
         self.deployment = _deployment(config)
-        self._password = secret[PASSWORD]
+        self._password = environment[PASSWORD]
         self.url = f"http://{self.head.address}:{DASHBOARD_PORT}"
         self._dashboard = httpx.Client(base_url=self.url, headers=self.authorised, timeout=60.0)
 
     @property
     def authorised(self) -> dict[str, str]:
         """Headers of who has the token."""
-        return {"Authorization": f"Bearer {self.token}"}
+        return {"Authorization": f"Bearer {self._environment[TOKEN]}"}
 
     def start(self) -> None:
         """Start head and workers, deploy, and return once all workers take requests."""
@@ -181,14 +181,13 @@ class Stand:
 
     def give_up(self) -> None:
         """Have who waits in another thread do so no longer: nobody asks any more."""
-        self._given_up = True
+        self.given_up = True
 
     def wait(self, met: Callable[[], bool], what: str) -> None:
         """Return once it is so. Raises ConnectionError where it is not in time, or a machine has ended."""
-        self._given_up = False
         deadline = time.monotonic() + self.config.ready_seconds
         while not met():
-            if self._given_up:
+            if self.given_up:
                 raise ConnectionError(f"given up: {what}")
             ended = [machine for machine in (self.head, *self.workers) if machine.ended]
             if ended:
@@ -197,11 +196,15 @@ class Stand:
                 raise ConnectionError(f"not in {self.config.ready_seconds:g} s: {what}")
             time.sleep(0.5)
 
+    def close(self) -> None:
+        """Close the connections to the dashboard."""
+        self._dashboard.close()
+
     def _ray(self, machine: Machine, *options: str) -> None:
         ray = Path(sys.executable).parent / "ray"
         usual = [f"--node-ip-address={machine.address}", "--metrics-export-port=8080", "--memory=2000000000"]
         usual += ["--object-store-memory=100000000", "--disable-usage-stats", "--block"]
-        machine.start([str(ray), "start", *options, *usual])
+        machine.start([str(ray), "start", *options, *usual], self._environment)
 
 
 @contextlib.contextmanager
@@ -209,17 +212,16 @@ def standing(settings: Settings, config: ClusterBenchConfig) -> Iterator[Stand]:
     """The cluster on a workspace of its own, started and deployed; all of it ends with the block."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foretaste-cluster-")))
-        secret = {PASSWORD: secrets.token_hex(16), "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        environment = dict(os.environ)
-        net = stack.enter_context(network(folder / "machines", environment))
+        secret = {PASSWORD: secrets.token_hex(16), TOKEN: secrets.token_hex(32)}
+        net = stack.enter_context(network(folder / "machines"))
         redis, kept = (_redis(stack, folder / name, net.host, secret[PASSWORD]) for name in ("redis", "gcs-redis"))
         settings = _in_redis(settings, with_password(redis.url, secret[PASSWORD]), _deployment(config))
         first_key(settings, "127.0.0.1")
-        environment |= _deployment(config).variables | OF_OPERATOR | PATIENCE | secret
+        environment = dict(os.environ) | _deployment(config).variables | OF_OPERATOR | PATIENCE | secret
         environment |= {"RAY_AUTH_MODE": "token", "RAY_REDIS_ADDRESS": kept.url.removesuffix("/0")}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        net.environment = environment
-        stand = Stand(settings, config, net, redis, secret)
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        stand = Stand(settings, config, net, redis, environment)
+        stack.callback(stand.close)
         stand.start()
         yield stand
 
@@ -250,8 +252,10 @@ def _in_redis(settings: Settings, url: str, deployment: Deployment) -> Settings:
     log = settings.serving.session_log.model_copy(update={"kind": LogKind.REDIS, "url": url})
     own = settings.serving.model_copy(update={"session_log": log}).model_dump(mode="json", exclude_unset=True)
     said = {name: value for name, value in deployment.settings["serving"].items() if name not in PLACES}
-    update = {"features_url": f"{url.removesuffix('/0')}/1", "serving": ServingConfig.model_validate(own | said)}
-    settings = settings.model_copy(update=update)
+    places = {"workspace": settings.tables.root.absolute(), "features_repo": settings.features_repo.absolute()}
+    urls = {"features_url": f"{url.removesuffix('/0')}/1"}
+    serving = {"serving": ServingConfig.model_validate(own | said)}
+    settings = settings.model_copy(update=places | urls | serving)
     shutil.rmtree(settings.tables.features, ignore_errors=True)
     shutil.rmtree(settings.tables.serving, ignore_errors=True)
     features(settings)

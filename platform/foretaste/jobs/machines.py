@@ -50,7 +50,6 @@ class Machine:
     address: str
     wire: str  # its end on this machine
     folder: Path
-    environment: Mapping[str, str]
     shm: str = SHM
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -59,7 +58,7 @@ class Machine:
         """What its program says."""
         return self.folder / "said.log"
 
-    def start(self, command: Sequence[str]) -> None:
+    def start(self, command: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
         """Run a program as its first process; what the machine keeps in /tmp/ray is gone when it starts again."""
         for name in ("ray", "haproxy"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -68,7 +67,7 @@ class Machine:
         inside = ["sh", "-ec", INSIDE.format(shm=self.shm), "sh", str(self.folder), *command]
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, *own, *inside], stdout=out, stderr=out, env=dict(self.environment)
+                ["ip", "netns", "exec", self.name, *own, *inside], stdout=out, stderr=out, env=dict(environment)
             )
 
     @property
@@ -110,9 +109,9 @@ class Machine:
         """Ask its first process to end (SIGTERM), as a pod is; what is left after so many seconds is killed."""
         if self._process is None:
             return
-        first = self.processes()[:1]
-        for process in first:
-            process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for first in psutil.Process(self._process.pid).children():
+                first.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=seconds)
         self.kill()
@@ -121,9 +120,9 @@ class Machine:
 class Network:
     """A network of this machine alone, which machines are put on."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         """Make it; `folder` holds what the machines keep. Raises OSError where that is not allowed."""
-        self._folder, self.environment = folder, environment
+        self._folder = folder
         self._name = f"ft{os.getpid()}"
         self._prefix = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
         self._machines: list[Machine] = []
@@ -136,7 +135,7 @@ class Network:
         """One more; its name says what it is for."""
         number = len(self._machines) + FIRST
         name, wire = f"{self._name}-{role}", f"{self._name}-{number}"
-        made = Machine(name, f"{self._prefix}.{number}", wire, self._folder / role, self.environment)
+        made = Machine(name, f"{self._prefix}.{number}", wire, self._folder / role)
         made.folder.mkdir(parents=True, exist_ok=True)
         self._machines.append(made)
         _ip("netns", "add", name)
@@ -158,9 +157,9 @@ class Network:
 
 
 @contextlib.contextmanager
-def network(folder: Path, environment: Mapping[str, str]) -> Iterator[Network]:
+def network(folder: Path) -> Iterator[Network]:
     """A `Network` that ends with the block."""
-    made = Network(folder, environment)
+    made = Network(folder)
     try:
         yield made
     finally:
