@@ -35,11 +35,24 @@ PASSWORD, TOKEN = "FORETASTE_REDIS_PASSWORD", "RAY_AUTH_TOKEN"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 APPLICATIONS = "/api/serve/applications/"
 RUNNING = "RUNNING"
+PORTS = (
+    "--metrics-export-port=8080",
+    "--dashboard-agent-listen-port=52365",
+    "--dashboard-agent-grpc-port=52366",
+    "--runtime-env-agent-port=52367",
+)
+"""Of what runs beside a node: it waits for those that it does not know, and ends where that takes long."""
+RESTARTS = 8
+"""Of nodes that ended by themselves, in all."""
 PLACES = ("session_log", "decision_log")
 """Sections of serving in which a deployment says where things are."""
 OF_OPERATOR = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
 """What KubeRay puts where fault tolerance of the head is on, so that workers wait for it."""
-PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_agent_register_timeout_ms": "200000"}
+PATIENCE = {
+    "RAY_raylet_start_wait_time_s": "60",
+    "RAY_agent_register_timeout_ms": "200000",
+    "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "60",
+}
 """For three machines that share two processors."""
 
 
@@ -60,7 +73,8 @@ class Stand:
         self._net, self._given = net, 0
         self.serving: dict[str, Any] = {}  # settings of serving that an upgrade brings
         self._arguments: dict[str, Any] | None = None  # that it was deployed with
-        self.given_up = False
+        self.given_up, self._left = False, RESTARTS
+        self._options: dict[str, tuple[str, ...]] = {}  # of each node, by its machine
         self.head = net.machine("head")
         self.workers = [net.machine(f"worker-{number}") for number in range(config.workers)]
         self.deployment = _deployment(config)
@@ -85,10 +99,10 @@ class Stand:
         say(f"the application runs after {time.monotonic() - began:.0f} s")
 
     def start_head(self) -> None:
-        """Start the head, and return once it answers."""
+        """Start the head, and return once it is known as a node: workers that come before that end."""
         size = ["--num-cpus=0", f"--port={GCS_PORT}", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD_PORT}"]
         self._ray(self.head, "--head", f"--redis-password={self._password}", *size)
-        self.wait(lambda: self.asked("/api/version") is not None, "the head answers")
+        self.wait(lambda: self.head.address in self.alive().values(), "the head answers")
 
     def start_worker(self, worker: Machine) -> None:
         """Start a worker; it joins by itself."""
@@ -189,9 +203,9 @@ class Stand:
         while not met():
             if self.given_up:
                 raise ConnectionError(f"given up: {what}")
-            ended = [machine for machine in (self.head, *self.workers) if machine.ended]
-            if ended:
-                raise ConnectionError(f"{ended[0].name} ended: {ended[0].log.read_text()[-2000:]}")
+            for machine in (self.head, *self.workers):
+                if machine.ended:
+                    self._once_more(machine)
             if time.monotonic() > deadline:
                 raise ConnectionError(f"not in {self.config.ready_seconds:g} s: {what}")
             time.sleep(0.5)
@@ -200,9 +214,18 @@ class Stand:
         """Close the connections to the dashboard."""
         self._dashboard.close()
 
+    def _once_more(self, machine: Machine) -> None:
+        """Start a node again that ended by itself, as the kubelet does: Ray gives up where a start takes long."""
+        self._left -= 1
+        if self._left < 0:
+            raise ConnectionError(f"{machine.name} ended: {machine.log.read_text()[-2000:]}")
+        say(f"{machine.name} ended, and is started again")
+        self._ray(machine, *self._options[machine.name])
+
     def _ray(self, machine: Machine, *options: str) -> None:
+        self._options[machine.name] = options
         ray = Path(sys.executable).parent / "ray"
-        usual = [f"--node-ip-address={machine.address}", "--metrics-export-port=8080", "--memory=2000000000"]
+        usual = [f"--node-ip-address={machine.address}", *PORTS, "--memory=2000000000"]
         usual += ["--object-store-memory=100000000", "--disable-usage-stats", "--block"]
         machine.start([str(ray), "start", *options, *usual], self._environment)
 
