@@ -51,6 +51,8 @@ def on_one_cluster(settings: Settings, config: ClusterBenchConfig, parts: Sequen
     with standing(settings, config) as stand:
         for name in parts:
             found[name] = PARTS[name](stand)
+            for when in ("meanwhile", "afterwards"):
+                say(f"{name}, {when}: {found[name].figures.get(when)}")
             for what, one in found[name].bars.items():
                 say(f"{'holds' if one['holds'] else 'DOES NOT HOLD'}: {what}: {one['value']}, wanted {one['want']}")
     return found
