@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DATASETS = ("world", "movielens-1m", "deskdrop", "movietweetings", "yoochoose")
 MODELS = ("all", "intent", "ranker", "session_knn")
 ROLES = ("client", "server", "operator")
-BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards", "learn", "loop")
+BENCHES = ("prepare", "features", "models", "parity", "serve", "ope", "policies", "rewards", "learn", "loop", "cluster")
 BENCH_DATA = (*DATASETS, "world-aspects", "world-control")
 MODEL_PARTS = ("ladder", "worlds", "session", "references", "scale")
 SERVE_PARTS = ("compare", "load", "freshness", "replay", "faults", "overload", "soak")
@@ -31,6 +31,7 @@ POLICIES = (
 REWARD_PARTS = ("report", "delayed", "delayed-search")
 OBJECTIVES = ("ips", "snips", "shifted", "dr", "cross_entropy", "regression")
 LOOP_PARTS = ("arms", "price")
+CLUSTER_PARTS = ("token", "head", "worker", "upgrade", "scale", "redis")
 COUNTED = frozenset(
     (
         "prepare", "features", "train", "tune", "evaluate", "intents", "parity", "outcomes", "rewards", "foresee",
@@ -222,10 +223,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, archive or wheel")
     bench.add_argument(
         "--part",
-        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS, *POLICY_PARTS, *REWARD_PARTS, *LOOP_PARTS),
+        choices=(*MODEL_PARTS, *SERVE_PARTS, *OPE_PARTS, *POLICY_PARTS, *REWARD_PARTS, *LOOP_PARTS, *CLUSTER_PARTS),
         default=None,
         help="of models: which comparison, default ladder; of serve: what is measured, default compare; "
-        "of ope: default speed; of policies and loop: default all; of rewards: default report",
+        "of ope: default speed; of policies, loop, cluster: default all; of rewards: default report",
     )
     bench.add_argument("--models", metavar="A,B", help="names of models; default a ladder from counting to ours")
     bench.add_argument("--against", metavar="NAME", help="the model that the others are paired with")

@@ -58,6 +58,7 @@ def test_a_changed_source_makes_its_files_stale_until_they_are_made_again(tmp_pa
     [
         ({"service": {"replicas": {"fewest": 9, "most": 9}}}, "replicas.fewest: 9 do not fit"),
         ({"service": {"grace_seconds": 30}}, "service.grace_seconds"),
+        ({"variables": {"RAY_SERVE_ENABLE_HA_PROXY": "1"}}, "service.replicas.drain_seconds: wanted at least 35"),
         ({"service": {"head": {"cpus": 1, "memory_gib": 2}}}, "head.memory_gib: wanted at least 4"),
         ({"service": {"workers": {"cpus": 1, "memory_gib": 2, "fewest": 3, "most": 2}}}, "most: 2 is below fewest, 3"),
         ({"jobs": {"x": {"arguments": ["train", "&&", "date"]}}}, "wanted plain words"),

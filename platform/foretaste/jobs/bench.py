@@ -59,7 +59,11 @@ def bench(settings: Settings, options: BenchOptions) -> dict[str, Any]:
         from foretaste.jobs.bench_loop import loop_bench
 
         return loop_bench(settings, options)
-    known = "prepare, features, models, parity, serve, ope, policies, rewards, learn, loop"
+    if options.name == "cluster":
+        from foretaste.jobs.bench_cluster import cluster_bench
+
+        return cluster_bench(settings, options)
+    known = "prepare, features, models, parity, serve, ope, policies, rewards, learn, loop, cluster"
     raise ValueError(f"there is no benchmark {options.name!r}; there are {known}")
 
 

@@ -20,7 +20,7 @@ import orjson
 
 from foretaste.feedback.session_log import LogKind
 from foretaste.jobs.bench_options import BenchOptions
-from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, population, requests
+from foretaste.jobs.bench_serve_calls import EVENTS, LIST, Address, Population, population, requests
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.bench_serve_injected import Injected, decision_disk, kill_a_replica, locked
 from foretaste.jobs.bench_serve_loads import capacity, warmed
@@ -29,7 +29,7 @@ from foretaste.jobs.bench_serve_report import Plot, Section, bar, none_of, write
 from foretaste.jobs.bench_serve_stored import Stored, missing
 from foretaste.jobs.faulty import Fault, Faults
 from foretaste.jobs.features import features
-from foretaste.jobs.load import Answer, Call, open_loop
+from foretaste.jobs.load import Answer, Call, Way, open_loop
 from foretaste.jobs.settings import Settings
 from foretaste.ops.redis_server import RedisServer
 from foretaste.ops.telemetry import say
@@ -55,6 +55,7 @@ class Ended:
     empty: bool = False  # whether it was a list without titles
     fallback: str | None = None
     said: str = ""  # by a failure
+    before: tuple[str, ...] = ()  # how tries before the last one ended
 
     @property
     def well(self) -> bool:
@@ -155,12 +156,34 @@ def _loaded(
     people, address = population(settings.tables.prepared, least_events=config.least_events), Address.of(url, settings)
     warmed(people, config, address)
     rate = config.fault_load * capacity(people, config, address, events_share=config.events_share)
+    share = max(0.3, config.events_share)
+    return under_load(people, config, address, schedule, per_second=rate, events_share=share)
+
+
+def under_load(
+    people: Population,
+    config: ServeBenchConfig,
+    address: Address,
+    schedule: Sequence[Injected],
+    *,
+    per_second: float,
+    events_share: float,
+    name: str = "fault",
+    lead_seconds: float = LEAD_SECONDS,
+    longer_seconds: float = 0.0,
+    way: Way | None = None,
+) -> tuple[list[Ended], list[Span], Stored]:
+    """Have what is scheduled come one after the other while requests go on; what became of each, and what was told.
+
+    Event ids begin with `name`. The load goes on until all has come; where that may take `longer_seconds` than planned,
+    there are requests for as long. With a `way` they go there, and not to the address.
+    """
     lengths = [_lasting(one, config) for one in schedule]
-    lead = min(LEAD_SECONDS, config.settle_seconds)
+    lead = min(lead_seconds, config.settle_seconds)
     seconds = lead + sum(lengths) + len(schedule) * config.settle_seconds
-    say(f"{len(schedule)} faults, {rate:.0f} requests/s for {seconds:.0f} s")
-    number = math.ceil(1.2 * rate * seconds) + 100
-    calls = requests(people, config, address, name="fault", number=number, events_share=max(0.3, config.events_share))
+    say(f"{', '.join(one.name for one in schedule)}: {per_second:.0f} requests/s for {seconds:.0f} s or more")
+    number = math.ceil(1.2 * per_second * (seconds + longer_seconds)) + 100
+    calls = requests(people, config, address, name=name, number=number, events_share=events_share)
     rows: list[Ended] = []
     stored = Stored()
 
@@ -168,11 +191,14 @@ def _loaded(
         rows.append(_ended(call, answer, due, ended, stored))
 
     async def run() -> list[Span]:
-        begun = time.perf_counter()
-        coming = asyncio.create_task(_come(schedule, lengths, config, begun, lead))
-        load = {"host": address.host, "port": address.port, "per_second": rate, "seconds": seconds}
-        await open_loop(calls, **load, seed=1, look=look)  # type: ignore[arg-type]
-        return await coming
+        async with contextlib.AsyncExitStack() as stack:
+            ask = None if way is None else (await stack.enter_async_context(way)).ask
+            coming = asyncio.create_task(_come(schedule, lengths, config, time.perf_counter(), lead))
+            await open_loop(
+                calls, host=address.host, port=address.port, per_second=per_second, seconds=seconds, seed=1,
+                look=look, ask=ask, going_on=lambda: not coming.done(),
+            )  # fmt: skip
+            return await coming
 
     try:
         spans = asyncio.run(run())
@@ -207,7 +233,7 @@ def _lasting(one: Injected, config: ServeBenchConfig) -> float:
 
 def _ended(call: Call, answer: Answer, due: float, ended: float, stored: Stored) -> Ended:
     """One row; what was acknowledged or answered is remembered, to be looked for."""
-    plain = Ended(call.kind, due, ended, answer.status, answer.retry_after)
+    plain = Ended(call.kind, due, ended, answer.status, answer.retry_after, before=answer.before)
     if answer.status != 200:
         return replace(plain, said=answer.body[:MAX_SAID].decode(errors="replace")) if plain.unstated else plain
     body = orjson.loads(answer.body)
@@ -217,7 +243,7 @@ def _ended(call: Call, answer: Answer, due: float, ended: float, stored: Stored)
         return plain
     stored.decisions.add(body["decision_id"])
     why = body["fallback"]["reason"] if body["fallback"]["used"] else None
-    return Ended(call.kind, due, ended, 200, answer.retry_after, empty=not body["items"], fallback=why)
+    return replace(plain, empty=not body["items"], fallback=why)
 
 
 def summed(rows: Sequence[Ended], spans: Sequence[Span]) -> dict[str, Any]:

@@ -18,6 +18,12 @@ RAY_OBJECTS_SHARE = 0.3
 SHARED_SHARE = RAY_OBJECTS_SHARE / 0.9
 """Of a node's memory for /dev/shm, of which Ray leaves a tenth free. With less objects go to the disk, and a node whose
 objects want 10 GB does not start."""
+HAPROXY, LINGERS = "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
+LINGERS_SECONDS, ENDS_SECONDS = 30.0, 5.0
+"""Behind HAProxy a replica that goes is reached for so long where `variables` do not say, and then ends what it began.
+
+Ray sees to it that `graceful_shutdown_timeout_s` is long enough, but not to what a file says of it.
+"""
 
 
 class PodSize(Frozen):
@@ -175,6 +181,17 @@ class Deployment(Frozen):
     storage: StorageConfig
     places: PlacesConfig
     machine: bool = Field(False, description="whether serve.yaml of one machine is made, too, of `based_on` alone")
+
+    @model_validator(mode="after")
+    def _replicas_end_what_they_began(self) -> Self:
+        lingers = float(self.variables.get(LINGERS, LINGERS_SECONDS))
+        drains = self.service.replicas.drain_seconds
+        if self.variables.get(HAPROXY) == "1" and drains < lingers + ENDS_SECONDS:
+            raise ValueError(
+                f"service.replicas.drain_seconds: wanted at least {lingers + ENDS_SECONDS:g}, {ENDS_SECONDS:g} above "
+                f"variables.{LINGERS}, got {drains:g}; replicas would be killed with requests in hand"
+            )
+        return self
 
     @field_validator("jobs")
     @classmethod

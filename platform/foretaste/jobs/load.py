@@ -13,8 +13,10 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
 
 import httptools
 import numpy as np
@@ -48,11 +50,27 @@ class Answer:
     status: int
     retry_after: bool  # whether it said when to come again
     body: bytes
+    sent: bool = True  # whether the request went out; where nothing listens it does not
+    before: tuple[str, ...] = ()  # how tries before this one ended
 
 
 NOTHING = Answer(FAILED, False, b"")
 Look = Callable[[Call, Answer, float, float], None]
 """What is told of every request as it ends: what was asked, what came, when it was due, when it ended (seconds)."""
+
+
+class Way(Protocol):
+    """Where requests go; what it has open is closed with the block that it is entered in."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def ask(self, one: Call) -> Answer:
+        """Send a request; NOTHING where nothing comes of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +219,7 @@ class Pool:
 
     async def ask(self, one: Call) -> Answer:
         """Send a request over a free connection, or a new one; NOTHING where nothing comes of it in time."""
-        connection = None
+        connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._take()
@@ -209,7 +227,7 @@ class Pool:
         except (OSError, TimeoutError):
             if connection is not None:
                 connection.close()  # its answer would be taken for that of the next request
-            return NOTHING
+            return replace(NOTHING, sent=connection is not None)
         if connection.open:
             connection.free_at = time.perf_counter()
             self._free.append(connection)
@@ -270,28 +288,38 @@ async def open_loop(
     seed: int,
     timeout: float = 30.0,
     look: Look | None = None,
+    ask: Callable[[Call], Awaitable[Answer]] | None = None,
+    going_on: Callable[[], bool] = lambda: False,
 ) -> Sent:
-    """Send requests at random instants, `per_second` on average (Poisson), whether others were answered or not."""
+    """Send requests at random instants, `per_second` on average (Poisson), whether others were answered or not.
+
+    With `ask` they go that way, and not to the address; after `seconds` the load ends as soon as nothing is going on.
+    """
     pool, meter, turn = Pool(host, port, timeout=timeout), _Meter(calls, look), itertools.cycle(calls)
+    asked, lasted = ask or pool.ask, seconds
     tasks: set[asyncio.Task[None]] = set()
 
     async def one_call(due: float) -> None:
         meter.began_at(due)
         one = next(turn)
-        meter.note(one, due, await pool.ask(one))
+        meter.note(one, due, await asked(one))
 
     with contextlib.closing(pool):
-        for due in _arrivals(per_second, seconds, seed):
+        for due in _arrivals(per_second, seed):
+            if due >= seconds and not going_on():
+                break
+            lasted = max(lasted, due)
             await asyncio.sleep(max(0.0, due - (time.perf_counter() - meter.began)))  # behind: let others run
             task = asyncio.create_task(one_call(due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         while tasks:
             await asyncio.wait(tasks)
-    return meter.sent(seconds)
+    return meter.sent(lasted)
 
 
-def _arrivals(per_second: float, seconds: float, seed: int) -> Iterator[float]:
+def _arrivals(per_second: float, seed: int) -> Iterator[float]:
     rng, due = np.random.default_rng(seed), 0.0
-    while (due := due + float(rng.exponential(1.0 / per_second))) < seconds:
+    while True:
+        due += float(rng.exponential(1.0 / per_second))
         yield due

@@ -17,6 +17,7 @@ from foretaste.evaluation.offpolicy.answer import AnswerConfig
 from foretaste.evaluation.policy_config import PolicyEvaluationConfig
 from foretaste.evaluation.segment_config import SegmentConfig
 from foretaste.feedback.outcome_config import OutcomeConfig
+from foretaste.jobs.bench_cluster_config import ClusterBenchConfig
 from foretaste.jobs.bench_serve_config import ServeBenchConfig
 from foretaste.jobs.cluster import ClusterConfig
 from foretaste.jobs.oracles import OracleConfig
@@ -89,6 +90,9 @@ class Settings(Frozen):
     learn: LearnConfig = Field(LearnConfig(), description="how the ranker learns from logged decisions")
     bench_serve: ServeBenchConfig = Field(ServeBenchConfig(), description="the load of `foretaste bench serve`")
     sizing: SizingConfig = Field(SizingConfig(), description="what `foretaste size` reckons with")
+    bench_cluster: ClusterBenchConfig = Field(
+        ClusterBenchConfig(), description="the cluster of `foretaste bench cluster`, and what comes over it"
+    )
 
     @field_validator("runs_url")
     @classmethod

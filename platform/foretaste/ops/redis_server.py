@@ -20,27 +20,34 @@ _FILES = {"cert": "tls.crt", "key": "tls.key", "ca-cert": "ca.crt"}
 class RedisServer:
     """One `redis-server` on loopback; by default every write is in the append-only file before it is acknowledged."""
 
-    def __init__(self, folder: Path, *settings: str, port: int | None = None, tls: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *settings: str,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        tls: Path | None = None,
+    ) -> None:
         """Start it with `settings` (as on its command line) and its data in `folder`.
 
         With `tls`, a folder of ca.crt, tls.crt and tls.key as a Secret has them, it speaks TLS alone. Raises
         FileNotFoundError where there is no redis-server, ConnectionError where it does not come up.
         """
-        self._port = port or free_port()
+        self._host, self._port = host, port or free_port(host)
         self._tls = tls
         listening = ["--port", str(self._port)] if tls is None else _encrypted(self._port, tls)
-        listening += ["--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        listening += ["--bind", host, "--save", "", "--dir", str(folder)]
         self._command = ["redis-server", *listening, "--appendonly", "yes", "--appendfsync", "always", *settings]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.url = f"redis://{host}:{self._port}/0"
         if tls is not None:
-            self.url = f"rediss://127.0.0.1:{self._port}/0?ssl_ca_certs={tls / 'ca.crt'}"
+            self.url = f"rediss://{host}:{self._port}/0?ssl_ca_certs={tls / 'ca.crt'}"
         self.start()
 
     def start(self) -> None:
         """Start it, also again after it ended, with what its folder has."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait(self._process, self._port, self._tls)
+            _wait(self._process, self._host, self._port, self._tls)
         except BaseException:
             self.stop()
             raise
@@ -79,10 +86,10 @@ def redis_server(*settings: str, tls: Path | None = None) -> Iterator[str]:
             server.stop()
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine, by default loopback, that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
@@ -92,19 +99,19 @@ def _encrypted(port: int, tls: Path) -> list[str]:
     return said + [word for pair in files.items() for word in pair]
 
 
-def _connected(port: int, tls: Path | None) -> socket.socket:
-    plain = socket.create_connection(("127.0.0.1", port), timeout=1)
+def _connected(host: str, port: int, tls: Path | None) -> socket.socket:
+    plain = socket.create_connection((host, port), timeout=1)
     if tls is None:
         return plain
-    return ssl.create_default_context(cafile=str(tls / "ca.crt")).wrap_socket(plain, server_hostname="127.0.0.1")
+    return ssl.create_default_context(cafile=str(tls / "ca.crt")).wrap_socket(plain, server_hostname=host)
 
 
-def _wait(server: subprocess.Popen[bytes], port: int, tls: Path | None) -> None:
+def _wait(server: subprocess.Popen[bytes], host: str, port: int, tls: Path | None) -> None:
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ConnectionError(f"redis-server ended with code {server.returncode}")
-        with contextlib.suppress(OSError), _connected(port, tls) as probe:
+        with contextlib.suppress(OSError), _connected(host, port, tls) as probe:
             probe.sendall(b"PING\r\n")
             if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
                 return
