@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from foretaste.datasets.hillstrom import ARMS, load
-from foretaste.evaluation.causal.lifts import lift, sample_ratio
+from foretaste.evaluation.causal.lifts import lift
+from foretaste.ops.sample_ratio import sample_ratio_p
 
 DATA = (Path(__file__).parents[2] / ".." / "shared" / "data" / "hillstrom").resolve()
 HEADER = "recency,history_segment,history,mens,womens,zip_code,newbie,channel,segment,visit,conversion,spend"
@@ -35,7 +36,7 @@ def test_rows_become_columns_arm_and_outcomes(tmp_path: Path) -> None:
 def test_arms_were_assigned_as_intended_and_both_e_mails_lift_visits_as_published() -> None:
     test = load(DATA)
     assert len(test) == 64_000
-    assert sample_ratio(np.bincount(test.arm_N), np.full(3, 1 / 3)) > 0.05
+    assert sample_ratio_p(np.bincount(test.arm_N), np.full(3, 1 / 3)) > 0.05
     visit = {arm: test.outcomes["visit"][test.arm_N == place] for place, arm in enumerate(ARMS)}
     for arm, wanted in (("Mens E-Mail", 0.0766), ("Womens E-Mail", 0.0452)):
         found = lift(visit[arm], visit["No E-Mail"])

@@ -82,11 +82,15 @@ def _needed(lines: Iterable[str], extras: tuple[str, ...]) -> list[tuple[str, tu
 def _licence(known: Distribution) -> str | None:
     """An SPDX expression, or else the words of a short licence field or of the classifiers."""
     meta = known.metadata
-    if said := meta.get("License-Expression"):
-        return str(said)
+    if said := _field(known, "License-Expression"):
+        return said
     told = [one.rpartition(" :: ")[2] for one in meta.get_all("Classifier") or () if one.startswith("License ::")]
-    short = str(meta.get("License") or "")
+    short = _field(known, "License")
     return ", ".join(told) or (short if short and "\n" not in short and len(short) < 80 else None)
+
+
+def _field(known: Distribution, name: str) -> str:
+    return str(known.metadata[name]) if name in known.metadata else ""
 
 
 def bill(parts: Mapping[str, Part], *, at: datetime) -> Bom:
