@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from foretaste.contracts.columns import DECISIONS
-from foretaste.feedback.decision_log import DecisionLog, DecisionLogConfig, LogFullError
+from foretaste.feedback.decision_log import LINES_AT_ONCE, DecisionLog, DecisionLogConfig, LogFullError
 from foretaste.feedback.write_ahead import WriteAhead
 from foretaste.testing.decisions import decision
 
@@ -117,6 +117,21 @@ def test_a_dead_logs_file_is_rolled_and_its_torn_line_dropped_and_counted(tmp_pa
         assert ids(log) == ["d1", "d4"]
         assert log.num_dropped == 3
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_more_lines_than_are_read_at_once_are_all_there_in_order_without_the_bad_ones(
+    tmp_path: Path, clock: Clock
+) -> None:
+    names = [f"d{number}" for number in range(2 * LINES_AT_ONCE + 3)]
+    lines = [json.dumps(decision(name)) for name in names]
+    bad = (5, LINES_AT_ONCE, len(lines) - 1)
+    for number, line in zip(bad, ("{", "[]", '{"decision_id": "x"}'), strict=True):
+        lines[number] = line
+    (tmp_path / "20260101T000000-1-aaaaaaaa-000000.jsonl").write_text("\n".join(lines) + "\n")
+    with closing(DecisionLog(tmp_path, clock=clock)) as log:
+        assert ids(log) == [name for number, name in enumerate(names) if number not in bad]
+        assert log.num_dropped == 3
+        assert log.get(names[LINES_AT_ONCE + 1]) == decision(names[LINES_AT_ONCE + 1])
 
 
 def test_a_living_logs_file_is_left_alone_but_read(log: DecisionLog, tmp_path: Path, clock: Clock) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
-from foretaste.ops.memory import peak_memory
+import psutil
+import pytest
+
+from foretaste.ops.memory import give_back, peak_memory
 
 
 def test_a_child_that_holds_200_mib_is_counted() -> None:
@@ -19,3 +23,14 @@ def test_a_child_that_holds_200_mib_is_counted() -> None:
         child.stdout.close()
         child.wait()
     assert peak.bytes - before.bytes > 190 * 2**20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_is_free_in_pieces_goes_back_to_the_system() -> None:
+    pieces = [bytes(2_000) for _ in range(100_000)]
+    last = bytes(2_000)  # above them, so that the heap cannot shrink by itself
+    del pieces
+    before = psutil.Process().memory_info().rss
+    give_back()
+    assert before - psutil.Process().memory_info().rss > 150 * 2**20
+    assert len(last) == 2_000

@@ -37,6 +37,7 @@ from foretaste.feedback.decision_target import Shipper, Target, find_shipped
 from foretaste.feedback.forgotten import forget_decisions, of_deleted
 from foretaste.feedback.write_ahead import LINES, WriteAhead, whole_lines
 from foretaste.ops.files import PARTIAL, write_parquet
+from foretaste.ops.memory import give_back
 from foretaste.ops.stores import checked
 
 TABLE = ".parquet"
@@ -70,6 +71,10 @@ class DecisionLogConfig(Frozen):
     @classmethod
     def _known_scheme(cls, target: str | None) -> str | None:
         return None if target is None else checked(target)
+
+
+LINES_AT_ONCE = 64
+"""Of a write-ahead file: as objects of Python its decisions take ten times the room."""
 
 
 class LogFullError(OSError):
@@ -283,6 +288,7 @@ class DecisionLog:
     def _roll_queued(self) -> None:
         while (full := self._full.get()) is not None:
             self._roll(full)
+            give_back()
 
     def _roll(self, file: WriteAhead) -> None:
         """Write the Parquet file of a write-ahead file, then remove that; what fails is left as it was."""
@@ -360,23 +366,37 @@ def _table(path: Path, *, decision_id: str | None = None) -> tuple[pa.Table, int
     if decision_id is not None:
         needle = decision_id.encode()
         lines = [line for line in lines if needle in line]
+    tables = [DECISIONS.empty_table()]
+    for begin in range(0, len(lines), LINES_AT_ONCE):
+        rows, bad = _rows(lines[begin : begin + LINES_AT_ONCE])
+        if decision_id is not None:
+            rows = [row for row in rows if row["decision_id"] == decision_id]
+        table, misfits = _fitting(rows)
+        tables.append(table)
+        num_bad += bad + misfits
+    return pa.concat_tables(tables), num_bad
+
+
+def _rows(lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """Decisions of lines, and how many are none."""
     rows = []
     for line in lines:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:
-            row = None
+            continue
         if isinstance(row, dict) and "decision_id" in row:
             rows.append(row)
-        else:
-            num_bad += 1
-    if decision_id is not None:
-        rows = [row for row in rows if row["decision_id"] == decision_id]
+    return rows, len(lines) - len(rows)
+
+
+def _fitting(rows: list[dict[str, Any]]) -> tuple[pa.Table, int]:
+    """The rows that DECISIONS can hold, and how many it cannot."""
     try:
-        return _conformed(rows), num_bad
+        return _conformed(rows), 0
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, AttributeError):
         good = [row for row in rows if _fits(row)]
-        return _conformed(good), num_bad + len(rows) - len(good)
+        return _conformed(good), len(rows) - len(good)
 
 
 def _conformed(rows: list[Any]) -> pa.Table:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psutil
+import pyarrow as pa
+
+
+def give_back() -> None:
+    """Give memory that is free in this process back to the system: after large things that come and go.
+
+    Allocators keep it, in pieces, so that a process grows for hours; where the C library is not glibc they go on so.
+    """
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def tree_bytes(process: psutil.Process) -> int:
