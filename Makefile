@@ -10,7 +10,7 @@ ORACLES := .venv-oracles
 INSTALL := (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	apt-get install -qq -y --no-install-recommends
 
-.PHONY: setup servers references oracles dashboards demo test check audit sbom bench serve deployments manifests boot apply clean
+.PHONY: setup servers references oracles dashboards demo test long check audit sbom bench serve deployments manifests boot apply clean
 
 setup: $(READY)
 
@@ -78,7 +78,7 @@ manifests: setup
 
 # What is rendered, booted as pods in namespaces of this machine: minutes.
 boot: setup servers
-	$(BIN)/pytest -q tests/boot
+	$(BIN)/pytest -q -m long tests/boot
 
 # Advisories of everything that is pinned. Exit status 3: nobody answered who would know, which is no pass.
 audit: setup
@@ -91,6 +91,10 @@ sbom: setup
 # An overlay to the cluster that kubectl speaks to, once nothing in it is a placeholder: make apply ENVIRONMENT=prod
 apply: setup
 	$(BIN)/python -m foretaste.jobs.apply $(ENVIRONMENT)
+
+# Tests that the suite has no minutes for: nodes that come and go, and what `make boot` runs.
+long: setup servers
+	$(BIN)/pytest -q -m long
 
 bench: setup
 	$(BIN)/foretaste bench models --quick --json --config $(CONFIG)

@@ -53,7 +53,9 @@ def secrets(scratch: Path) -> Secrets:
         "foretaste-redis": {"password": "of-the-session-log"},
         "foretaste-gcs-redis": {"password": "of-the-head"},
         "foretaste-object-store": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
+        "foretaste-registry": {"password": "oftheregistry"},
         "foretaste-redis-tls": certificates(scratch / "certificates", "foretaste-redis"),
+        "foretaste-gcs-redis-tls": certificates(scratch / "certificates-of-the-head", "foretaste-gcs-redis"),
     }
 
 

@@ -25,7 +25,7 @@ from foretaste.testing.manifests.objects import Manifests
 from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.generate import generate
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.long, pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 ROOT = Path(__file__).parents[2]
 WORLD = WorldConfig(num_members=150, num_movies=60, num_shows=20, days=21)

@@ -23,7 +23,7 @@ from foretaste.testing.boot.machine import Machine, Pod, PodSpec
 from foretaste.worlds.config import WorldConfig
 from foretaste.worlds.generate import generate
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.long, pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 WORLD = WorldConfig(num_members=150, num_movies=60, num_shows=20, days=28)
 SETTINGS: dict[str, Any] = {

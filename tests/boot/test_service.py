@@ -19,7 +19,7 @@ from foretaste.testing.bundles import file_intent, file_ranker
 from foretaste.testing.fakes import two_genre_titles
 from foretaste.testing.manifests.objects import Manifests
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.long, pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 APPLICATIONS = "/api/serve/applications/"
 UP_SECONDS = 600.0

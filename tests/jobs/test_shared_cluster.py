@@ -31,7 +31,10 @@ MODEL = IntentModelConfig(width=16, feedforward=32, body=HierarchyConfig(item_bl
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("num_workers", [1, 2], ids=["beside it", "with all processors"])
+@pytest.mark.parametrize(
+    "num_workers",
+    [pytest.param(1, id="beside it"), pytest.param(2, marks=pytest.mark.long, id="with all processors")],
+)
 def test_a_job_that_prepares_and_one_that_trains_both_end(local_ray: None, tmp_path: Path, num_workers: int) -> None:
     world = WorldConfig(num_members=200, days=21)
     alone = Settings(workspace=tmp_path / "alone", world=world, prepare=PrepareConfig(num_buckets=8))

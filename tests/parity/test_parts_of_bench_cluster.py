@@ -18,7 +18,7 @@ PARTS_OF_SUITE = ("token", "head", "worker", "redis")
 DEPLOYMENT = Path(__file__).parents[2] / "deployments" / "prod"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.cluster
 def test_a_cluster_keeps_its_bars_whatever_comes_over_it(make: Callable[..., Any], tmp_path: Path) -> None:
     why = impossible() or (None if shutil.which("redis-server") else "redis-server is not installed")

@@ -18,7 +18,7 @@ NEVER_AGAIN = 3
 """Epochs that may be done a second time at most: the one under way, and those whose checkpoint was on its way."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.cluster
 def test_a_run_outlives_a_node_with_fewer_workers_and_grows_again(tmp_path: Path) -> None:
     titles = titles_table(30)

@@ -16,9 +16,10 @@ from foretaste.contracts.controls import Kind
 from foretaste.contracts.wire import EventsAnswer, FallbackAnswer, Freshness
 from foretaste.policies.slate import Slate
 from foretaste.serving.breaker import Breaker, State
-from foretaste.serving.budget import Guard, Guards
+from foretaste.serving.budget import SESSION_LOG, Guard, Guards
 from foretaste.serving.propensities import Draw
 from foretaste.serving.shedding import Admission, Shed
+from foretaste.serving.slow import MEMBERS, TITLES
 from foretaste.serving.watch import Watch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,8 +64,10 @@ class Metrics:
             buckets=_AGES,
             registry=self.registry,
         )
-        for reason in Shed:
+        for reason in Shed:  # what counts from 0 on is seen to rise the first time, too
             self._sheds.labels(reason.value)
+        for name in (SESSION_LOG, MEMBERS, TITLES):
+            self._stale.labels(name)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request. The first error of an endpoint is a rise from 0, not a series that begins with it."""
