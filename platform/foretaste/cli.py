@@ -245,22 +245,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     128 and the number of the signal when it was stopped: 130 by Ctrl-C, 143 by SIGTERM, as of `ray job stop`.
     """
     options = parser().parse_args(argv)
+    by: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        by.append(number)  # Ray raises another KeyboardInterrupt in its place, which does not say why
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     try:
         code: int = _counted(options) if options.verb in COUNTED else options.run(options)
     except (ValueError, FileNotFoundError, NotADirectoryError, ConnectionError) as error:
         print(f"foretaste {options.verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+    except KeyboardInterrupt:
+        number = signal.Signals(by[0] if by else signal.SIGINT)
         print(f"foretaste {options.verb}: stopped ({number.name})", file=sys.stderr)
         return 128 + number
     return code
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -32,7 +32,7 @@ WORLD = WorldConfig(num_members=150, num_movies=60, num_shows=20, days=21)
 SETTINGS = {
     "workspace": WORKSPACE,
     "intent": {"width": 16, "feedforward": 32, "max_length": 30},
-    "training": {"epochs": 24, "patience": 99, "num_workers": 1, "batch_size": 256},
+    "training": {"epochs": 400, "patience": 999, "num_workers": 1, "batch_size": 256},
     "tracking": {"enabled": False},
 }
 TRAIN = ["python", "-m", "foretaste", "train", "intent", "--config", f"{WORKSPACE}/small.yaml", "--json"]

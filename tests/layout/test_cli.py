@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import signal
 import subprocess
@@ -131,7 +132,13 @@ def test_a_verb_that_is_stopped_says_so_by_its_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr("foretaste.jobs.prepare.prepare", lambda *args, **more: signal.raise_signal(number))
+
+    def stopped(*args: object, **more: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise KeyboardInterrupt  # as Ray does, which takes the first one
+
+    monkeypatch.setattr("foretaste.jobs.prepare.prepare", stopped)
     try:
         assert main(["prepare", "--workspace", str(tmp_path)]) == status
     finally:
