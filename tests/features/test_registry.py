@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -48,33 +49,39 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "features"
 
 
-def apply(data: Path, registry: str, ready: Barrier, said: Any) -> None:
-    """Register the definitions in a process of its own; all begin at once."""
-    import feast.infra.registry.sql  # noqa: F401  takes seconds, and would keep them apart
-
-    ready.wait()
-    store = FeatureStore(REPO, data, None, registry)
-    try:
-        store.apply()
-        said.put(store.contract("ranker")["views"])
-    except Exception as error:
-        said.put(repr(error))
-    store.close()
+WRITER = """
+import json, sys
+import feast.infra.registry.sql  # takes seconds, and would keep them apart
+from pathlib import Path
+from foretaste.signals.store import FeatureStore
+repo, data, registry = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+store = FeatureStore(Path(repo), Path(data), None, registry)
+store.apply()
+print(json.dumps(store.contract("ranker")["views"]), flush=True)
+store.close()
+"""
+"""Registers the definitions in a process of its own, once it is told to."""
 
 
 @pytest.mark.slow
 def test_two_that_begin_at_once_on_an_empty_database_register_the_same(data: Path, registry: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, said = context.Barrier(WRITERS), context.Queue()
-    writers = [context.Process(target=apply, args=(data, registry, ready, said)) for _ in range(WRITERS)]
+    command = [sys.executable, "-c", WRITER, str(REPO), str(data), registry]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    writers = [subprocess.Popen(command, text=True, **pipes) for _ in range(WRITERS)]
     for one in writers:
-        one.start()
-    views = [said.get(timeout=240) for _ in writers]
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n", one.communicate()[1]
     for one in writers:
-        one.join()
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=240) for one in writers]
+    views = [json.loads(out) if out else error for out, error in said]
     alone = FeatureStore(REPO, data)
     alone.apply()
-    assert views == [alone.contract("ranker")["views"]] * WRITERS
+    assert views == [json.loads(json.dumps(alone.contract("ranker")["views"]))] * WRITERS
     alone.close()
 
 
