@@ -120,7 +120,7 @@ ray.shutdown()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.cluster
 def test_the_head_keeps_its_state_in_a_redis_over_tls_and_does_not_start_on_one_of_another_signer(
     url: str, signed: Path, tmp_path: Path
