@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -190,7 +191,9 @@ def test_a_running_service_is_asked_for_readiness_clock_interface_keys_and_a_lis
         assert told["answers"][0].startswith("warning: a list does without a stage: features_failed")
         assert told["metrics"][0].startswith("good")
         told = found(shop, url=url, skew=timedelta(minutes=3))
-        assert "180 s" in told["clock"][0] or "179 s" in told["clock"][0]
+        apart = re.search(r"(\d+) s or more", told["clock"][0])
+        assert apart is not None
+        assert 150 <= int(apart[1]) <= 210  # asking takes a while, on a busy machine seconds
         assert "clock" in bad(told)
         (shop / "serving" / LOCAL_KEY_FILE).write_text("ft_00000000_" + "0" * 64)
         assert "answers" in bad(found(shop, url=url))
